@@ -1,0 +1,77 @@
+"""The demo: one convolution explained, a real series smoothed, a sound filtered. See `make demo`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import soundfile
+from chart import Line, chart
+
+OUT = Path("demo-output")
+CO2 = Path(__file__).parent / "data" / "co2_monthly.csv"
+
+
+def tapwise(*arguments: str) -> None:
+    """Run the command as a user would, and show it."""
+    print(f"\n$ tapwise {' '.join(arguments)}", flush=True)
+    subprocess.run([sys.executable, "-m", "tapwise", *arguments], check=True)
+
+
+def smooth_co2() -> None:
+    """A 12-month mean twice: causal, and centred. The causal one comes half a year late."""
+    for padding in ("causal", "same"):
+        tapwise(
+            "apply", str(CO2), "--taps", "mean:12", "--padding", padding, "--column", "co2_ppm",
+            "--padding-mode", "replicate", "-o", str(OUT / f"co2_{padding}.csv"),
+        )  # fmt: skip
+    months = pl.read_csv(CO2)
+    years = 1964 + (4 + np.arange(len(months))) / 12
+    smoothed = {p: pl.read_csv(OUT / f"co2_{p}.csv")["co2_ppm"] for p in ("causal", "same")}
+    picture = chart(
+        "CO2 at Mauna Loa and its 12-month mean",
+        "The causal mean reads this month and the eleven before it, so it runs about half a year late.",
+        "ppm",
+        years[-120:],
+        [
+            Line("each month", months["co2_ppm"].to_numpy()[-120:], "thin"),
+            Line("centred mean", smoothed["same"].to_numpy()[-120:], "solid"),
+            Line("causal mean", smoothed["causal"].to_numpy()[-120:], "dashed"),
+        ],
+    )
+    (OUT / "co2.svg").write_text(picture, encoding="utf-8")
+
+
+def filter_sound() -> None:
+    """Two tones made on the spot; a lowpass keeps the low one."""
+    rate = 16000
+    seconds = np.arange(10 * rate) / rate
+    sound = 0.4 * np.sin(2 * np.pi * 220 * seconds) + 0.2 * np.sin(2 * np.pi * 3000 * seconds)
+    soundfile.write(OUT / "tones.wav", sound, rate, subtype="PCM_16")
+    tapwise(
+        "apply", str(OUT / "tones.wav"), "--taps", "lowpass:1000:101",
+        "-o", str(OUT / "low_tone.wav"),
+    )  # fmt: skip
+
+
+def main() -> None:
+    started = time.perf_counter()
+    OUT.mkdir(exist_ok=True)
+    tapwise("explain", "--input", "0:10", "--taps", "1,1,1")
+    tapwise(
+        "explain", "--input", "0:10", "--taps", "1,1,1", "--causal", "--save",
+        str(OUT / "causal.svg"),
+    )  # fmt: skip
+    smooth_co2()
+    filter_sound()
+    print(f"\nIn {time.perf_counter() - started:.1f} s this wrote")
+    for path in sorted(OUT.iterdir()):
+        print(f"  {path}  ({path.stat().st_size:,} bytes)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""``python -m tapwise``: the command."""
+
+from tapwise.cli import main
+
+main()

@@ -1,0 +1,34 @@
+"""The kernels: one file an algorithm, and the one table that lists them.
+
+A kernel module has ``NAME``, ``why_not(problem)`` (None where it can run), ``cost(problem, threads)``
+(predicted seconds for one batch row) and ``run(geometry, input, weight, bias)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+
+from torch import Tensor
+
+from tapwise.engine.kernels import direct, native, reference
+from tapwise.engine.problem import Problem
+from tapwise.geometry import Geometry
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One algorithm: what it is called, where it can't run, what it costs, and how it runs."""
+
+    name: str
+    why_not: Callable[[Problem], str | None]
+    cost: Callable[[Problem, int], float]
+    run: Callable[[Geometry, Tensor, Tensor, Tensor | None], Tensor]
+
+
+def _of(module: ModuleType) -> Kernel:
+    return Kernel(module.NAME, module.why_not, module.cost, module.run)
+
+
+KERNELS: dict[str, Kernel] = {module.NAME: _of(module) for module in (native, direct, reference)}

@@ -1,0 +1,1 @@
+"""Explanation: what a convolution did, as values (trace), in words (text) and in pictures (svg)."""

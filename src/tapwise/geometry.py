@@ -1,0 +1,360 @@
+"""Geometry: the integers that fix the shape of a one-dimensional convolution.
+
+The one home of the arithmetic: lengths, windows, which input feeds which output, and what padding
+puts where. It knows no tensors and imports no torch.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tapwise.errors import ShapeError
+
+Padding = str | int | Sequence[int]
+
+PADDING_WORDS = ("valid", "same", "causal", "semicausal", "full")
+PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+LARGEST = 2**31 - 1
+
+
+@dataclass(frozen=True, init=False, slots=True)
+class Geometry:
+    """The shape of a convolution, checked once and frozen.
+
+    Arguments:
+        kernel_size: number of taps, K >= 1.
+        stride: input samples from one window to the next (transposed: outputs from one input's
+            reach to the next), >= 1.
+        dilation: input samples from one tap to the next, >= 1.
+        padding: an int, a 1-tuple, a pair ``(left, right)``, or ``"valid"``, ``"same"``, ``"causal"``,
+            ``"semicausal"``, ``"full"``. Held as the pair. Transposed: what is cut from the ends;
+            a number, a pair or ``"causal"``.
+        groups: channels are divided into this many independent convolutions, >= 1.
+        padding_mode: ``"zeros"``, ``"reflect"``, ``"replicate"`` or ``"circular"``.
+        transposed: the adjoint, as ``torch.nn.ConvTranspose1d`` computes it.
+        output_padding: transposed only: outputs added on the right.
+
+    Raises:
+        ShapeError: a value that no convolution can have.
+        TypeError: a value that is no integer.
+
+    Example:
+        >>> causal = Geometry(3, dilation=2, padding="causal")
+        >>> causal.padding, causal.effective_kernel_size, causal.output_length(10)
+        ((4, 0), 5, 10)
+        >>> causal.window(0)
+        (-4, -2, 0)
+    """
+
+    kernel_size: int
+    stride: int
+    dilation: int
+    padding: tuple[int, int]
+    groups: int
+    padding_mode: str
+    transposed: bool
+    output_padding: int
+
+    def __init__(
+        self,
+        kernel_size: int,
+        stride: int = 1,
+        dilation: int = 1,
+        padding: Padding = (0, 0),
+        groups: int = 1,
+        padding_mode: str = "zeros",
+        transposed: bool = False,
+        output_padding: int = 0,
+    ) -> None:
+        kernel_size = _integer("kernel_size", kernel_size)
+        stride = _integer("stride", stride)
+        dilation = _integer("dilation", dilation)
+        groups = _integer("groups", groups)
+        output_padding = _integer("output_padding", output_padding)
+        _at_least_one("groups", groups, "non-positive groups is not supported")
+        _at_least_one("stride", stride, "non-positive stride is not supported")
+        _at_least_one("dilation", dilation, "dilation should be greater than zero")
+        _at_least_one("kernel_size", kernel_size, "kernel size should be greater than zero")
+        if padding_mode not in PADDING_MODES or (transposed and padding_mode != "zeros"):
+            modes = ("zeros",) if transposed else PADDING_MODES
+            raise ShapeError(
+                f"padding_mode must be one of {modes}", got=f"padding_mode={padding_mode!r}"
+            )
+        reach = dilation * (kernel_size - 1) + 1
+        if transposed and padding == "causal":
+            pair = (0, max(reach - stride, 0))
+            output_padding += max(stride - reach, 0)
+        elif isinstance(padding, str):
+            pair = _padding_of_word(padding, reach, stride, transposed)
+        else:
+            pair = _padding_of_numbers(padding)
+        if output_padding < 0 or (output_padding and not transposed):
+            raise ShapeError(
+                "negative output_padding is not supported"
+                if output_padding < 0
+                else "output_padding belongs to transposed convolutions",
+                got=f"output_padding={output_padding}, transposed={transposed}",
+                expected="output_padding >= 0, and 0 unless transposed",
+            )
+        for name, value in (
+            ("kernel_size", kernel_size),
+            ("stride", stride),
+            ("dilation", dilation),
+            ("padding", pair),
+            ("groups", groups),
+            ("padding_mode", padding_mode),
+            ("transposed", bool(transposed)),
+            ("output_padding", output_padding),
+        ):
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def of(cls, layer: Any) -> Geometry:
+        """The geometry of a ``torch.nn.Conv1d`` or ``ConvTranspose1d``, or of one of ours.
+
+        The kernel size is that of the layer's weight, so that a weight of another length put in
+        afterwards counts.
+
+        Raises:
+            TypeError: anything that is no one-dimensional convolution.
+
+        Example:
+            >>> import torch
+            >>> Geometry.of(torch.nn.Conv1d(1, 1, 4, padding="same")).padding
+            (1, 2)
+        """
+        weight = getattr(layer, "weight", None)
+        if not hasattr(layer, "padding_mode") or getattr(weight, "ndim", None) != 3:
+            raise TypeError(
+                f"expected a one-dimensional convolution layer with a weight of three dimensions, "
+                f"got {type(layer).__name__}"
+            )
+        transposed = bool(layer.transposed)
+        output_padding = _single("output_padding", layer.output_padding) if transposed else 0
+        return cls(
+            weight.shape[-1],  # type: ignore[union-attr]
+            stride=_single("stride", layer.stride),
+            dilation=_single("dilation", layer.dilation),
+            padding=layer.padding,
+            groups=layer.groups,
+            padding_mode=layer.padding_mode,
+            transposed=transposed,
+            output_padding=output_padding,
+        )
+
+    @property
+    def left(self) -> int:
+        """Positions padded before the first input (transposed: outputs cut there)."""
+        return self.padding[0]
+
+    @property
+    def right(self) -> int:
+        """Positions padded after the last input (transposed: outputs cut there)."""
+        return self.padding[1]
+
+    @property
+    def effective_kernel_size(self) -> int:
+        """Input samples that one output reaches over: ``dilation * (K - 1) + 1``."""
+        return self.dilation * (self.kernel_size - 1) + 1
+
+    def output_length(self, length: int) -> int:
+        """Outputs for ``length`` inputs, 0 where there is none.
+
+        Example:
+            >>> Geometry(3, stride=2).output_length(10)
+            4
+        """
+        reach = self.effective_kernel_size
+        if self.transposed:
+            if length == 0:
+                return 0
+            whole = (length - 1) * self.stride + reach + self.output_padding
+            return max(0, whole - self.left - self.right)
+        return max(0, (length + self.left + self.right - reach) // self.stride + 1)
+
+    def input_length(self, outputs: int) -> int:
+        """The fewest inputs that give at least ``outputs`` outputs.
+
+        Example:
+            >>> Geometry(3, stride=2).input_length(4)
+            9
+        """
+        if outputs <= 0:
+            return 0
+        reach = self.effective_kernel_size
+        if self.transposed:
+            missing = outputs - reach - self.output_padding + self.left + self.right
+            return max(1, -(-missing // self.stride) + 1)
+        return max(0, (outputs - 1) * self.stride + reach - self.left - self.right)
+
+    def window(self, output: int) -> tuple[int, ...]:
+        """Input positions that an output reads, before padding answers for those outside.
+
+        Position ``output * stride - left + k * dilation`` for each tap k. Transposed: each j with
+        ``output + left - j * stride == k * dilation`` for some tap k, in the order of the taps.
+
+        Example:
+            >>> Geometry(3, dilation=2, padding=2).window(0)
+            (-2, 0, 2)
+        """
+        return tuple(position for position, _ in self.window_taps(output))
+
+    def window_taps(self, output: int) -> list[tuple[int, int]]:
+        """The pairs ``(position, tap)`` of an output's window, in the order of the taps."""
+        if not self.transposed:
+            first = output * self.stride - self.left
+            return [(first + k * self.dilation, k) for k in range(self.kernel_size)]
+        shifts = ((output + self.left - k * self.dilation, k) for k in range(self.kernel_size))
+        return [(shift // self.stride, k) for shift, k in shifts if shift % self.stride == 0]
+
+    def reads(self, output: int, length: int) -> list[tuple[int, int]]:
+        """The pairs ``(input, tap)`` that an output sums, padding resolved; zero padding is left out.
+
+        Example:
+            >>> Geometry(3, padding=1, padding_mode="reflect").reads(0, 10)
+            [(1, 0), (0, 1), (1, 2)]
+        """
+        pairs = ((self.source(p, length), k) for p, k in self.window_taps(output))
+        return [(j, k) for j, k in pairs if j is not None]
+
+    def source(self, position: int, length: int) -> int | None:
+        """The input whose value stands at ``position``; None where a zero does.
+
+        Raises:
+            ShapeError: a position outside that the padding mode can't fill from so few samples.
+
+        Example:
+            >>> [Geometry(3, padding=2, padding_mode="circular").source(p, 4) for p in (-2, 0, 5)]
+            [2, 0, 1]
+        """
+        if 0 <= position < length:
+            return position
+        if self.padding_mode == "zeros":
+            return None
+        fewest = 2 if self.padding_mode == "reflect" else 1
+        if length < fewest:
+            raise ShapeError(
+                f"padding_mode {self.padding_mode!r} can't fill padding from {length} samples",
+                got=f"{length} samples",
+                expected=f"at least {fewest}",
+                fix="give a longer input, or use padding_mode='zeros'",
+            )
+        if self.padding_mode == "circular":
+            return position % length
+        if self.padding_mode == "replicate":
+            return 0 if position < 0 else length - 1
+        period = 2 * (length - 1)
+        folded = position % period
+        return min(folded, period - folded)
+
+    def pad_sources(self, length: int) -> tuple[list[int], list[int]]:
+        """For modes other than zeros: the inputs whose values fill the left and the right padding.
+
+        Example:
+            >>> Geometry(3, padding=2, padding_mode="reflect").pad_sources(10)
+            ([2, 1], [8, 7])
+        """
+        left = [self.source(p, length) for p in range(-self.left, 0)]
+        right = [self.source(p, length) for p in range(length, length + self.right)]
+        return [j for j in left if j is not None], [j for j in right if j is not None]
+
+    def feeds(self, position: int, length: int) -> tuple[int, ...]:
+        """The outputs that an input feeds, in order, through every copy that padding makes of it.
+
+        Raises:
+            IndexError: an input outside ``[0, length)``.
+
+        Example:
+            >>> Geometry(3, padding=1, padding_mode="circular").feeds(9, 10)
+            (0, 8, 9)
+        """
+        if not 0 <= position < length:
+            raise IndexError(f"input {position} is outside [0, {length})")
+        outputs = self.output_length(length)
+        fed: set[int] = set()
+        if self.transposed:
+            start = position * self.stride - self.left
+            fed.update(start + k * self.dilation for k in range(self.kernel_size))
+        else:
+            for copy in self._copies(position, length):
+                shifts = (copy + self.left - k * self.dilation for k in range(self.kernel_size))
+                fed.update(shift // self.stride for shift in shifts if shift % self.stride == 0)
+        return tuple(sorted(i for i in fed if 0 <= i < outputs))
+
+    def _copies(self, position: int, length: int) -> list[int]:
+        copies = [position]
+        if self.padding_mode != "zeros":
+            pads = (*range(-self.left, 0), *range(length, length + self.right))
+            copies += [p for p in pads if self.source(p, length) == position]
+        return copies
+
+
+def _integer(name: str, value: Any) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+    if number > LARGEST:
+        raise ShapeError(
+            f"{name} is beyond the largest supported value", got=f"{name}={number}",
+            expected=f"at most {LARGEST}",
+        )  # fmt: skip
+    return number
+
+
+def _single(name: str, value: Any) -> int:
+    """An int, or the one entry of a 1-tuple, as torch takes them."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        if len(value) != 1:
+            raise ShapeError(
+                f"expected {name} to be a single integer value or a list of 1 values to match the "
+                f"convolution dimensions, but got {name}={list(value)}"
+            )
+        value = value[0]
+    return _integer(name, value)
+
+
+def _at_least_one(name: str, value: int, sentence: str) -> None:
+    if value < 1:
+        raise ShapeError(sentence, got=f"{name}={value}", expected=f"{name} >= 1")
+
+
+def _padding_of_word(word: str, reach: int, stride: int, transposed: bool) -> tuple[int, int]:
+    if transposed or word not in PADDING_WORDS:
+        allowed = "'causal'" if transposed else ", ".join(map(repr, PADDING_WORDS))
+        raise ShapeError(
+            f"Invalid padding string: {word!r}",
+            got=f"padding={word!r}",
+            expected=f"an int, a pair (left, right), or {allowed}",
+        )
+    whole = reach - 1
+    return {
+        "valid": (0, 0),
+        "same": (whole // 2, whole - whole // 2),
+        "causal": (whole, 0),
+        "semicausal": (max(reach - stride, 0), min(reach, stride) - 1),
+        "full": (whole, whole),
+    }[word]
+
+
+def _padding_of_numbers(padding: int | Sequence[int]) -> tuple[int, int]:
+    if isinstance(padding, Sequence):
+        if len(padding) not in (1, 2):
+            raise ShapeError(
+                "expected padding to be a single integer value, a list of 1 value, or a pair "
+                f"(left, right), but got padding={list(padding)}"
+            )
+        left, right = _integer("padding", padding[0]), _integer("padding", padding[-1])
+    else:
+        left = right = _integer("padding", padding)
+    if left < 0 or right < 0:
+        raise ShapeError(
+            "negative padding is not supported",
+            got=f"padding=({left}, {right})",
+            expected="left >= 0 and right >= 0",
+            fix="cut the signal instead: x[..., n:]",
+        )
+    return left, right

@@ -1,0 +1,349 @@
+"""The layers: torch's Conv1d and ConvTranspose1d on this engine, and their causal forms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from tapwise import stepping
+from tapwise.errors import ShapeError
+from tapwise.functional import conv1d, conv_transpose1d
+from tapwise.geometry import Geometry, Padding
+from tapwise.stepping import State
+
+_One = int | tuple[int]
+
+
+class _Stepped(nn.Module):
+    """A layer's own stream: chunks in, the outputs that they determine out."""
+
+    weight: Tensor
+    bias: Tensor | None
+    in_channels: int
+
+    def init_state(self, batch: int | None = 1) -> State:
+        """The state of a stream before its first chunk.
+
+        Arguments:
+            batch: rows of every chunk; None for chunks of (in_channels, n).
+
+        Raises:
+            ShapeError: circular padding, which can't be streamed.
+
+        Example:
+            >>> import torch, tapwise as tw
+            >>> layer = tw.Conv1d.from_taps([1.0, 1.0, 1.0])
+            >>> state = layer.init_state()
+            >>> y, state = layer.step(torch.ones(1, 1, 2), state)
+            >>> y.tolist()
+            [[[1.0, 2.0]]]
+            >>> y, state = layer.step(torch.ones(1, 1, 2), state)
+            >>> y.tolist()
+            [[[3.0, 3.0]]]
+        """
+        shape = (self.in_channels,) if batch is None else (batch, self.in_channels)
+        return stepping.init_state(Geometry.of(self), shape, self.weight)
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """The outputs that are determined once the chunk has come, and the state after it.
+
+        All outputs of all steps and of ``flush``, concatenated, are the layer's output for the
+        chunks concatenated. The state given is left as it was.
+
+        Arguments:
+            x: (batch, in_channels, n), any n, 0 included.
+            state: of ``init_state`` or of the step before.
+
+        Raises:
+            ShapeError: a chunk of another batch or other channels than the state's.
+        """
+        return stepping.step(Geometry.of(self), self.weight, self.bias, x, state)
+
+    def flush(self, state: State) -> Tensor:
+        """The outputs that only the end of the signal determines: those that read right padding."""
+        return stepping.flush(Geometry.of(self), self.weight, self.bias, state)
+
+
+class Conv1d(nn.Conv1d, _Stepped):
+    """A ``torch.nn.Conv1d`` with more kinds of padding, a stream, and Tapwise's engine under it.
+
+    Arguments and meaning are torch's, as are state_dict and initial weights from one seed.
+
+    Arguments:
+        padding: an int, a 1-tuple, a pair ``(left, right)``, ``"valid"``, ``"same"`` (any stride),
+            ``"causal"``, ``"semicausal"`` or ``"full"``; held in ``padding`` as given.
+
+    Shapes:
+        input (batch, in_channels, length) or (in_channels, length); output likewise with
+        out_channels and ``Geometry.of(layer).output_length(length)``.
+
+    Raises:
+        ShapeError: arguments that don't fit together; it is a RuntimeError and a ValueError.
+
+    Example:
+        >>> import torch, tapwise as tw
+        >>> tw.Conv1d(1, 4, 3, padding="causal")(torch.zeros(2, 1, 10)).shape
+        torch.Size([2, 4, 10])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: _One,
+        stride: _One = 1,
+        padding: Padding = 0,
+        dilation: _One = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        numbers = [_number(v) for v in (kernel_size, stride, dilation)]
+        geometry = Geometry(numbers[0], numbers[1], numbers[2], padding, groups, padding_mode)
+        _check_divisible(in_channels, out_channels, groups)
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, 0, dilation, groups, bias,
+            cast(Any, padding_mode), device, dtype,
+        )  # fmt: skip
+        self.padding = _held(padding)
+        # What foreign code that pads by itself reads; torch's own forward is not used here.
+        self._reversed_padding_repeated_twice = list(geometry.padding)
+
+    @classmethod
+    def from_taps(
+        cls,
+        taps: npt.ArrayLike | Tensor,
+        channels: int = 1,
+        padding: Padding = "causal",
+        flip: bool = True,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        padding_mode: str = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+    ) -> Conv1d:
+        """A FIR filter as a layer: each channel filtered alike, no bias.
+
+        Arguments:
+            taps: (K,), as ``scipy.signal.firwin`` or an impulse response gives them.
+            channels: how many channels the signal has.
+            flip: reverse the taps, so that the layer convolves as ``numpy.convolve`` and
+                ``scipy.signal.lfilter`` do. False uses them as they stand, as a trained layer does.
+            dtype: of the weight; of the taps where they are floats of torch, else torch's default.
+
+        Raises:
+            ShapeError: taps that are no one-dimensional list of at least one number.
+
+        Example:
+            >>> import numpy as np, torch, tapwise as tw
+            >>> taps, x = [1.0, 2.0, 3.0], np.arange(5.0)
+            >>> tw.Conv1d.from_taps(taps, padding="full")(
+            ...     torch.tensor(x)[None, None].float()
+            ... ).tolist()
+            [[[0.0, 1.0, 4.0, 10.0, 16.0, 17.0, 12.0]]]
+            >>> np.convolve(x, taps).tolist()
+            [0.0, 1.0, 4.0, 10.0, 16.0, 17.0, 12.0]
+        """
+        if isinstance(taps, Tensor):
+            values = taps.detach()
+        else:
+            values = torch.from_numpy(np.array(taps, dtype=np.float64))
+        if values.ndim != 1 or values.numel() == 0:
+            raise ShapeError(
+                "taps must be one list of numbers", got=f"taps of size {list(values.shape)}",
+                expected="(K,), K >= 1",
+            )  # fmt: skip
+        if dtype is None and isinstance(taps, Tensor) and taps.is_floating_point():
+            dtype = taps.dtype
+        layer = Conv1d(
+            channels, channels, values.numel(), stride, padding, dilation, channels, False,
+            padding_mode, device, dtype,
+        )  # fmt: skip
+        with torch.no_grad():
+            layer.weight.copy_(values.flip(0) if flip else values)
+        return layer
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return conv1d(
+            input, weight, bias, self.stride, self.padding, self.dilation, self.groups,
+            self.padding_mode,
+        )  # fmt: skip
+
+
+class CausalConv1d(Conv1d):
+    """A convolution that never sees the future: output i reads no input after ``i * stride``.
+
+    Padding is ``dilation * (K - 1)`` on the left, nothing on the right; it follows the weight, so a
+    weight of another length may be put in afterwards. Outputs: ``ceil(length / stride)``. A
+    checkpoint of a layer that wraps an ``nn.Conv1d`` as ``conv1d`` (``conv1d.weight``) loads too.
+
+    Example:
+        >>> import torch, tapwise as tw
+        >>> layer = tw.CausalConv1d(1, 1, 3, dilation=2, bias=False)
+        >>> torch.nn.init.ones_(layer.weight).shape
+        torch.Size([1, 1, 3])
+        >>> layer(torch.arange(6.0).reshape(1, 1, 6)).tolist()
+        [[[0.0, 1.0, 2.0, 4.0, 6.0, 9.0]]]
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: _One,
+        *,
+        stride: _One = 1,
+        dilation: _One = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, "causal", dilation, groups, bias,
+            padding_mode, device, dtype,
+        )  # fmt: skip
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        for name in ("weight", "bias"):
+            if f"{prefix}conv1d.{name}" in state_dict:
+                state_dict[prefix + name] = state_dict.pop(f"{prefix}conv1d.{name}")
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class ConvTranspose1d(nn.ConvTranspose1d, _Stepped):
+    """A ``torch.nn.ConvTranspose1d`` with asymmetric cuts and a stream.
+
+    Arguments:
+        padding: outputs cut from both ends, a pair ``(left, right)``, or ``"causal"``.
+
+    Raises:
+        ShapeError: arguments that don't fit together; it is a RuntimeError and a ValueError.
+
+    Example:
+        >>> import torch, tapwise as tw
+        >>> tw.ConvTranspose1d(1, 1, 4, stride=2, padding=(0, 2))(torch.zeros(1, 1, 5)).shape
+        torch.Size([1, 1, 10])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: _One,
+        stride: _One = 1,
+        padding: Padding = 0,
+        output_padding: _One = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: _One = 1,
+        padding_mode: str = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        numbers = [_number(v) for v in (kernel_size, stride, dilation)]
+        Geometry(
+            numbers[0], numbers[1], numbers[2], padding, groups, padding_mode, True,
+            _number(output_padding),
+        )  # fmt: skip
+        _check_divisible(in_channels, out_channels, groups)
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, 0, output_padding, groups, bias,
+            dilation, cast(Any, padding_mode), device, dtype,
+        )  # fmt: skip
+        self.padding = _held(padding)
+
+    def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        """The transposed convolution of ``input`` (batch, in_channels, length).
+
+        Arguments:
+            output_size: the length wanted, as ``[length]`` or a whole size; torch's rule says which
+                lengths there are.
+
+        Raises:
+            ValueError: an output size that no output_padding gives.
+        """
+        extra = self.output_padding if output_size is None else self._extra(input, output_size)
+        return conv_transpose1d(
+            input, self.weight, self.bias, self.stride, self.padding, extra, self.groups,
+            self.dilation,
+        )  # fmt: skip
+
+    def _extra(self, input: Tensor, output_size: Sequence[int]) -> int:
+        stride = self.stride[0]
+        least = Geometry(
+            self.weight.shape[-1], stride, self.dilation[0], self.padding, transposed=True
+        ).output_length(input.shape[-1])
+        if len(output_size) not in (1, input.ndim):
+            raise ValueError(
+                f"ConvTranspose1d: for {input.ndim}D input, output_size must have 1 or "
+                f"{input.ndim} elements (got {len(output_size)})"
+            )
+        wanted = output_size[-1]
+        if not least <= wanted < least + stride:
+            raise ValueError(
+                f"requested an output size of {[wanted]}, but valid sizes range from {[least]} to "
+                f"{[least + stride - 1]} (for an input of {list(input.shape[2:])})"
+            )
+        return wanted - least
+
+
+class CausalConvTranspose1d(ConvTranspose1d):
+    """Causal upsampling: exactly ``length * stride`` outputs, output j reads no input after
+    ``j // stride``.
+
+    Example:
+        >>> import torch, tapwise as tw
+        >>> tw.CausalConvTranspose1d(8, 4, 10, stride=5)(torch.zeros(1, 8, 7)).shape
+        torch.Size([1, 4, 35])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: _One,
+        *,
+        stride: _One = 1,
+        dilation: _One = 1,
+        groups: int = 1,
+        bias: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, "causal", 0, groups, bias, dilation,
+            "zeros", device, dtype,
+        )  # fmt: skip
+
+
+def _number(value: Any) -> int:
+    number: int = value[0] if isinstance(value, Sequence) and len(value) == 1 else value
+    return number
+
+
+def _held(padding: Padding) -> Any:
+    """As torch holds it: a word, or a tuple."""
+    if isinstance(padding, str):
+        return padding
+    return tuple(padding) if isinstance(padding, Sequence) else (padding,)
+
+
+def _check_divisible(in_channels: int, out_channels: int, groups: int) -> None:
+    for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
+        if channels % groups:
+            divisors = [d for d in range(1, channels + 1) if channels % d == 0]
+            raise ShapeError(
+                f"{name} must be divisible by groups",
+                got=f"{name} ({channels}) and groups ({groups})",
+                expected=f"groups one of {divisors[-8:]}",
+            )

@@ -1,0 +1,78 @@
+"""Signals: files read and written in blocks, one module for each family of formats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tapwise.errors import SignalError
+from tapwise.signals.base import Reader as Reader
+from tapwise.signals.base import Writer as Writer
+
+SUFFIXES = (".wav", ".flac", ".npy", ".csv")
+
+
+def open_reader(path: Path, columns: tuple[str, ...] = ()) -> Reader:
+    """A reader for the file, chosen by its suffix.
+
+    Arguments:
+        columns: of a table, the columns that are the signal; where there is one numeric column, none
+            need be named.
+
+    Raises:
+        SignalError: a file that is missing, empty, damaged or of no known kind.
+    """
+    if not path.is_file():
+        raise SignalError(f"{path}: there is no such file")
+    if path.stat().st_size == 0:
+        raise SignalError(f"{path}: the file is empty")
+    suffix = _known(path)
+    if columns and suffix != ".csv":
+        raise SignalError(f"{path}: columns belong to tables (.csv)")
+    if suffix == ".npy":
+        from tapwise.signals.arrays import ArrayReader
+
+        return ArrayReader(path)
+    if suffix == ".csv":
+        from tapwise.signals.tables import TableReader
+
+        return TableReader(path, columns)
+    from tapwise.signals.audio import AudioReader
+
+    return AudioReader(path)
+
+
+def open_writer(
+    path: Path, source: Reader, length: int, rate: float | None, rows: list[int | None] | None
+) -> Writer:
+    """A writer of ``length`` samples of the source's channels and dtype. Nothing stands until commit.
+
+    Arguments:
+        rate: samples a second; audio files need one.
+        rows: of a table, the source's row that belongs to each output, None for none.
+
+    Raises:
+        SignalError: a kind of file that can't hold the signal.
+    """
+    suffix = _known(path)
+    if not path.parent.is_dir():
+        raise SignalError(f"{path}: there is no folder {path.parent}")
+    if suffix == ".npy":
+        from tapwise.signals.arrays import ArrayWriter
+
+        return ArrayWriter(path, source, length)
+    if suffix == ".csv":
+        from tapwise.signals.tables import TableWriter
+
+        return TableWriter(path, source, length, rows)
+    from tapwise.signals.audio import AudioWriter
+
+    return AudioWriter(path, source, length, rate)
+
+
+def _known(path: Path) -> str:
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise SignalError(
+            f"{path}: got the suffix {path.suffix!r}, expected one of {', '.join(SUFFIXES)}"
+        )
+    return suffix

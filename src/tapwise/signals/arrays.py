@@ -1,0 +1,101 @@
+"""NPY files, by blocks: plain reads, since pages of a memory map stay in the process's memory."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy
+
+from tapwise.errors import SignalError
+from tapwise.signals.base import Array, Reader, Writer
+
+
+class ArrayReader(Reader):
+    """An array of (length,), (channels, length) or more leading axes, in C or Fortran order."""
+
+    rate = None
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = path.open("rb")
+        try:
+            shape, fortran, dtype = _header(self._file)
+        except (ValueError, EOFError) as error:
+            raise SignalError(f"{path}: not an NPY file: {error}") from error
+        if dtype.kind not in "fiuc" or not shape:
+            raise SignalError(
+                f"{path}: got {dtype} of shape {shape}, expected numbers of shape (length,) or "
+                "(channels, length)"
+            )
+        if fortran and len(shape) > 2:
+            raise SignalError(
+                f"{path}: Fortran order of more than two axes is not read: save "
+                "np.ascontiguousarray(x)"
+            )
+        self.shape = shape
+        self.length = shape[-1]
+        self.channels = math.prod(shape[:-1])
+        self.dtype = dtype.newbyteorder("=")
+        self.quantum = 1 if dtype.kind in "iu" else 0
+        self._stored = dtype
+        self._interleaved = fortran and len(shape) == 2
+        self._begin = self._file.tell()
+        expected = self._begin + math.prod(shape) * dtype.itemsize
+        size = path.stat().st_size
+        if size < expected:
+            whole = (size - self._begin) // dtype.itemsize
+            raise SignalError(
+                f"{path}: the file is cut short: its header promises {math.prod(shape)} values, "
+                f"it holds {whole}"
+            )
+
+    def read(self, start: int, stop: int) -> Array:
+        """The samples [start, stop) of every channel: (channels, stop - start)."""
+        count = stop - start
+        if self._interleaved:
+            frames = self._values(start * self.channels, count * self.channels)
+            return np.ascontiguousarray(frames.reshape(count, self.channels).T)
+        block = np.empty((self.channels, count), self.dtype)
+        for channel in range(self.channels):
+            block[channel] = self._values(channel * self.length + start, count)
+        return block
+
+    def _values(self, start: int, count: int) -> Array:
+        self._file.seek(self._begin + start * self._stored.itemsize)
+        return np.fromfile(self._file, self._stored, count)
+
+
+def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    version = npy.read_magic(file)
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, fortran, dtype = read(file)
+    return shape, fortran, dtype
+
+
+class ArrayWriter(Writer):
+    """Writes the source's leading axes and ``length`` samples, each channel's block to its place."""
+
+    def __init__(self, path: Path, source: Reader, length: int) -> None:
+        super().__init__(path)
+        leading: tuple[int, ...] = () if source.channels == 1 else (source.channels,)
+        if isinstance(source, ArrayReader):
+            leading = source.shape[:-1]
+        header = {
+            "descr": npy.dtype_to_descr(source.dtype),
+            "fortran_order": False,
+            "shape": (*leading, length),
+        }
+        npy.write_array_header_1_0(self.whole.file, header)
+        self._begin = self.whole.file.tell()
+        self._length, self._done, self._dtype = length, 0, source.dtype
+
+    def write(self, block: Array) -> None:
+        """Append (channels, n) samples."""
+        for channel, row in enumerate(block):
+            place = channel * self._length + self._done
+            self.whole.file.seek(self._begin + place * self._dtype.itemsize)
+            self.whole.file.write(np.ascontiguousarray(row, self._dtype).data)
+        self._done += block.shape[1]

@@ -1,0 +1,139 @@
+"""WAV and FLAC by blocks, through soundfile. Integer samples stay integers: no rescaling on the way."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tapwise.errors import SignalError
+from tapwise.signals.base import Array, Reader, Writer
+
+try:
+    import soundfile
+except ImportError as error:
+    raise SignalError(
+        "WAV and FLAC need the package soundfile: pip install 'tapwise[io]'"
+    ) from error
+
+# How samples of a subtype are read, and the step between two values that it can hold, read so.
+_SUBTYPES: dict[str, tuple[str, int]] = {
+    "PCM_16": ("int16", 1),
+    "PCM_S8": ("int16", 256),
+    "PCM_U8": ("int16", 256),
+    "PCM_24": ("int32", 256),
+    "PCM_32": ("int32", 1),
+    "FLOAT": ("float32", 0),
+    "DOUBLE": ("float64", 0),
+}
+_WRITTEN = {
+    "int16": "PCM_16",
+    "int32": "PCM_32",
+    "uint8": "PCM_U8",
+    "float32": "FLOAT",
+    "float64": "DOUBLE",
+}
+# A WAV's sizes are 32-bit numbers; beyond them RF64 is written, which is a WAV with 64-bit ones.
+_LARGEST_WAV = 2**32 - 2**16
+
+
+class AudioReader(Reader):
+    """A WAV (RF64 too) or FLAC file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._file = soundfile.SoundFile(path)
+        except (soundfile.SoundFileError, TypeError) as error:
+            raise SignalError(f"{path}: not a sound file that can be read: {error}") from error
+        self.channels, self.length = self._file.channels, self._file.frames
+        self.rate: float | None = float(self._file.samplerate)
+        self.subtype, self.format = self._file.subtype, self._file.format
+        if self.subtype not in _SUBTYPES:
+            raise SignalError(
+                f"{path}: got {self._file.subtype_info} samples, expected one of "
+                f"{', '.join(_SUBTYPES)}: lossy kinds can't be written back as they were"
+            )
+        name, self.quantum = _SUBTYPES[self.subtype]
+        self.dtype: np.dtype[Any] = np.dtype(name)
+        self._refuse_truncated()
+        if self.length == 0:
+            raise SignalError(f"{path}: the file holds no samples")
+
+    def _refuse_truncated(self) -> None:
+        # libsndfile mends the length of a file cut short and says so in its log only.
+        log = self._file.extra_info
+        size = re.search(r"^data : (\d+) \(should be (\d+)\)", log, re.MULTILINE)
+        frames = re.search(r"frame count (\d+) does not match value from .* of (\d+)", log)
+        if size and int(size[2]) < int(size[1]) < 2**32 - 1:
+            promised, held = int(size[1]), int(size[2])
+        elif frames and int(frames[1]) < int(frames[2]):
+            promised, held = int(frames[2]), int(frames[1])
+        else:
+            return
+        raise SignalError(
+            f"{self.path}: the file is cut short at {self.place(self.length)}: its header promises "
+            f"{promised * self.length // max(held, 1)} samples"
+        )
+
+    def read(self, start: int, stop: int) -> Array:
+        """The samples [start, stop) of every channel: (channels, stop - start)."""
+        try:
+            if self._file.tell() != start:
+                self._file.seek(start)
+            frames = self._file.read(stop - start, dtype=self.dtype.name, always_2d=True)
+        except soundfile.SoundFileError as error:
+            raise SignalError(
+                f"{self.path}: the file is damaged after {self.place(start)}: {error}"
+            ) from error
+        if len(frames) != stop - start:
+            raise SignalError(
+                f"{self.path}: the file is cut short at {self.place(start + len(frames))}"
+            )
+        return np.ascontiguousarray(frames.T)
+
+
+class AudioWriter(Writer):
+    """Writes samples of the source's dtype, as the subtype that the source had or that fits it."""
+
+    def __init__(self, path: Path, source: Reader, length: int, rate: float | None) -> None:
+        if rate is None:
+            raise SignalError(f"{path}: a sound file needs a rate: --rate gives it")
+        if rate != int(rate) or rate < 1:
+            raise SignalError(
+                f"{path}: a sound file's rate is a whole number, got {rate:g}: choose another stride"
+            )
+        kind = "FLAC" if path.suffix.lower() == ".flac" else "WAV"
+        subtype = getattr(source, "subtype", None) or _WRITTEN.get(source.dtype.name)
+        if subtype is None or not soundfile.check_format(kind, subtype):
+            raise SignalError(
+                f"{path}: {kind} can't hold {subtype or source.dtype} samples: write "
+                f"{'.wav or ' if kind == 'FLAC' else ''}.npy"
+            )
+        size = length * source.channels * source.dtype.itemsize
+        if kind == "WAV" and (size > _LARGEST_WAV or getattr(source, "format", "") == "RF64"):
+            kind = "RF64"
+        super().__init__(path)
+        try:
+            self._file = soundfile.SoundFile(
+                self.whole.file, "w", int(rate), source.channels, subtype, format=kind
+            )
+        except BaseException:
+            self.whole.discard()
+            raise
+        # Said in so many words: soundfile would otherwise scale and clip floats by itself.
+        self._dtype = source.dtype if source.dtype.name != "uint8" else np.dtype(np.int16)
+        self._widen = source.dtype.name == "uint8"
+
+    def write(self, block: Array) -> None:
+        """Append (channels, n) samples."""
+        frames = np.ascontiguousarray(block.T)
+        if self._widen:
+            frames = (frames.astype(np.int16) - 128) * np.int16(256)
+        self._file.write(frames.astype(self._dtype, copy=False))
+
+    def finish(self) -> None:
+        """Write the header's sizes."""
+        self._file.close()

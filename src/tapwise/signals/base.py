@@ -1,0 +1,114 @@
+"""What every reader and writer of signals has in common, and files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+class Reader(ABC):
+    """A signal on disk, (channels, length), read by blocks.
+
+    Arguments:
+        dtype: of the samples as stored; results are written as this dtype again.
+        quantum: the step between two neighbouring values that the file can hold, 0 for floats.
+        rate: samples a second, or None.
+    """
+
+    path: Path
+    channels: int
+    length: int
+    dtype: np.dtype[Any]
+    quantum: int
+    rate: float | None
+
+    @abstractmethod
+    def read(self, start: int, stop: int) -> Array:
+        """The samples [start, stop) of every channel: (channels, stop - start)."""
+
+    def place(self, sample: int) -> str:
+        """Where a sample stands: ``sample 24000 (0.500 s)``."""
+        return f"sample {sample}" + (f" ({sample / self.rate:.3f} s)" if self.rate else "")
+
+
+class Writer(ABC):
+    """A signal being written. A context manager: its file appears at the end, or not at all."""
+
+    def __init__(self, path: Path) -> None:
+        self.whole = WholeFile(path)
+
+    @abstractmethod
+    def write(self, block: Array) -> None:
+        """Append (channels, n) samples of the source's dtype."""
+
+    def finish(self) -> None:  # noqa: B027
+        """Write what is left to write before the file gets its name."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            self.whole.discard()
+            return
+        try:
+            self.finish()
+            self.whole.commit()
+        except BaseException:
+            self.whole.discard()
+            raise
+
+
+class WholeFile:
+    """A file that gets its name only when it is complete: an interrupted run leaves nothing.
+
+    Where the system can, the unfinished file has no name at all, so that even a killed process
+    leaves none; elsewhere it has a hidden one beside the target.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._hidden = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        self._nameless = False
+        try:
+            flags = os.O_TMPFILE | os.O_RDWR
+            descriptor = os.open(path.parent, flags, 0o666)
+            self._nameless = Path(f"/proc/self/fd/{descriptor}").exists()
+            self.file: BinaryIO = os.fdopen(descriptor, "w+b")
+        except (OSError, AttributeError):
+            pass
+        if not self._nameless:
+            self.file = open(self._hidden, "w+b")  # noqa: SIM115
+
+    def commit(self) -> None:
+        """Give the file its name, replacing one that had it."""
+        self.file.flush()
+        if self._nameless:
+            self._hidden.unlink(missing_ok=True)
+            folder = os.open(self.path.parent, os.O_RDONLY)
+            try:
+                # Naming the folder makes os.link follow /proc's link to the nameless file.
+                source = f"/proc/self/fd/{self.file.fileno()}"
+                os.link(source, self._hidden.name, dst_dir_fd=folder, follow_symlinks=True)
+            finally:
+                os.close(folder)
+        self.file.close()
+        os.replace(self._hidden, self.path)
+
+    def discard(self) -> None:
+        """Leave nothing behind."""
+        self.file.close()
+        self._hidden.unlink(missing_ok=True)

@@ -1,0 +1,99 @@
+"""CSV tables, through polars: some columns are the signal, the others are kept as they stand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from tapwise.errors import SignalError
+from tapwise.signals.base import Array, Reader, Writer
+
+try:
+    import polars as pl
+except ImportError as error:
+    raise SignalError("CSV needs the package polars: pip install 'tapwise[io]'") from error
+
+
+class TableReader(Reader):
+    """A table whose named columns are the channels of a signal. Empty cells are NaN."""
+
+    rate = None
+    quantum = 0
+    dtype = np.dtype(np.float64)
+
+    def __init__(self, path: Path, columns: tuple[str, ...]) -> None:
+        self.path = path
+        try:
+            # As text: what is not the signal is written back to the letter.
+            self.table = pl.read_csv(path, infer_schema=False)
+        except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
+            raise SignalError(f"{path}: not a CSV table: {error}") from error
+        if not len(self.table):
+            raise SignalError(f"{path}: the table has no rows")
+        self.columns = columns or (self._only_numeric(),)
+        for name in self.columns:
+            if name not in self.table.columns:
+                raise SignalError(
+                    f"{path}: there is no column {name!r}; the table has "
+                    f"{', '.join(map(repr, self.table.columns))}"
+                )
+        self.length, self.channels = len(self.table), len(self.columns)
+        self._values = np.stack([self._numbers(name) for name in self.columns])
+
+    def _only_numeric(self) -> str:
+        numeric = [
+            name
+            for name in self.table.columns
+            if self.table[name].str.strip_chars().cast(pl.Float64, strict=False).is_not_null().any()
+        ]
+        if len(numeric) != 1:
+            found = ", ".join(map(repr, numeric)) or "none"
+            raise SignalError(
+                f"{self.path}: --column must name the signal's column: the numeric ones are {found}"
+            )
+        return numeric[0]
+
+    def _numbers(self, name: str) -> Array:
+        text = self.table[name].str.strip_chars().replace("", None)
+        numbers = text.cast(pl.Float64, strict=False)
+        wrong = (text.is_not_null() & numbers.is_null()).arg_true()
+        if len(wrong):
+            row = int(wrong[0])
+            raise SignalError(
+                f"{self.path}: {self.place(row)}, column {name!r}: {text[row]!r} is not a number"
+            )
+        return numbers.fill_null(np.nan).to_numpy()
+
+    def read(self, start: int, stop: int) -> Array:
+        """The rows [start, stop) of every signal column: (channels, stop - start)."""
+        return self._values[:, start:stop]
+
+    def place(self, sample: int) -> str:
+        """``line 7``, the heading being line 1."""
+        return f"line {sample + 2}"
+
+
+class TableWriter(Writer):
+    """Writes the source's table with the signal's columns replaced, a row for each output."""
+
+    def __init__(
+        self, path: Path, source: Reader, length: int, rows: list[int | None] | None
+    ) -> None:
+        super().__init__(path)
+        self._source, self._rows, self._blocks = source, rows, [np.empty((source.channels, 0))]
+
+    def write(self, block: Array) -> None:
+        """Keep (channels, n) samples; a table is written in one go."""
+        self._blocks.append(block)
+
+    def finish(self) -> None:
+        """Write the table."""
+        signal = np.concatenate(self._blocks, axis=1)
+        if isinstance(self._source, TableReader) and self._rows is not None:
+            table = self._source.table[pl.Series(self._rows, dtype=pl.UInt32)]
+            names: tuple[str, ...] = self._source.columns
+        else:
+            table, names = pl.DataFrame(), tuple(f"channel_{c}" for c in range(len(signal)))
+        columns = [pl.Series(name, row) for name, row in zip(names, signal, strict=True)]
+        table.with_columns(columns).write_csv(self.whole.file)

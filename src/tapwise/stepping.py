@@ -1,0 +1,106 @@
+"""Stepping: a convolution fed chunk by chunk, equal to one run over the whole signal.
+
+# inputs   . . . . | kept kept | chunk chunk |        seen ->|
+# outputs  . . . . emitted ->| now determined |  the rest waits for more inputs or the flush
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from tapwise import partition
+from tapwise.engine.autograd import convolve
+from tapwise.errors import ShapeError
+from tapwise.geometry import Geometry
+
+
+@dataclass
+class State:
+    """What a layer's stream remembers between two chunks.
+
+    Arguments:
+        kept: (batch, in_channels, n) or (in_channels, n): the last n inputs, which outputs still need.
+        seen: how many inputs have come, a whole number in a tensor without dimensions, on the CPU.
+        emitted: how many outputs have been returned, likewise.
+    """
+
+    kept: Tensor
+    seen: Tensor
+    emitted: Tensor
+
+    def clone(self) -> State:
+        """A copy that shares no memory with this state."""
+        return State(self.kept.clone(), self.seen.clone(), self.emitted.clone())
+
+
+def init_state(geometry: Geometry, shape: tuple[int, ...], like: Tensor) -> State:
+    """The state before the first chunk. ``shape`` is (batch, in_channels) or (in_channels,).
+
+    Raises:
+        ShapeError: circular padding, which needs the end of the signal at its beginning.
+    """
+    if geometry.padding_mode == "circular" and geometry.padding != (0, 0):
+        raise ShapeError(
+            "circular padding can't be streamed: the first output reads the end of the signal",
+            got="padding_mode='circular'",
+            expected="'zeros', 'reflect' or 'replicate'",
+        )
+    nothing = torch.zeros((), dtype=torch.int64)
+    return State(like.new_zeros((*shape, 0)).detach(), nothing, nothing.clone())
+
+
+def step(
+    geometry: Geometry, weight: Tensor, bias: Tensor | None, x: Tensor, state: State
+) -> tuple[Tensor, State]:
+    """The outputs that are determined once the chunk ``x`` has come, and the state after it."""
+    if x.shape[:-1] != state.kept.shape[:-1]:
+        raise ShapeError(
+            "the chunk doesn't fit the stream's state",
+            got=f"x of size {list(x.shape)}",
+            expected=f"x of size ({', '.join(map(str, state.kept.shape[:-1]))}, any length)",
+            fix="init_state(batch) makes a state for another batch; batch=None for x without one",
+        )
+    known = torch.cat((state.kept, x), dim=-1)  # (B, C_in, kept + chunk)
+    seen, emitted = int(state.seen) + x.shape[-1], int(state.emitted)
+    stop = max(partition.determined(geometry, seen), emitted)
+    y = _outputs(geometry, weight, bias, known, emitted, stop, seen)
+    first = partition.first_needed(geometry, stop, seen)
+    kept = known[..., first - (seen - known.shape[-1]) :].clone()
+    return y, replace(state, kept=kept, seen=torch.tensor(seen), emitted=torch.tensor(stop))
+
+
+def flush(geometry: Geometry, weight: Tensor, bias: Tensor | None, state: State) -> Tensor:
+    """The outputs that only the end of the signal determines. The state is spent."""
+    seen, emitted = int(state.seen), int(state.emitted)
+    stop = geometry.output_length(seen) if seen else 0
+    return _outputs(geometry, weight, bias, state.kept, emitted, stop, seen)
+
+
+def _outputs(
+    geometry: Geometry,
+    weight: Tensor,
+    bias: Tensor | None,
+    known: Tensor,
+    start: int,
+    stop: int,
+    seen: int,
+) -> Tensor:
+    """Outputs [start, stop); ``known`` (..., C_in, n) holds the last n of ``seen`` inputs."""
+    if start >= stop:
+        channels = weight.shape[1] * geometry.groups if geometry.transposed else weight.shape[0]
+        return known.new_zeros((*known.shape[:-2], channels, 0))
+    needed = partition.part(geometry, start, stop, seen)
+    offset = seen - known.shape[-1]
+    pieces = [
+        known[..., [j - offset for j in needed.left]],
+        known[..., needed.inputs[0] - offset : needed.inputs[1] - offset],
+        known[..., [j - offset for j in needed.right]],
+    ]
+    pieces = [piece for piece in pieces if piece.shape[-1]] or [known[..., :0]]
+    x = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=-1)
+    if x.ndim == 3:
+        return convolve(needed.geometry, x, weight, bias)
+    return convolve(needed.geometry, x[None], weight, bias)[0]

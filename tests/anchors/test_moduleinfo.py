@@ -1,10 +1,11 @@
 """PyTorch's own cases for nn.Conv1d and nn.ConvTranspose1d, on ours and through a swap of the function."""
 
 import pytest
-import tapwise as tw
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.testing._internal.common_modules import module_db
+
+import tapwise as tw
 
 INFOS = {info.module_cls: info for info in module_db}
 PAIRS = [(torch.nn.Conv1d, tw.Conv1d, 4), (torch.nn.ConvTranspose1d, tw.ConvTranspose1d, 2)]

@@ -8,11 +8,12 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import pytest
-import tapwise as tw
 import torch
+from torch.testing._internal.common_methods_invocations import op_db
+
+import tapwise as tw
 from tapwise.engine import plan as plans
 from tapwise.engine.kernels import KERNELS
-from torch.testing._internal.common_methods_invocations import op_db
 
 OP = next(op for op in op_db if op.name == "nn.functional.conv1d")
 DTYPES = sorted(OP.dtypes, key=str)

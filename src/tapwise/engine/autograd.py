@@ -48,7 +48,7 @@ def convolve(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | N
     if dtype != input.dtype:
         input, weight = input.to(dtype), weight.to(dtype)
         bias = None if bias is None else bias.to(dtype)
-    result: Tensor = torch.ops.tapwise.convolution(
+    result: Tensor = OP(
         input, weight, bias, geometry.kernel_size, geometry.stride, geometry.dilation,
         geometry.left, geometry.right, geometry.groups, geometry.padding_mode,
         geometry.transposed, geometry.output_padding,
@@ -91,7 +91,11 @@ def _forward(input: Tensor, weight: Tensor, bias: Tensor | None, *shape: Any) ->
         input.dtype,
         input.device.type,
     )
-    return kernel_of(choose(problem)).run(geometry, input, weight, bias)
+    output = kernel_of(choose(problem)).run(geometry, input, weight, bias)
+    # An op's output is memory of its own, laid out as the fake says; native's may be a view.
+    if output.storage_offset() or not output.is_contiguous():
+        return output.clone(memory_format=torch.contiguous_format)
+    return output
 
 
 def _fake(input: Tensor, weight: Tensor, bias: Tensor | None, *shape: Any) -> Tensor:
@@ -142,7 +146,11 @@ def _gradients_transposed(
     # full:  . . 2 3 4 5 6 .     the gradient put back where it was cut from, the added part dropped
     whole = (input.shape[-1] - 1) * geometry.stride + geometry.effective_kernel_size
     right = whole - geometry.left - grad.shape[-1]
-    full = torch.nn.functional.pad(grad, (geometry.left, max(right, 0)))[..., :whole]
+    full = grad
+    if geometry.left or right > 0:
+        full = torch.nn.functional.pad(grad, (geometry.left, max(right, 0)))
+    if right < 0:
+        full = full.narrow(-1, 0, whole)
     grad_input, grad_weight, _ = torch.ops.aten.convolution_backward(
         full, input, weight, None, [geometry.stride], [0], [geometry.dilation], True, [0],
         geometry.groups, [needs[0], needs[1], False],
@@ -155,3 +163,4 @@ torch.library.register_fake("tapwise::convolution", _fake, lib=_library)
 torch.library.register_autograd(
     "tapwise::convolution", _backward, setup_context=_setup_context, lib=_library
 )
+OP = torch.ops.tapwise.convolution

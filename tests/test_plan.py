@@ -1,0 +1,142 @@
+import asyncio
+import threading
+
+import pytest
+import torch
+
+import tapwise as tw
+from tapwise.engine import plan as plans
+from tapwise.engine.autograd import plan_of
+from tapwise.engine.kernels import KERNELS
+from tapwise.engine.plan import Plan, choose
+from tapwise.engine.problem import Problem
+from tapwise.geometry import Geometry
+
+
+@pytest.fixture(autouse=True)
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def problem(channels, outputs, length, *geometry, dtype=torch.float32, **settings):
+    return Problem(Geometry(*geometry, **settings), channels, outputs, length, dtype, "cpu")
+
+
+PINNED = {
+    "seed": ("native", problem(1, 1, 10, 3)),
+    "step64": ("native", problem(64, 64, 3, 3)),
+    "fir3": ("direct", problem(1, 1, 1_000_000, 3)),
+    "fir31": ("direct", problem(1, 1, 1_000_000, 31, padding="causal")),
+    "fir101": ("direct", problem(1, 1, 1_000_000, 101, padding="causal")),
+    "ecg12": ("direct", problem(12, 12, 50_000, 51, padding=25, groups=12)),
+    "fir1001": ("direct", problem(1, 1, 1_000_000, 1001, padding="causal")),
+    "mamba": ("direct", problem(1536, 1536, 2048, 4, padding="causal", groups=1536)),
+    "conformer": ("direct", problem(256, 256, 500, 31, padding=15, groups=256)),
+    "vocos": ("native", problem(512, 512, 256, 7, padding=3, groups=512)),
+    "w2v1": ("native", problem(512, 512, 31_999, 3, 2)),
+    "hifigan": ("native", problem(128, 128, 8192, 11, 1, 5, 25)),
+    "pointwise": ("native", problem(256, 256, 2048, 1)),
+    "float16": ("native", problem(1, 1, 1_000_000, 31, dtype=torch.float16)),
+}
+
+
+@pytest.mark.parametrize("name", PINNED)
+def test_the_plan_of_each_shape_is_pinned(name):
+    kernel, posed = PINNED[name]
+    plan = choose(posed)
+    assert plan.kernel == kernel
+    assert plan == choose(posed)
+    assert {other for other, _ in plan.rejected} == set(KERNELS) - {kernel}
+    assert all(reason for _, reason in plan.rejected)
+
+
+def test_a_plan_can_be_read():
+    text = str(choose(PINNED["fir31"][1]))
+    assert text.startswith("direct: predicted ")
+    assert "native" in text
+    assert "\n  not reference: " in text
+    transposed = choose(problem(1, 1, 100, 3, transposed=True))
+    assert "not direct: doesn't do transposed convolutions" in str(transposed)
+
+
+def test_more_threads_speak_for_native():
+    posed = PINNED["mamba"][1]
+    torch.set_num_threads(64)
+    assert choose(posed).kernel == "native"
+    torch.set_num_threads(2)
+    assert choose(posed).kernel == "direct"
+
+
+def test_a_forced_kernel_runs_wherever_it_applies():
+    posed = PINNED["hifigan"][1]
+    with tw.options(kernel="direct"):
+        assert choose(posed).kernel == "direct"
+        elsewhere = choose(PINNED["float16"][1])
+        assert elsewhere.kernel == "native"
+        assert "takes float32 and float64" in elsewhere.reason
+        with tw.options(kernel="reference"):
+            assert choose(posed).kernel == "reference"
+        with tw.options():
+            assert choose(posed).kernel == "native"
+        assert choose(posed).kernel == "direct"
+    assert choose(posed).kernel == "native"
+
+
+def test_an_unknown_kernel_is_refused():
+    with (
+        pytest.raises(ValueError, match="must be one of 'native', 'direct', 'reference' or None"),
+        tw.options(kernel="quick"),
+    ):
+        pass
+
+
+def test_options_hold_for_one_thread_and_one_task_only():
+    posed, seen = PINNED["hifigan"][1], []
+    with tw.options(kernel="reference"):
+        thread = threading.Thread(target=lambda: seen.append(choose(posed).kernel))
+        thread.start()
+        thread.join()
+    assert seen == ["native"]
+
+    async def steered(kernel):
+        with tw.options(kernel=kernel):
+            await asyncio.sleep(0)
+            return choose(posed).kernel
+
+    async def both():
+        return await asyncio.gather(steered("direct"), steered("reference"))
+
+    assert asyncio.run(both()) == ["direct", "reference"]
+
+
+def test_plans_are_cached_within_bounds():
+    assert plans._choose.cache_info().maxsize is not None
+
+
+def test_the_call_itself_may_leave_native_only():
+    posed = PINNED["fir31"][1]
+    x, w = torch.zeros(1, 1, 1_000_000), torch.zeros(1, 1, 31)
+    assert plan_of(posed, x, w).kernel == "direct"
+    with torch.autograd.forward_ad.dual_level():
+        assert "forward-mode" in plan_of(posed, x, w).reason
+    for odd in (x.to(torch.complex64), x[..., :0]):
+        assert isinstance(plan_of(posed, odd, w), Plan)
+        assert plan_of(posed, odd, w).kernel == "native"
+
+
+def test_the_chosen_kernel_is_the_one_that_runs(monkeypatch):
+    from dataclasses import replace
+
+    ran = []
+    direct = KERNELS["direct"]
+
+    def run(*arguments):
+        ran.append("direct")
+        return direct.run(*arguments)
+
+    monkeypatch.setitem(KERNELS, "direct", replace(direct, run=run))
+    tw.conv1d(torch.zeros(1, 1, 100_000), torch.zeros(1, 1, 31))
+    assert ran == ["direct"]

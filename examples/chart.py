@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 WIDTH, HEIGHT = 780, 400
-LEFT, RIGHT, TOP, BOTTOM = 58, 118, 74, 34
+LEFT, RIGHT, TOP, BOTTOM = 72, 142, 74, 34
 
 STYLE = """
 svg{--ink:#1b1f24;--soft:#5b6570;--grid:#e3e7eb;--page:#fff;--thin:#8a949e;--solid:#0072b2;--dashed:#b06f00}
@@ -22,57 +22,73 @@ path{fill:none;stroke-linejoin:round}
 .solid{stroke:var(--solid);stroke-width:2.4}
 .dashed{stroke:var(--dashed);stroke-width:2.4;stroke-dasharray:7 4}
 .grid{stroke:var(--grid)}
+.shift{stroke:var(--ink);stroke-width:1.6}
+.end{text-anchor:end}
+.middle{text-anchor:middle}
 """
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line: its name, its values, and how it is drawn: ``thin``, ``solid`` or ``dashed``."""
+    """One line: its name, its points, and how it is drawn: ``thin``, ``solid`` or ``dashed``."""
 
     name: str
-    values: NDArray[np.float64]
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
     kind: str
 
 
-def chart(title: str, note: str, unit: str, x: NDArray[np.float64], lines: list[Line]) -> str:
-    """The chart as an SVG image."""
-    low = min(line.values.min() for line in lines)
-    high = max(line.values.max() for line in lines)
-    step = 10 ** np.floor(np.log10((high - low) / 3))
-    step *= 5 if (high - low) / step > 15 else 2 if (high - low) / step > 6 else 1
+def chart(
+    title: str,
+    note: str,
+    unit: str,
+    lines: list[Line],
+    shift: tuple[float, float, float, str] | None = None,
+) -> str:
+    """The chart as an SVG image.
+
+    Arguments:
+        shift: an arrow to the right, (from x, to x, at y, what it means), or None.
+    """
+    low, low_x = (min(getattr(line, axis).min() for line in lines) for axis in ("y", "x"))
+    high, high_x = (max(getattr(line, axis).max() for line in lines) for axis in ("y", "x"))
+    step = next(s for s in (1, 2, 5, 10, 20, 50, 100) if (high - low) / s <= 6)
     low, high = np.floor(low / step) * step, np.ceil(high / step) * step
 
-    def across(value: float) -> float:
-        return float(LEFT + (value - x[0]) / (x[-1] - x[0]) * (WIDTH - LEFT - RIGHT))
+    def across(x: float) -> float:
+        return float(LEFT + (x - low_x) / (high_x - low_x) * (WIDTH - LEFT - RIGHT))
 
-    def up(value: float) -> float:
-        return float(HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - TOP - BOTTOM))
+    def up(y: float) -> float:
+        return float(HEIGHT - BOTTOM - (y - low) / (high - low) * (HEIGHT - TOP - BOTTOM))
 
     shapes = [
         f'<text x="{LEFT}" y="28" class="title">{escape(title)}</text>',
         f'<text x="{LEFT}" y="50">{escape(note)}</text>',
-        f'<text x="{LEFT - 8}" y="{TOP - 8}" text-anchor="end">{escape(unit)}</text>',
     ]
     for value in np.arange(low, high + step / 2, step):
-        y = up(value)
-        shapes.append(
-            f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        y, label = up(value), f"{value:g}" + f" {unit}" * bool(value == high)
+        shapes.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
+        shapes.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" class="end">{escape(label)}</text>')
+    shapes += [
+        f'<text x="{across(year):.1f}" y="{HEIGHT - 12}" class="middle">{year}</text>'
+        for year in range(int(np.ceil(low_x)), int(high_x) + 1)
+    ]
+    for n, line in enumerate(lines):
+        points = "L".join(
+            f"{across(x):.1f} {up(y):.1f}" for x, y in zip(line.x, line.y, strict=True)
         )
-        shapes.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
-    for year in range(int(np.ceil(x[0])), int(x[-1]) + 1, 2):
-        shapes.append(
-            f'<text x="{across(year):.1f}" y="{HEIGHT - 12}" text-anchor="middle">{year}</text>'
-        )
-    ends = sorted(range(len(lines)), key=lambda n: up(lines[n].values[-1]))
-    below = -np.inf
-    for n in ends:
-        line = lines[n]
-        points = " L".join(
-            f"{across(t):.1f} {up(v):.1f}" for t, v in zip(x, line.values, strict=True)
-        )
+        key = TOP + 14 + 22 * n
         shapes.append(f'<path class="{line.kind}" d="M{points}"/>')
-        below = max(below + 17, up(line.values[-1]) + 4)
-        shapes.append(f'<text x="{WIDTH - RIGHT + 10}" y="{below:.1f}">{escape(line.name)}</text>')
+        shapes.append(f'<path class="{line.kind}" d="M{WIDTH - RIGHT + 14} {key}h26"/>')
+        shapes.append(f'<text x="{WIDTH - RIGHT + 46}" y="{key + 4}">{escape(line.name)}</text>')
+    if shift is not None:
+        start, end, level, meaning = shift
+        x, y = across(end), up(level)
+        shapes.append(
+            f'<path class="shift" d="M{across(start):.1f} {y:.1f}H{x:.1f}m-6 -4l6 4l-6 4"/>'
+            f'<path class="grid" d="M{x:.1f} {y + 8:.1f}v52"/>'
+            f'<text x="{x - 8:.1f}" y="{y + 78:.1f}" class="title">{escape(meaning)}</text>'
+        )
     body = "\n".join(shapes)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" '

@@ -13,7 +13,7 @@ import soundfile
 from chart import Line, chart
 
 OUT = Path("demo-output")
-CO2 = Path(__file__).parent / "data" / "co2_monthly.csv"
+CO2 = Path("examples/data/co2_monthly.csv")
 
 
 def tapwise(*arguments: str) -> None:
@@ -23,25 +23,33 @@ def tapwise(*arguments: str) -> None:
 
 
 def smooth_co2() -> None:
-    """A 12-month mean twice: causal, and centred. The causal one comes half a year late."""
+    """A 12-month mean twice: causal and centred, and a chart of what causality costs."""
     for padding in ("causal", "same"):
         tapwise(
             "apply", str(CO2), "--taps", "mean:12", "--padding", padding, "--column", "co2_ppm",
             "--padding-mode", "replicate", "-o", str(OUT / f"co2_{padding}.csv"),
         )  # fmt: skip
-    months = pl.read_csv(CO2)
-    years = 1964 + (4 + np.arange(len(months))) / 12
-    smoothed = {p: pl.read_csv(OUT / f"co2_{p}.csv")["co2_ppm"] for p in ("causal", "same")}
+    ppm = pl.read_csv(CO2)["co2_ppm"].to_numpy()
+    years = 1964 + (4 + np.arange(len(ppm))) / 12
+    late, centred = (
+        pl.read_csv(OUT / f"co2_{padding}.csv")["co2_ppm"].to_numpy()
+        for padding in ("causal", "same")
+    )
+    # Of the centred mean, only what whole windows gave: the last 6 months still wait for theirs.
+    known = slice(5, -6)
+    level = late[-30]
+    shift = years[-30] - np.interp(level, centred[known], years[known])
+    recent = years > 1996
     picture = chart(
-        "CO2 at Mauna Loa and its 12-month mean",
-        "The causal mean reads this month and the eleven before it, so it runs about half a year late.",
+        "CO2 at Mauna Loa, Hawaii, and its mean over 12 months",
+        "The causal mean reads this month and the 11 before it: it knows today, but comes late.",
         "ppm",
-        years[-120:],
         [
-            Line("each month", months["co2_ppm"].to_numpy()[-120:], "thin"),
-            Line("centred mean", smoothed["same"].to_numpy()[-120:], "solid"),
-            Line("causal mean", smoothed["causal"].to_numpy()[-120:], "dashed"),
+            Line("each month", years[recent], ppm[recent], "thin"),
+            Line("centred", years[known][recent[known]], centred[known][recent[known]], "solid"),
+            Line("causal", years[recent], late[recent], "dashed"),
         ],
+        shift=(years[-30] - shift, years[-30], level, f"{12 * shift:.1f} months late"),
     )
     (OUT / "co2.svg").write_text(picture, encoding="utf-8")
 

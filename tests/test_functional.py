@@ -238,8 +238,8 @@ def test_the_op_passes_torchs_own_checks(transposed):
 
 def test_fake_shapes_are_the_real_ones():
     for stride, left, extra in itertools.product((1, 2, 5), (0, 1), (0, 1)):
-        for transposed in (False, True):
-            settings = (3, stride, 2, left, 1, 1, "zeros", transposed, extra * transposed)
+        for backwards in (False, True):
+            settings = (3, stride, 2, left, 1, 1, "zeros", backwards, extra * backwards)
             args = (torch.randn(1, 2, 11), torch.randn(2, 2, 3), None, *settings)
             real = autograd.OP(*args)
             fake = autograd.OP(*(a.to("meta") if torch.is_tensor(a) else a for a in args))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import oracle
 import tapwise as tw
 from strategies import convolutions, transposed
-from tapwise.geometry import PADDING_MODES, PADDING_WORDS
+from tapwise.settings import PADDING_MODES, PADDING_WORDS
 
 
 def brute(geometry):

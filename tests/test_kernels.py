@@ -14,7 +14,8 @@ from strategies import convolutions, transposed
 from tapwise.engine.kernels import KERNELS
 from tapwise.engine.kernels._direct_loops import BLOCK, TAPS_A_SUM
 from tapwise.engine.problem import Problem
-from tapwise.geometry import PADDING_MODES, Geometry
+from tapwise.geometry import Geometry
+from tapwise.settings import PADDING_MODES
 
 EVERY = list(KERNELS)
 FLOATS = [torch.float32, torch.float64]

@@ -12,7 +12,7 @@ from torch import nn
 
 import tapwise as tw
 from strategies import paddings
-from tapwise.geometry import PADDING_MODES
+from tapwise.settings import PADDING_MODES
 
 
 @given(st.integers(1, 5), st.integers(1, 3), st.integers(1, 3), st.booleans())

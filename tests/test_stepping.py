@@ -1,4 +1,5 @@
 import copy
+import itertools
 
 import pytest
 import torch
@@ -39,7 +40,7 @@ def cuts(draw, length):
     """Ragged chunk lengths that add up to ``length``: empty, single and long ones."""
     places = sorted(draw(st.lists(st.integers(0, length), max_size=20)))
     edges = [0, *places, length]
-    return [stop - start for start, stop in zip(edges, edges[1:], strict=False)]
+    return [stop - start for start, stop in itertools.pairwise(edges)]
 
 
 @settings(max_examples=2000)

@@ -109,16 +109,20 @@ def run(
     return summary
 
 
-def rows_of_outputs(geometry: Geometry, padding: object, length: int) -> list[int | None]:
-    """The row of a table that each output belongs to; None beyond the table's end.
+def rows_of_outputs(geometry: Geometry, length: int) -> list[int | None]:
+    """The row of a table that each output belongs to; None beyond the table's ends.
 
-    With "same" that is the row in the middle of the window, else the last row that it reads.
+    That is the last row that its window reads, as of a causal filter; where padding lets windows
+    reach over both ends ("same"), the row in the window's middle.
+
+    Example:
+        >>> rows_of_outputs(Geometry(3), 5), rows_of_outputs(Geometry(3, padding="same"), 5)
+        ([2, 3, 4], [0, 1, 2, 3, 4])
     """
-    last = geometry.effective_kernel_size - 1 - geometry.left
-    offset = 0 if padding == "same" else last
+    reach = geometry.effective_kernel_size
+    centred = geometry.right > 0 and geometry.left < reach - 1
+    offset = ((reach - 1) // 2 if centred else reach - 1) - geometry.left
     rows = [i * geometry.stride + offset for i in range(geometry.output_length(length))]
-    if padding == "semicausal":  # its last window may be completed by padding
-        rows = [min(row, length - 1) for row in rows]
     return [row if 0 <= row < length else None for row in rows]
 
 

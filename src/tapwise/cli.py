@@ -12,7 +12,7 @@ from cyclopts import App, Parameter
 from tapwise.taps import FORMS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
 
     from tapwise.blocks import Summary
     from tapwise.geometry import Geometry
@@ -136,29 +136,29 @@ def apply(
     from tapwise import blocks, signals
     from tapwise import taps as named
     from tapwise.geometry import Geometry
+    from tapwise.progress import Progress
 
     started = time.perf_counter()
     target = output or signal.with_suffix(f".filtered{signal.suffix}")
-    reader = signals.open_reader(signal, tuple(column or ()))
-    rate = reader.rate if reader.rate is not None else rate
-    filter = named.one_filter(named.parse(taps, rate), taps)
-    held = _padding(padding)
-    geometry = Geometry(
-        len(filter), stride, dilation, held, padding_mode=padding_mode
-    )  # fmt: skip
-    outputs = geometry.output_length(reader.length)
-    rows = None
-    if target.suffix.lower() == ".csv":
-        rows = blocks.rows_of_outputs(geometry, held, reader.length)
-    rate_out = None if rate is None else rate / stride
-    with (
-        signals.open_writer(target, reader, outputs, rate_out, rows) as writer,
-        _Progress(outputs, rate_out) as progress,
-    ):
-        summary = blocks.run(
-            reader, writer, filter[::-1] if flip else filter, geometry,
-            refuse_nan=nan == "error", progress=progress,
-        )  # fmt: skip
+    with signals.open_reader(signal, tuple(column or ())) as reader:
+        rate = reader.rate if reader.rate is not None else rate
+        filter = named.one_filter(named.parse(taps, rate), taps)
+        geometry = Geometry(
+            len(filter), stride, dilation, _padding(padding), padding_mode=padding_mode
+        )
+        outputs = geometry.output_length(reader.length)
+        rows = None
+        if target.suffix.lower() == ".csv":
+            rows = blocks.rows_of_outputs(geometry, reader.length)
+        rate_out = None if rate is None else rate / stride
+        with (
+            signals.open_writer(target, reader, outputs, rate_out, rows) as writer,
+            Progress(outputs, rate_out) as progress,
+        ):
+            summary = blocks.run(
+                reader, writer, filter[::-1] if flip else filter, geometry,
+                refuse_nan=nan == "error", progress=progress,
+            )  # fmt: skip
     _report(reader, target, geometry, summary, rate_out, time.perf_counter() - started)
 
 
@@ -170,12 +170,15 @@ def doctor() -> None:
     print(report())
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; a mistake of the user's is told in a few lines, without a traceback."""
     try:
-        app()
-    except (ValueError, OSError, TypeError, MemoryError) as error:
+        app(sys.argv[1:] if arguments is None else arguments)
+    except (ValueError, OSError) as error:
         print(f"tapwise: {error}", file=sys.stderr)
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        print(f"tapwise: {error}: pip install 'tapwise[io]'", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("tapwise: interrupted; nothing was written", file=sys.stderr)
@@ -220,8 +223,8 @@ def _numbers(text: str) -> Any:
 def _beginning(path: Path, samples: int, columns: list[str]) -> tuple[Any, float | None]:
     from tapwise.signals import open_reader
 
-    reader = open_reader(path, tuple(columns))
-    return reader.read(0, min(samples, reader.length)), reader.rate
+    with open_reader(path, tuple(columns)) as reader:
+        return reader.read(0, min(samples, reader.length)), reader.rate
 
 
 def _bias_beside(weights: str) -> Any:
@@ -237,41 +240,6 @@ def _bias_beside(weights: str) -> Any:
         return tensors.get_tensor(bias).to(torch.float32) if bias in set(tensors.keys()) else None
 
 
-class _Progress:
-    """A line on the terminal while a run lasts: samples a second, times real time, time left."""
-
-    def __init__(self, outputs: int, rate: float | None) -> None:
-        self._outputs, self._rate = outputs, rate
-        self._started = time.perf_counter()
-
-    def __enter__(self) -> Callable[[int], None]:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self._bar = Progress(
-            TextColumn("filtering"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.fields[speed]}"), TimeRemainingColumn(),
-            TextColumn("left"), console=Console(stderr=True), transient=True,
-            disable=not sys.stderr.isatty(),
-        )  # fmt: skip
-        self._bar.start()
-        self._task = self._bar.add_task("", total=self._outputs, speed="")
-        return self._advance
-
-    def _advance(self, done: int) -> None:
-        speed = _speed(done, time.perf_counter() - self._started, self._rate)
-        self._bar.update(self._task, completed=done, speed=speed)
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.stop()
-
-
-def _speed(outputs: int, seconds: float, rate: float | None) -> str:
-    speed = outputs / max(seconds, 1e-9)
-    text = f"{speed:,.0f} samples/s"
-    return text + (f", {speed / rate:,.0f}x real time" if rate else "")
-
-
 def _report(
     reader: Reader,
     target: Path,
@@ -280,6 +248,8 @@ def _report(
     rate: float | None,
     seconds: float,
 ) -> None:
+    from tapwise.progress import speed
+
     channels = f"{reader.channels} channel" + "s" * (reader.channels != 1)
     at = f" at {rate:g} Hz" if rate else ""
     print(
@@ -289,7 +259,7 @@ def _report(
     kernel = f"kernel {summary.plan.kernel}, " if summary.plan else ""
     print(
         f"  K={geometry.kernel_size}, padding {geometry.padding}, {kernel}{seconds:.2f} s, "
-        f"{_speed(summary.outputs, seconds, rate)}"
+        f"{speed(summary.outputs, seconds, rate)}"
     )
     if summary.clipped:
         total = summary.outputs * reader.channels

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from tapwise.engine.autograd import convolve
 from tapwise.engine.problem import Problem
-from tapwise.geometry import Padding
+from tapwise.settings import Padding
 
 
 def conv1d(

@@ -6,18 +6,11 @@ puts where. It knows no tensors and imports no torch.
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tapwise.errors import ShapeError
-
-Padding = str | int | Sequence[int]
-
-PADDING_WORDS = ("valid", "same", "causal", "semicausal", "full")
-PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
-LARGEST = 2**31 - 1
+from tapwise.settings import PADDING_MODES, Padding, at_least_one, integer, pads_of, single
 
 
 @dataclass(frozen=True, init=False, slots=True)
@@ -69,28 +62,24 @@ class Geometry:
         transposed: bool = False,
         output_padding: int = 0,
     ) -> None:
-        kernel_size = _integer("kernel_size", kernel_size)
-        stride = _integer("stride", stride)
-        dilation = _integer("dilation", dilation)
-        groups = _integer("groups", groups)
-        output_padding = _integer("output_padding", output_padding)
-        _at_least_one("groups", groups, "non-positive groups is not supported")
-        _at_least_one("stride", stride, "non-positive stride is not supported")
-        _at_least_one("dilation", dilation, "dilation should be greater than zero")
-        _at_least_one("kernel_size", kernel_size, "kernel size should be greater than zero")
+        kernel_size = integer("kernel_size", kernel_size)
+        stride = integer("stride", stride)
+        dilation = integer("dilation", dilation)
+        groups = integer("groups", groups)
+        output_padding = integer("output_padding", output_padding)
+        at_least_one("groups", groups, "non-positive groups is not supported")
+        at_least_one("stride", stride, "non-positive stride is not supported")
+        at_least_one("dilation", dilation, "dilation should be greater than zero")
+        at_least_one("kernel_size", kernel_size, "kernel size should be greater than zero")
         if padding_mode not in PADDING_MODES or (transposed and padding_mode != "zeros"):
             modes = ("zeros",) if transposed else PADDING_MODES
             raise ShapeError(
                 f"padding_mode must be one of {modes}", got=f"padding_mode={padding_mode!r}"
             )
         reach = dilation * (kernel_size - 1) + 1
+        pair = pads_of(padding, reach, stride, transposed)
         if transposed and padding == "causal":
-            pair = (0, max(reach - stride, 0))
             output_padding += max(stride - reach, 0)
-        elif isinstance(padding, str):
-            pair = _padding_of_word(padding, reach, stride, transposed)
-        else:
-            pair = _padding_of_numbers(padding)
         if output_padding < 0 or (output_padding and not transposed):
             raise ShapeError(
                 "negative output_padding is not supported"
@@ -133,11 +122,11 @@ class Geometry:
                 f"got {type(layer).__name__}"
             )
         transposed = bool(layer.transposed)
-        output_padding = _single("output_padding", layer.output_padding) if transposed else 0
+        output_padding = single("output_padding", layer.output_padding) if transposed else 0
         return cls(
             weight.shape[-1],  # type: ignore[union-attr]
-            stride=_single("stride", layer.stride),
-            dilation=_single("dilation", layer.dilation),
+            stride=single("stride", layer.stride),
+            dilation=single("dilation", layer.dilation),
             padding=layer.padding,
             groups=layer.groups,
             padding_mode=layer.padding_mode,
@@ -290,71 +279,3 @@ class Geometry:
             pads = (*range(-self.left, 0), *range(length, length + self.right))
             copies += [p for p in pads if self.source(p, length) == position]
         return copies
-
-
-def _integer(name: str, value: Any) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, got {value!r}") from None
-    if number > LARGEST:
-        raise ShapeError(
-            f"{name} is beyond the largest supported value", got=f"{name}={number}",
-            expected=f"at most {LARGEST}",
-        )  # fmt: skip
-    return number
-
-
-def _single(name: str, value: Any) -> int:
-    """An int, or the one entry of a 1-tuple, as torch takes them."""
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        if len(value) != 1:
-            raise ShapeError(
-                f"expected {name} to be a single integer value or a list of 1 values to match the "
-                f"convolution dimensions, but got {name}={list(value)}"
-            )
-        value = value[0]
-    return _integer(name, value)
-
-
-def _at_least_one(name: str, value: int, sentence: str) -> None:
-    if value < 1:
-        raise ShapeError(sentence, got=f"{name}={value}", expected=f"{name} >= 1")
-
-
-def _padding_of_word(word: str, reach: int, stride: int, transposed: bool) -> tuple[int, int]:
-    if transposed or word not in PADDING_WORDS:
-        allowed = "'causal'" if transposed else ", ".join(map(repr, PADDING_WORDS))
-        raise ShapeError(
-            f"Invalid padding string: {word!r}",
-            got=f"padding={word!r}",
-            expected=f"an int, a pair (left, right), or {allowed}",
-        )
-    whole = reach - 1
-    return {
-        "valid": (0, 0),
-        "same": (whole // 2, whole - whole // 2),
-        "causal": (whole, 0),
-        "semicausal": (max(reach - stride, 0), min(reach, stride) - 1),
-        "full": (whole, whole),
-    }[word]
-
-
-def _padding_of_numbers(padding: int | Sequence[int]) -> tuple[int, int]:
-    if isinstance(padding, Sequence):
-        if len(padding) not in (1, 2):
-            raise ShapeError(
-                "expected padding to be a single integer value, a list of 1 value, or a pair "
-                f"(left, right), but got padding={list(padding)}"
-            )
-        left, right = _integer("padding", padding[0]), _integer("padding", padding[-1])
-    else:
-        left = right = _integer("padding", padding)
-    if left < 0 or right < 0:
-        raise ShapeError(
-            "negative padding is not supported",
-            got=f"padding=({left}, {right})",
-            expected="left >= 0 and right >= 0",
-            fix="cut the signal instead: x[..., n:]",
-        )
-    return left, right

@@ -10,66 +10,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from tapwise import stepping
 from tapwise.errors import ShapeError
 from tapwise.functional import conv1d, conv_transpose1d
-from tapwise.geometry import Geometry, Padding
-from tapwise.stepping import State
+from tapwise.geometry import Geometry
+from tapwise.settings import Padding, single
+from tapwise.stepping import Stepped
 
 _One = int | tuple[int]
 
 
-class _Stepped(nn.Module):
-    """A layer's own stream: chunks in, the outputs that they determine out."""
-
-    weight: Tensor
-    bias: Tensor | None
-    in_channels: int
-
-    def init_state(self, batch: int | None = 1) -> State:
-        """The state of a stream before its first chunk.
-
-        Arguments:
-            batch: rows of every chunk; None for chunks of (in_channels, n).
-
-        Raises:
-            ShapeError: circular padding, which can't be streamed.
-
-        Example:
-            >>> import torch, tapwise as tw
-            >>> layer = tw.Conv1d.from_taps([1.0, 1.0, 1.0])
-            >>> state = layer.init_state()
-            >>> y, state = layer.step(torch.ones(1, 1, 2), state)
-            >>> y.tolist()
-            [[[1.0, 2.0]]]
-            >>> y, state = layer.step(torch.ones(1, 1, 2), state)
-            >>> y.tolist()
-            [[[3.0, 3.0]]]
-        """
-        shape = (self.in_channels,) if batch is None else (batch, self.in_channels)
-        return stepping.init_state(Geometry.of(self), shape, self.weight)
-
-    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """The outputs that are determined once the chunk has come, and the state after it.
-
-        All outputs of all steps and of ``flush``, concatenated, are the layer's output for the
-        chunks concatenated. The state given is left as it was.
-
-        Arguments:
-            x: (batch, in_channels, n), any n, 0 included.
-            state: of ``init_state`` or of the step before.
-
-        Raises:
-            ShapeError: a chunk of another batch or other channels than the state's.
-        """
-        return stepping.step(Geometry.of(self), self.weight, self.bias, x, state)
-
-    def flush(self, state: State) -> Tensor:
-        """The outputs that only the end of the signal determines: those that read right padding."""
-        return stepping.flush(Geometry.of(self), self.weight, self.bias, state)
-
-
-class Conv1d(nn.Conv1d, _Stepped):
+class Conv1d(nn.Conv1d, Stepped):
     """A ``torch.nn.Conv1d`` with more kinds of padding, a stream, and Tapwise's engine under it.
 
     Arguments and meaning are torch's, as are state_dict and initial weights from one seed.
@@ -105,8 +55,10 @@ class Conv1d(nn.Conv1d, _Stepped):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        numbers = [_number(v) for v in (kernel_size, stride, dilation)]
-        geometry = Geometry(numbers[0], numbers[1], numbers[2], padding, groups, padding_mode)
+        geometry = Geometry(
+            single("kernel_size", kernel_size), single("stride", stride),
+            single("dilation", dilation), padding, groups, padding_mode,
+        )  # fmt: skip
         _check_divisible(in_channels, out_channels, groups)
         super().__init__(
             in_channels, out_channels, kernel_size, stride, 0, dilation, groups, bias,
@@ -220,7 +172,7 @@ class CausalConv1d(Conv1d):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-class ConvTranspose1d(nn.ConvTranspose1d, _Stepped):
+class ConvTranspose1d(nn.ConvTranspose1d, Stepped):
     """A ``torch.nn.ConvTranspose1d`` with asymmetric cuts and a stream.
 
     Arguments:
@@ -250,10 +202,10 @@ class ConvTranspose1d(nn.ConvTranspose1d, _Stepped):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        numbers = [_number(v) for v in (kernel_size, stride, dilation)]
         Geometry(
-            numbers[0], numbers[1], numbers[2], padding, groups, padding_mode, True,
-            _number(output_padding),
+            single("kernel_size", kernel_size), single("stride", stride),
+            single("dilation", dilation), padding, groups, padding_mode, True,
+            single("output_padding", output_padding),
         )  # fmt: skip
         _check_divisible(in_channels, out_channels, groups)
         super().__init__(
@@ -324,11 +276,6 @@ class CausalConvTranspose1d(ConvTranspose1d):
             in_channels, out_channels, kernel_size, stride, "causal", 0, groups, bias, dilation,
             "zeros", device, dtype,
         )  # fmt: skip
-
-
-def _number(value: Any) -> int:
-    number: int = value[0] if isinstance(value, Sequence) and len(value) == 1 else value
-    return number
 
 
 def _held(padding: Padding) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tapwise import partition
 from tapwise.engine.autograd import convolve
@@ -104,3 +104,53 @@ def _outputs(
     if x.ndim == 3:
         return convolve(needed.geometry, x, weight, bias)
     return convolve(needed.geometry, x[None], weight, bias)[0]
+
+
+class Stepped(nn.Module):
+    """A layer's own stream: chunks in, the outputs that they determine out."""
+
+    weight: Tensor
+    bias: Tensor | None
+    in_channels: int
+
+    def init_state(self, batch: int | None = 1) -> State:
+        """The state of a stream before its first chunk.
+
+        Arguments:
+            batch: rows of every chunk; None for chunks of (in_channels, n).
+
+        Raises:
+            ShapeError: circular padding, which can't be streamed.
+
+        Example:
+            >>> import torch, tapwise as tw
+            >>> layer = tw.Conv1d.from_taps([1.0, 1.0, 1.0])
+            >>> state = layer.init_state()
+            >>> y, state = layer.step(torch.ones(1, 1, 2), state)
+            >>> y.tolist()
+            [[[1.0, 2.0]]]
+            >>> y, state = layer.step(torch.ones(1, 1, 2), state)
+            >>> y.tolist()
+            [[[3.0, 3.0]]]
+        """
+        shape = (self.in_channels,) if batch is None else (batch, self.in_channels)
+        return init_state(Geometry.of(self), shape, self.weight)
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """The outputs that are determined once the chunk has come, and the state after it.
+
+        All outputs of all steps and of ``flush``, concatenated, are the layer's output for the
+        chunks concatenated. The state given is left as it was.
+
+        Arguments:
+            x: (batch, in_channels, n), any n, 0 included.
+            state: of ``init_state`` or of the step before.
+
+        Raises:
+            ShapeError: a chunk of another batch or other channels than the state's.
+        """
+        return step(Geometry.of(self), self.weight, self.bias, x, state)
+
+    def flush(self, state: State) -> Tensor:
+        """The outputs that only the end of the signal determines: those that read right padding."""
+        return flush(Geometry.of(self), self.weight, self.bias, state)

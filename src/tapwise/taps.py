@@ -63,7 +63,7 @@ def parse(description: str, rate: float | None = None) -> Array:
         rows = [[_number(description, n) for n in row.split(",")] for row in name.split(";")]
         if len({len(row) for row in rows}) != 1:
             raise TapsError(f"taps {description!r}: the filters differ in length")
-        return np.array(rows)[:, None, :]
+        return _as_weight(np.array(rows)[:, None, :], description)
     raise TapsError(f"taps {description!r} can't be read. Taps are given as\n{FORMS}")
 
 

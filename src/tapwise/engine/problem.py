@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from tapwise.errors import ShapeError
-from tapwise.geometry import Geometry, Padding, _single
+from tapwise.geometry import Geometry
+from tapwise.settings import Padding, single
 
 EMPTY_ALLOWED = ("causal", "semicausal")
 
@@ -86,13 +87,13 @@ class Problem:
             _raise_dimensions(name, input, weight)
         geometry = Geometry(
             weight.shape[-1],
-            _single("stride", stride),
-            _single("dilation", dilation),
+            single("stride", stride),
+            single("dilation", dilation),
             padding,
             groups,
             padding_mode,
             transposed,
-            _single("output_padding", output_padding),
+            single("output_padding", output_padding),
         )
         outer, inner, _ = weight.shape
         in_channels, out_channels = (

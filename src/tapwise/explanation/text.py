@@ -9,10 +9,10 @@ import numpy as np
 from tapwise.explanation.trace import Array, Step, Trace
 from tapwise.geometry import Geometry
 
-# Elide beyond: steps of one channel, output channels, input channels in a sum, numbers in a list.
-STEPS, CHANNELS, SUMMANDS, NUMBERS = 24, 8, 4, 24
-# What remains at the front and the back of what is elided.
-FRONT, BACK = 8, 3
+# How many are shown at all, and how many at the front and the back of more.
+STEPS, CHANNELS, SUMMANDS = (24, 8, 3), (8, 3, 1), (4, 2, 1)
+# Numbers in a list: how many are shown at all, and how many at either end of more.
+NUMBERS, EDGE = 24, 4
 
 
 def text_of_trace(trace: Trace) -> str:
@@ -20,15 +20,15 @@ def text_of_trace(trace: Trace) -> str:
     channels, outputs = trace.output.shape
     lines: list[str] = []
     marked = False
-    for channel in _shown(channels, CHANNELS):
+    for channel in _shown(channels, *CHANNELS):
         if channel is None:
-            lines.append(f"... {channels - FRONT - BACK} more output channels ...")
+            lines.append(f"... {channels - sum(CHANNELS[1:])} more output channels ...")
             continue
         if channels > 1:
             lines.append(_channel_heading(trace, channel))
-        for i in _shown(outputs, STEPS):
+        for i in _shown(outputs, *STEPS):
             if i is None:
-                lines.append(f"... {outputs - FRONT - BACK} more steps ...")
+                lines.append(f"... {outputs - sum(STEPS[1:])} more steps ...")
                 continue
             step = trace.step(i, channel)
             marked = marked or any(step.padded)
@@ -44,8 +44,8 @@ def line_of_step(step: Step) -> str:
     """One step as the tutorial prints it: ``Step 0: sum([0. 1. 2.]*[1. 1. 1.]) = 3.0``."""
     rows = list(range(len(step.values)))
     shown = [
-        f"... {len(rows) - FRONT - BACK} more channels ..." if r is None else _product(step, r)
-        for r in _shown(len(rows), SUMMANDS + BACK)
+        f"... {len(rows) - sum(SUMMANDS[1:])} more channels ..." if r is None else _product(step, r)
+        for r in _shown(len(rows), *SUMMANDS)
     ]
     if not step.positions or not rows:
         shown = ["0 (no input reaches it)"]
@@ -147,7 +147,7 @@ def _product(step: Step, row: int) -> str:
 
 def _numbers(values: Array, padded: tuple[bool, ...] = (), indent: int = 0) -> str:
     text = np.array2string(
-        values, precision=4, suppress_small=True, threshold=NUMBERS, edgeitems=FRONT // 2,
+        values, precision=4, suppress_small=True, threshold=NUMBERS, edgeitems=EDGE,
         max_line_width=10**6, prefix=" " * indent,
     )  # fmt: skip
     if not any(padded):
@@ -155,7 +155,7 @@ def _numbers(values: Array, padded: tuple[bool, ...] = (), indent: int = 0) -> s
     words = text.strip("[]").split()
     flags = list(padded)
     if "..." in words:
-        flags = [*flags[: FRONT // 2], False, *flags[-(FRONT // 2) :]]
+        flags = [*flags[:EDGE], False, *flags[-EDGE:]]
     marked = [f"({w})" if flag else w for w, flag in zip(words, flags, strict=True)]
     return f"[{' '.join(marked)}]"
 
@@ -170,11 +170,11 @@ def _channel_heading(trace: Trace, channel: int) -> str:
     return heading + ":"
 
 
-def _shown(count: int, most: int) -> list[int | None]:
+def _shown(count: int, most: int, front: int, back: int) -> list[int | None]:
     """The indices to show, None standing for those left out."""
-    if count <= max(most, FRONT + BACK + 1):
+    if count <= most:
         return list(range(count))
-    return [*range(FRONT), None, *range(count - BACK, count)]
+    return [*range(front), None, *range(count - back, count)]
 
 
 def _size(shape: tuple[int, ...]) -> str:

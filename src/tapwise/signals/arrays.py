@@ -22,6 +22,14 @@ class ArrayReader(Reader):
         self.path = path
         self._file = path.open("rb")
         try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        path = self.path
+        try:
             shape, fortran, dtype = _header(self._file)
         except (ValueError, EOFError) as error:
             raise SignalError(f"{path}: not an NPY file: {error}") from error
@@ -35,6 +43,8 @@ class ArrayReader(Reader):
                 f"{path}: Fortran order of more than two axes is not read: save "
                 "np.ascontiguousarray(x)"
             )
+        if math.prod(shape) == 0:
+            raise SignalError(f"{path}: the array is empty: its shape is {shape}")
         self.shape = shape
         self.length = shape[-1]
         self.channels = math.prod(shape[:-1])
@@ -43,14 +53,16 @@ class ArrayReader(Reader):
         self._stored = dtype
         self._interleaved = fortran and len(shape) == 2
         self._begin = self._file.tell()
-        expected = self._begin + math.prod(shape) * dtype.itemsize
-        size = path.stat().st_size
-        if size < expected:
-            whole = (size - self._begin) // dtype.itemsize
+        held = (path.stat().st_size - self._begin) // dtype.itemsize
+        if held < math.prod(shape):
             raise SignalError(
                 f"{path}: the file is cut short: its header promises {math.prod(shape)} values, "
-                f"it holds {whole}"
+                f"it holds {held}"
             )
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
 
     def read(self, start: int, stop: int) -> Array:
         """The samples [start, stop) of every channel: (channels, stop - start)."""

@@ -51,16 +51,27 @@ class AudioReader(Reader):
         self.channels, self.length = self._file.channels, self._file.frames
         self.rate: float | None = float(self._file.samplerate)
         self.subtype, self.format = self._file.subtype, self._file.format
+        name, self.quantum = _SUBTYPES.get(self.subtype, ("float32", 0))
+        self.dtype: np.dtype[Any] = np.dtype(name)
+        try:
+            self._refuse_unusable()
+        except BaseException:
+            self.close()
+            raise
+
+    def _refuse_unusable(self) -> None:
         if self.subtype not in _SUBTYPES:
             raise SignalError(
-                f"{path}: got {self._file.subtype_info} samples, expected one of "
+                f"{self.path}: got {self._file.subtype_info} samples, expected one of "
                 f"{', '.join(_SUBTYPES)}: lossy kinds can't be written back as they were"
             )
-        name, self.quantum = _SUBTYPES[self.subtype]
-        self.dtype: np.dtype[Any] = np.dtype(name)
         self._refuse_truncated()
         if self.length == 0:
-            raise SignalError(f"{path}: the file holds no samples")
+            raise SignalError(f"{self.path}: the file holds no samples")
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
 
     def _refuse_truncated(self) -> None:
         # libsndfile mends the length of a file cut short and says so in its log only.
@@ -134,6 +145,6 @@ class AudioWriter(Writer):
             frames = (frames.astype(np.int16) - 128) * np.int16(256)
         self._file.write(frames.astype(self._dtype, copy=False))
 
-    def finish(self) -> None:
-        """Write the header's sizes."""
+    def release(self) -> None:
+        """Write the header's sizes and let go."""
         self._file.close()

@@ -15,7 +15,7 @@ Array = npt.NDArray[Any]
 
 
 class Reader(ABC):
-    """A signal on disk, (channels, length), read by blocks.
+    """A signal on disk, (channels, length), read by blocks. A context manager: it closes its file.
 
     Arguments:
         dtype: of the samples as stored; results are written as this dtype again.
@@ -38,6 +38,15 @@ class Reader(ABC):
         """Where a sample stands: ``sample 24000 (0.500 s)``."""
         return f"sample {sample}" + (f" ({sample / self.rate:.3f} s)" if self.rate else "")
 
+    def close(self) -> None:  # noqa: B027
+        """Let go of the file."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
 
 class Writer(ABC):
     """A signal being written. A context manager: its file appears at the end, or not at all."""
@@ -52,6 +61,9 @@ class Writer(ABC):
     def finish(self) -> None:  # noqa: B027
         """Write what is left to write before the file gets its name."""
 
+    def release(self) -> None:  # noqa: B027
+        """Let go of what writes to the file."""
+
     def __enter__(self) -> Self:
         return self
 
@@ -61,15 +73,14 @@ class Writer(ABC):
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        if kind is not None:
-            self.whole.discard()
-            return
         try:
-            self.finish()
-            self.whole.commit()
-        except BaseException:
+            if kind is None:
+                self.finish()
+            self.release()
+            if kind is None:
+                self.whole.commit()
+        finally:
             self.whole.discard()
-            raise
 
 
 class WholeFile:
@@ -109,6 +120,6 @@ class WholeFile:
         os.replace(self._hidden, self.path)
 
     def discard(self) -> None:
-        """Leave nothing behind."""
+        """Leave nothing behind that has no name yet."""
         self.file.close()
         self._hidden.unlink(missing_ok=True)

@@ -91,9 +91,9 @@ class TableWriter(Writer):
         """Write the table."""
         signal = np.concatenate(self._blocks, axis=1)
         if isinstance(self._source, TableReader) and self._rows is not None:
-            table = self._source.table[pl.Series(self._rows, dtype=pl.UInt32)]
-            names: tuple[str, ...] = self._source.columns
+            others = self._source.table[pl.Series(self._rows, dtype=pl.UInt32)]
+            columns = dict(zip(self._source.columns, signal, strict=True))
+            table = others.with_columns(**columns)
         else:
-            table, names = pl.DataFrame(), tuple(f"channel_{c}" for c in range(len(signal)))
-        columns = [pl.Series(name, row) for name, row in zip(names, signal, strict=True)]
-        table.with_columns(columns).write_csv(self.whole.file)
+            table = pl.DataFrame({f"channel_{c}": row for c, row in enumerate(signal)})
+        table.write_csv(self.whole.file)

@@ -1,0 +1,43 @@
+"""Progress: what the terminal shows while a long run lasts."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+
+import rich.progress
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+
+
+class Progress:
+    """A line on the terminal while a run lasts: samples a second, times real time, time left."""
+
+    def __init__(self, outputs: int, rate: float | None) -> None:
+        self._outputs, self._rate = outputs, rate
+        self._started = time.perf_counter()
+
+    def __enter__(self) -> Callable[[int], None]:
+        self._bar = rich.progress.Progress(
+            TextColumn("filtering"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[speed]}"), TimeRemainingColumn(),
+            TextColumn("left"), console=Console(stderr=True), transient=True,
+            disable=not sys.stderr.isatty(),
+        )  # fmt: skip
+        self._bar.start()
+        self._task = self._bar.add_task("", total=self._outputs, speed="")
+        return self._advance
+
+    def _advance(self, done: int) -> None:
+        now = speed(done, time.perf_counter() - self._started, self._rate)
+        self._bar.update(self._task, completed=done, speed=now)
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+
+def speed(outputs: int, seconds: float, rate: float | None) -> str:
+    speed = outputs / max(seconds, 1e-9)
+    text = f"{speed:,.0f} samples/s"
+    return text + (f", {speed / rate:,.0f}x real time" if rate else "")

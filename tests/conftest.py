@@ -1,4 +1,4 @@
-"""What all tests share: more Hypothesis under `make fuzz`, and a signal generator."""
+"""What all tests share: more Hypothesis under `make fuzz`, and helpers that can be imported."""
 
 import os
 import sys

@@ -140,3 +140,28 @@ def test_the_chosen_kernel_is_the_one_that_runs(monkeypatch):
     monkeypatch.setitem(KERNELS, "direct", replace(direct, run=run))
     tw.conv1d(torch.zeros(1, 1, 100_000), torch.zeros(1, 1, 31))
     assert ran == ["direct"]
+
+
+def test_what_is_seen_at_a_glance_to_be_small_is_native_in_every_plan():
+    """The glance and the plan must agree, or an explanation would name another kernel than ran."""
+    torch.set_num_threads(1)
+    most = plans._SMALL
+    for groups in (1, 2, 4, 64):
+        for fan_in in (1, 2, 8):
+            for fan_out in (1, 2, 8):
+                for kernel_size in (1, 3, 31, 500):
+                    for padding in (0, 5):
+                        taps = groups * fan_in * fan_out * kernel_size
+                        length = most // taps - 2 * padding
+                        if length + 2 * padding < kernel_size:
+                            continue
+                        x = torch.zeros(1, groups * fan_in, length)
+                        w = torch.zeros(groups * fan_out, fan_in, kernel_size)
+                        assert plans.always_native(x, w, padding)
+                        posed = problem(
+                            groups * fan_in, groups * fan_out, length, kernel_size,
+                            padding=padding, groups=groups,
+                        )  # fmt: skip
+                        assert choose(posed).kernel == "native"
+    with tw.options(kernel="reference"):
+        assert not plans.always_native(torch.zeros(1, 1, 5), torch.zeros(1, 1, 2), 0)

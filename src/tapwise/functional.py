@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from tapwise.engine.autograd import convolve
+from tapwise.engine.plan import always_native
 from tapwise.engine.problem import Problem
 from tapwise.settings import Padding
 
@@ -48,6 +50,17 @@ def conv1d(
 
     Source: ``torch.nn.functional.conv1d``, whose arguments mean the same here.
     """
+    number = padding[0] if type(padding) is tuple and len(padding) == 1 else padding
+    if (
+        type(number) is int
+        and padding_mode == "zeros"
+        and not torch.compiler.is_compiling()
+        and always_native(input, weight, number)
+    ):
+        try:
+            return torch.conv1d(input, weight, bias, stride, number, dilation, groups)
+        except (RuntimeError, TypeError, ValueError):
+            pass  # what torch refuses is said below in our words, or is more than torch takes
     problem = Problem.of(input, weight, bias, stride, padding, dilation, groups, padding_mode)
     return _batched(problem, input, weight, bias)
 

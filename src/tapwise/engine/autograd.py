@@ -45,6 +45,11 @@ def convolve(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | N
     if outside_the_op(input, weight, bias) is not None:
         return native.run(geometry, input, weight, bias)
     dtype = autocast_dtype(input)
+    # Where nothing is being compiled for other lengths, native needs no op around it.
+    if not torch.compiler.is_compiling():
+        plan = choose(_problem(geometry, input, weight, dtype))
+        if plan.kernel == native.NAME:
+            return kernel_of(plan).run(geometry, input, weight, bias)
     if dtype != input.dtype:
         input, weight = input.to(dtype), weight.to(dtype)
         bias = None if bias is None else bias.to(dtype)
@@ -79,18 +84,15 @@ def outside_the_op(input: Tensor, weight: Tensor, bias: Tensor | None) -> str | 
     return None
 
 
+def _problem(geometry: Geometry, input: Tensor, weight: Tensor, dtype: torch.dtype) -> Problem:
+    outer, inner = weight.shape[0], weight.shape[1] * geometry.groups
+    channels = (outer, inner) if geometry.transposed else (inner, outer)
+    return Problem(geometry, *channels, input.shape[-1], dtype, input.device.type)
+
+
 def _forward(input: Tensor, weight: Tensor, bias: Tensor | None, *shape: Any) -> Tensor:
     geometry = _geometry(*shape)
-    outer, inner, _ = weight.shape
-    groups = geometry.groups
-    problem = Problem(
-        geometry,
-        outer if geometry.transposed else inner * groups,
-        inner * groups if geometry.transposed else outer,
-        input.shape[-1],
-        input.dtype,
-        input.device.type,
-    )
+    problem = _problem(geometry, input, weight, input.dtype)
     output = kernel_of(choose(problem)).run(geometry, input, weight, bias)
     # An op's output is memory of its own, laid out as the fake says; native's may be a view.
     if output.storage_offset() or not output.is_contiguous():

@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
+from torch import Tensor
 
 from tapwise.engine.kernels import KERNELS, Kernel, native
 from tapwise.engine.problem import Problem
 
 # A kernel replaces native only where it is predicted to take at most this share of native's time.
 MARGIN = 0.8
+
+# Products of one batch row up to which no kernel but native is worth its call.
+_SMALL = 8192
 
 _forced: ContextVar[str | None] = ContextVar("tapwise_kernel", default=None)
 
@@ -70,6 +74,15 @@ def options(*, kernel: str | None = None) -> Iterator[None]:
 def choose(problem: Problem) -> Plan:
     """The plan for a problem under the options in force. The same problem has the same plan."""
     return _choose(problem, _forced.get(), torch.get_num_threads())
+
+
+def always_native(input: Tensor, weight: Tensor, padding: int) -> bool:
+    """Whether a problem is so small that every plan is native, seen at a glance.
+
+    Another kernel's call alone costs more than native does for so few products.
+    """
+    small = 0 < (input.shape[-1] + 2 * padding) * weight.numel() <= _SMALL if input.ndim else False
+    return small and input.numel() > 0 and _forced.get() is None
 
 
 def native_because(reason: str) -> Plan:

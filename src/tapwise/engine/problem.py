@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -85,16 +86,18 @@ class Problem:
             )
         if weight.ndim > 3 or input.ndim not in (2, 3):
             _raise_dimensions(name, input, weight)
-        geometry = Geometry(
-            weight.shape[-1],
-            single("stride", stride),
-            single("dilation", dilation),
-            padding,
-            groups,
-            padding_mode,
-            transposed,
-            single("output_padding", output_padding),
-        )
+        # The compiler traces through the making of a geometry; it can't see through a cache.
+        make = _make_geometry if torch.compiler.is_compiling() else _cached_geometry
+        try:
+            geometry = make(
+                weight.shape[-1], stride, dilation, padding, groups, padding_mode, transposed,
+                output_padding,
+            )  # fmt: skip
+        except TypeError:  # a list can't be looked up, a float is none of these: make it, or say so
+            geometry = _make_geometry(
+                weight.shape[-1], stride, dilation, padding, groups, padding_mode, transposed,
+                output_padding,
+            )  # fmt: skip
         outer, inner, _ = weight.shape
         in_channels, out_channels = (
             (outer, inner * groups) if transposed else (inner * groups, outer)
@@ -106,6 +109,31 @@ class Problem:
         )
         _check_length(problem, padding, input)
         return problem
+
+
+def _make_geometry(
+    kernel_size: int,
+    stride: int | tuple[int, ...],
+    dilation: int | tuple[int, ...],
+    padding: Padding,
+    groups: int,
+    padding_mode: str,
+    transposed: bool,
+    output_padding: int | tuple[int, ...],
+) -> Geometry:
+    return Geometry(
+        kernel_size,
+        single("stride", stride),
+        single("dilation", dilation),
+        padding,
+        groups,
+        padding_mode,
+        transposed,
+        single("output_padding", output_padding),
+    )
+
+
+_cached_geometry = lru_cache(maxsize=4096, typed=True)(_make_geometry)
 
 
 def autocast_dtype(tensor: Tensor) -> torch.dtype:

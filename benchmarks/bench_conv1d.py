@@ -112,7 +112,7 @@ def compare(row: dict[str, Any], workers: dict[str, Any], rounds: int) -> dict[s
         if max(answer["seconds"] for answer in answers.values()) > 0.5:
             break  # so long a run is its own minimum of many
     assert math.isclose(answers["torch"]["checksum"], answers["tapwise"]["checksum"], rel_tol=1e-4)
-    theirs = min(best["torch"], best["torch again"])
+    theirs, again = best["torch"], best["torch again"]
     return {
         "name": row["name"],
         "family": row["family"],
@@ -120,7 +120,7 @@ def compare(row: dict[str, Any], workers: dict[str, Any], rounds: int) -> dict[s
         "torch_ms": theirs * 1e3,
         "tapwise_ms": best["tapwise"] * 1e3,
         "ratio": theirs / best["tapwise"],
-        "torch_spread": max(best["torch"], best["torch again"]) / theirs,
+        "torch_spread": max(theirs, again) / min(theirs, again),
         "predicted_ms": answers["tapwise"]["predicted"] * 1e3,
     }
 

@@ -1,9 +1,9 @@
 """Sphinx: the pages in Markdown, the reference from the docstrings."""
 
-from importlib.metadata import version
+from importlib import metadata
 
 project = "Tapwise"
-release = version("tapwise")
+version = release = metadata.version("tapwise")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 html_theme = "furo"
 exclude_patterns = ["_build"]

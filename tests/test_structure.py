@@ -18,6 +18,7 @@ ROOMS = [
     ["tapwise.settings"],
     ["tapwise.geometry"],
     ["tapwise.partition"],
+    ["tapwise.engine.checks"],
     ["tapwise.engine.problem"],
     ["tapwise.engine.kernels"],
     ["tapwise.engine.plan"],

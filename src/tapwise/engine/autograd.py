@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from tapwise.engine.checks import autocast_dtype
 from tapwise.engine.kernels import native
 from tapwise.engine.plan import Plan, choose, kernel_of, native_because
-from tapwise.engine.problem import Problem, autocast_dtype
+from tapwise.engine.problem import Problem
 from tapwise.geometry import Geometry
 
 _library = torch.library.Library("tapwise", "DEF")  # type: ignore[no-untyped-call]

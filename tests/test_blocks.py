@@ -83,6 +83,36 @@ def test_what_is_beyond_full_scale_is_clipped_and_counted(tmp_path, subtype):
     assert np.array_equal(soundfile.read(tmp_path / "z.wav", dtype="int32")[0], x)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "x", "tap", "y"),
+    [
+        ("int64", 2**52, 4096, 2**63 - 1),
+        ("int64", -(2**52), 4096, -(2**63)),
+        ("uint64", 7, 1e19, 2**64 - 1),
+        ("uint64", 7, -1, 0),
+        ("int16", 300, 200, 2**15 - 1),
+    ],
+)
+def test_clipping_at_the_ends_of_every_range(tmp_path, dtype, x, tap, y):
+    np.save(tmp_path / "x.npy", np.full(3, x, dtype))
+    summary = applied(tmp_path / "x.npy", tmp_path / "y.npy", [tap], Geometry(1))
+    assert np.load(tmp_path / "y.npy").tolist() == [y] * 3
+    exact = x * tap == y
+    assert summary.clipped == (0 if exact else 3)
+
+
+def test_what_overflows_is_said(tmp_path):
+    np.save(tmp_path / "x.npy", np.full(5, 60000, np.float16))
+    summary = applied(tmp_path / "x.npy", tmp_path / "y.npy", [2.0, 2.0], Geometry(2))
+    assert summary.overflowed == 4
+    np.save(tmp_path / "x.npy", np.ones(5, np.float32))
+    with pytest.raises(tw.SignalError, match="beyond the range of"):
+        applied(tmp_path / "x.npy", tmp_path / "y.npy", [1e39, 0], Geometry(2))
+    np.save(tmp_path / "x.npy", np.full(5, 30000, np.int16))
+    with pytest.raises(tw.SignalError, match="too large to be computed"):
+        applied(tmp_path / "x.npy", tmp_path / "y.npy", [3e38, 1], Geometry(2))
+
+
 def test_a_designed_filter_is_scipys(tmp_path):
     sound = np.random.default_rng(0).standard_normal((3000, 2)).astype(np.float32)
     soundfile.write(tmp_path / "x.wav", sound, 8000, subtype="FLOAT")

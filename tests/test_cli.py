@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 
 import tapwise as tw
 from tapwise import cli
+from tapwise.explanation.text import number
 
 TUTORIAL = json.loads((Path(__file__).parent / "data" / "tutorial.json").read_text())
 ENVIRONMENT = {**os.environ, "COLUMNS": "100"}
@@ -78,7 +79,7 @@ def test_explain_of_files(here, tmp_path):
         "explain", tmp_path / "x.npy", "--weights", f"{tmp_path}/m.safetensors:a.weight", "--causal"
     )
     y = tw.conv1d(x, layer.weight, layer.bias, padding="causal")
-    assert f"= {float(f'{y[0, 0].item():.6g}')!r}\n" in printed
+    assert f"= {number(y[0, 0].detach().numpy())}\n" in printed
     assert (
         here("explain", "--taps", "1,1", "--save", tmp_path / "f.svg")
         == f"wrote {tmp_path}/f.svg\n"
@@ -156,6 +157,25 @@ def test_explain_wants_taps_once(here):
     assert "give the taps as" in here("explain")
     assert "give the taps as" in here("explain", "--taps", "1", "--weights", "a.safetensors:b")
     assert "expected START:STOP" in here("explain", "--taps", "1", "--input", "a:b")
+
+
+def test_explain_refuses_what_it_cant_take(here, tmp_path):
+    assert "expected START:STOP" in here("explain", "--taps", "1", "--input", "0:10:0")
+    np.save(tmp_path / "x.npy", np.ones(20))
+    assert "--samples must be at least 1, got -5" in here(
+        "explain", tmp_path / "x.npy", "--taps", "1", "--samples", "-5"
+    )
+    assert "--rate must be a positive number" in here(
+        "apply", tmp_path / "x.npy", "--taps", "1", "--rate", "-8"
+    )
+
+
+def test_taps_may_begin_with_a_minus(here, tmp_path):
+    assert "Final : [1. 1. 1.]" in here("explain", "--taps", "-1,1", "--input", "0:4")
+    assert "Final : [-1.  0.]" in here("explain", "--taps", "1", "--input", "-1,0")
+    (tmp_path / "t.csv").write_text("self,note\n1,a\n4,b\n")
+    here("apply", tmp_path / "t.csv", "--taps", "-1,1", "--padding", "causal")
+    assert pl.read_csv(tmp_path / "t.filtered.csv")["self"].to_list() == [1, 3]
 
 
 def test_doctor_names_versions_and_kernels(here):

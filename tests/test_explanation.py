@@ -145,6 +145,57 @@ def test_dtypes_without_a_numpy_twin():
     assert tw.trace(torch.tensor([1, 2]), torch.arange(4)).output.dtype == np.int64
 
 
+def test_no_fraction_and_no_imaginary_part_is_cut_off():
+    with pytest.raises(tw.ShapeError, match="should be the same"):
+        tw.trace([0.25, 0.5, 0.25], torch.arange(6))
+    assert tw.trace([1, 2], torch.arange(4)).output.dtype == np.int64
+    with pytest.raises(tw.ShapeError, match="should be the same"):
+        tw.trace([1.0, 1.0], np.array([1j, 2j]))
+    with pytest.raises(tw.ShapeError, match="should be the same"):
+        tw.trace(torch.ones(2), torch.ones(5), bias=[1j])
+    trace = tw.trace([1j, 2], [1, 2j, 3], padding=1)
+    assert trace.output.tolist() == [[2, 5j, 4.0, 3j]]
+    assert str(trace).startswith("Step 0: sum([(0.+0.j) 1.+0.j]*[0.+1.j 2.+0.j]) = ")
+
+
+def test_numbers_are_shown_as_they_are():
+    text = str(tw.trace([1e-5, 2e-5], [1.0, 1.0]))
+    assert text == "Step 0: sum([1. 1.]*[1.e-05 2.e-05]) = 3e-05\nFinal : [3.e-05]"
+    assert "= 1234568.0\n" in str(tw.trace([1.0, 1.0], [1234567.0, 1.0, 0.0]))
+    assert "= 123456789.0\n" in str(
+        tw.trace([1.0], torch.tensor([123456789.0, 0], dtype=torch.float64))
+    )
+    assert "= 0.3\n" in str(tw.trace([1.0, 2.0], [0.1, 0.1, 0.0]))
+
+
+class Padding(torch.nn.Conv1d):
+    def forward(self, input):
+        return super().forward(torch.nn.functional.pad(input, (2, 0)))
+
+
+class Scaled(torch.nn.Conv1d):
+    def forward(self, input):
+        return 2 * super().forward(input)
+
+
+@pytest.mark.parametrize("kind", [Padding, Scaled])
+def test_a_layer_that_does_more_than_its_convolution_is_not_traced(kind):
+    with pytest.raises(TypeError, match="does more than the convolution"):
+        tw.trace(kind(1, 1, 3), SAMPLES)
+
+
+@pytest.mark.parametrize(("output", "channel"), [(-1, 0), (8, 0), (0, 1), (0, -1)])
+def test_a_step_that_there_isnt(output, channel):
+    with pytest.raises(IndexError, match="of 8 outputs in 1 channels"):
+        tw.trace([1, 1, 1], SAMPLES).step(output, channel)
+
+
+def test_the_plan_sees_autocast():
+    layer, x = tw.Conv1d.from_taps(np.ones(31)), torch.zeros(1, 100_000)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert "not bfloat16" in str(tw.explain(layer, x).plan)
+
+
 def test_what_cant_be_traced_is_refused():
     with pytest.raises(tw.ShapeError, match="take one row of the batch"):
         tw.trace([1, 1], torch.zeros(2, 1, 5))
@@ -220,7 +271,10 @@ def test_save_and_show(tmp_path):
         explanation.save(tmp_path / "a.pdf")
     with pytest.raises(ValueError, match="figure must be one of 'window', 'shapes', 'sources'"):
         explanation.svg("cone")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.svg", "a.txt"]
+    explanation.save(tmp_path / "b.SVG")
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        explanation.save(tmp_path / "absent" / "a.svg")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.svg", "a.txt", "b.SVG"]
 
 
 def test_hostile_text_is_escaped():

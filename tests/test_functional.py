@@ -2,14 +2,20 @@ import copy
 import inspect
 import itertools
 import json
+import os
+import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from functorch.compile import make_boxed_func
 from hypothesis import given
 from hypothesis import strategies as st
+from torch._dynamo.backends.common import aot_autograd
 from torch.nn import functional as F
 
 import oracle
@@ -246,6 +252,68 @@ def test_fake_shapes_are_the_real_ones():
             assert fake.shape == real.shape
 
 
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_compiled_gradients_of_copying_modes_take_two_graphs(mode):
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return make_boxed_func(graph.forward)
+
+    torch._dynamo.reset()
+    layer = tw.Conv1d(2, 4, 3, padding=(1, 2), padding_mode=mode)
+    compiled = torch.compile(layer, fullgraph=True, backend=aot_autograd(fw_compiler=backend))
+    for length in range(8, 20):
+        x = torch.randn(1, 2, length, requires_grad=True)
+        ours = torch.autograd.grad(compiled(x).square().sum(), x)
+        torch.testing.assert_close(ours, torch.autograd.grad(layer(x).square().sum(), x))
+    assert 2 <= len(graphs) <= 4  # at most two of forward and two of backward
+
+
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
+@pytest.mark.parametrize("strict", [False, True])
+def test_export_with_a_free_length(mode, strict):
+    layer = tw.Conv1d(2, 4, 3, padding=(1, 2), padding_mode=mode)
+    length = torch.export.Dim("length", min=8, max=4096)
+    program = torch.export.export(
+        layer, (torch.randn(1, 2, 20),), dynamic_shapes={"input": {2: length}}, strict=strict
+    )
+    for n in (8, 33, 4000):
+        x = torch.randn(1, 2, n)
+        torch.testing.assert_close(program.module()(x), layer(x))
+
+
+def test_autocast_reaches_what_runs_outside_the_op():
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for y in (
+            tw.CausalConvTranspose1d(2, 2, 4, stride=2)(torch.zeros(1, 2, 5)),
+            tw.CausalConv1d(2, 2, 4)(torch.zeros(0, 2, 5)),
+        ):
+            assert y.dtype == torch.bfloat16
+
+
+def test_what_is_no_tensor_is_a_type_error():
+    for function in (tw.conv1d, tw.conv_transpose1d):
+        with pytest.raises(TypeError, match=r"input must be .* got ndarray"):
+            function(np.zeros((1, 1, 5)), torch.ones(1, 1, 3))
+        with pytest.raises(TypeError, match=r"weight must be .* got list"):
+            function(torch.ones(1, 1, 3), [1, 2])
+
+
+def test_a_process_that_can_write_nowhere_computes_all_the_same(tmp_path):
+    """Numba keeps what it compiled on disk; a read-only container has no place for it."""
+    source = shutil.copytree(Path(tw.__file__).parent, tmp_path / "tapwise")
+    code = (
+        "import numba.core.caching as c\n"
+        "for locator in c.CacheImpl._locator_classes: locator.from_function = classmethod(lambda *a: None)\n"
+        "import torch, tapwise as tw\n"
+        "with tw.options(kernel='direct'): y = tw.conv1d(torch.ones(1, 1, 5), torch.ones(1, 1, 2))\n"
+        "assert y.tolist() == [[[2.0] * 4]]"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(source.parent)}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
 def test_complex_is_torchs():
     x = torch.randn(2, 2, 9, dtype=torch.complex64, requires_grad=True)
     w = torch.randn(2, 1, 3, dtype=torch.complex64)
@@ -334,7 +402,9 @@ def test_errors_show_both_sides_and_the_fix():
         z(1, 2, 1), w, padding=2, padding_mode="reflect"
     )
     for padding in ("same", "valid", "full", 10, (2, 0)):
-        assert "at least" in refusal(z(1, 2, 0), w, padding=padding)
+        message = refusal(z(1, 2, 0), w, padding=padding)
+        assert message.startswith("Only zero batch or zero channel inputs are supported")
+        assert "at least 1" in message
     assert "weight.reshape(1, 1, -1)" in refusal(z(1, 2, 9), torch.ones(3))
     assert "3 dimensions" in refusal(z(1, 2, 9), torch.ones(1, 1, 3, 3))
 

@@ -142,6 +142,32 @@ def test_from_taps_dtypes_and_errors():
             tw.Conv1d.from_taps(taps)
 
 
+def test_from_taps_keeps_complex_numbers():
+    for taps in ([1j, 1.0], np.array([1j, 1]), torch.tensor([1j, 1.0])):
+        layer = tw.Conv1d.from_taps(taps)
+        assert layer.weight.dtype == torch.complex64
+        assert layer.weight.flatten().tolist() == [1, 1j]
+    with pytest.raises(tw.ShapeError, match="complex taps need a complex layer"):
+        tw.Conv1d.from_taps([1j, 1], dtype=torch.float32)
+
+
+def test_output_size_of_a_causal_layer_with_gaps():
+    layer, x = tw.CausalConvTranspose1d(1, 1, 1, stride=4), torch.ones(1, 1, 5)
+    assert layer(x, [20]).shape[-1] == 20
+    with pytest.raises(ValueError, match=r"range from \[20\] to \[20\]"):
+        layer(x, [21])
+
+
+def test_outputs_are_contiguous():
+    x = torch.randn(2, 2, 5)
+    for layer in (
+        tw.CausalConvTranspose1d(2, 2, 4, stride=2, bias=False),
+        tw.ConvTranspose1d(2, 2, 4, padding=(0, 2), bias=False),
+        tw.CausalConv1d(2, 2, 3),
+    ):
+        assert layer(x).is_contiguous()
+
+
 def test_output_size_of_transposed_is_torchs():
     for stride in (1, 2, 5):
         theirs = nn.ConvTranspose1d(2, 2, 3, stride, 1)

@@ -10,8 +10,8 @@ import pytest
 import soundfile
 
 from tapwise.errors import SignalError
+from tapwise.files import WholeFile
 from tapwise.signals import open_reader, open_writer
-from tapwise.signals.base import WholeFile
 
 
 def copied(source: Path, target: Path, rate=None, block=7):
@@ -108,6 +108,9 @@ def test_a_table_keeps_its_other_columns_to_the_letter(tmp_path):
         ),
         ("a,b\nx,y\n", "the numeric ones are none"),
         ("a\n1\n2\nn/a\n4\n", "line 4, column 'a': 'n/a' is not a number"),
+        ('note,v\n"a\nb",1\nc,2\nd,oops\n', "line 5, column 'v': 'oops'"),
+        ("1\n2\n3\n", "line 1 must name the columns: got the numbers 1"),
+        ("a,b,a\n1,x,2\n", "line 1 names two columns 'a'"),
     ],
 )
 def test_tables_that_cant_be_used(tmp_path, content, words):
@@ -190,7 +193,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path, nameless, monkeypatch):
 @pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="this system has no nameless files")
 def test_a_killed_run_leaves_nothing(tmp_path):
     script = (
-        "import sys, pathlib, time; from tapwise.signals.base import WholeFile;"
+        "import sys, pathlib, time; from tapwise.files import WholeFile;"
         "w = WholeFile(pathlib.Path(sys.argv[1])); w.file.write(b'half'); w.file.flush();"
         "print('ready', flush=True); time.sleep(60)"
     )

@@ -131,6 +131,32 @@ def test_a_chunk_that_doesnt_fit_is_refused(shape):
         layer.step(torch.zeros(shape), layer.init_state())
 
 
+def test_a_chunk_of_another_dtype_is_refused_whatever_its_length():
+    layer = tw.CausalConv1d(1, 1, 3)
+    for chunk in (torch.zeros(1, 1, 0).double(), torch.zeros(1, 1, 200_000).double(),
+                  torch.zeros(1, 1, 5, dtype=torch.int64)):  # fmt: skip
+        with pytest.raises(tw.ShapeError, match="should be the same"):
+            layer.step(chunk, layer.init_state())
+
+
+def test_a_stream_under_autocast_has_one_dtype():
+    layer = tw.Conv1d(1, 1, 5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        state, dtypes = layer.init_state(), set()
+        for chunk in torch.randn(1, 1, 12).split(3, -1):
+            y, state = layer.step(chunk, state)
+            dtypes.add(y.dtype)
+    assert dtypes == {torch.bfloat16}
+
+
+def test_counts_stay_on_the_cpu():
+    layer = tw.CausalConv1d(1, 1, 3)
+    with torch.device("meta"):
+        state = layer.init_state()
+    y, state = layer.step(torch.zeros(1, 1, 4), state)
+    assert (y.shape[-1], int(state.seen)) == (4, 4)
+
+
 @pytest.mark.fuzz
 @given(st.one_of(convolutions(STREAMED), transposed()), st.data())
 def test_streams_all_night(case, data):

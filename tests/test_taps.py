@@ -59,15 +59,17 @@ def test_files(tmp_path):
         ("1,2;1", "differ in length"),
         ("mean", "got 0 values, expected the form mean:K"),
         ("mean:2:3", "got 2 values"),
-        ("mean:2.5", "whole number >= 1, got 2.5"),
-        ("mean:0", "whole number >= 1"),
+        ("mean:2.5", "whole number from 1 to .*, got 2.5"),
+        ("mean:0", "whole number from 1"),
         ("mean:a", "'a' is not a number"),
         ("gauss:5:0", "SIGMA must be positive"),
         ("lowpass:5000:101", "above 0 and below 4000 Hz"),
         ("bandpass:300:200:101", "LOW < HIGH"),
         ("highpass:300:100", "needs an odd K, got 100"),
         ("none.npy", "there is no file 'none.npy'"),
-        ("1,nan", "not all taps are finite"),
+        ("1,nan", "not a finite number"),
+        ("mean:inf", "not a finite number"),
+        ("mean:1e14", "whole number from 1"),
     ],
 )
 def test_what_cant_be_read_is_said(description, words):
@@ -81,9 +83,10 @@ def test_files_that_hold_no_taps(tmp_path):
     np.save(tmp_path / "c.npy", np.array([]))
     np.save(tmp_path / "d.npy", np.array([{}], object), allow_pickle=True)
     (tmp_path / "e.npy").write_bytes(b"nonsense")
+    (tmp_path / "h.npy").write_bytes(b"")
     (tmp_path / "f.wav").write_bytes(b"nonsense")
     (tmp_path / "g.safetensors").write_bytes(b"nonsense")
-    for name in ("a.npy", "b.npy", "c.npy", "d.npy", "e.npy", "f.wav", "g.safetensors:w"):
+    for name in ("a.npy", "b.npy", "c.npy", "d.npy", "e.npy", "h.npy", "f.wav", "g.safetensors:w"):
         with pytest.raises(TapsError):
             parse(f"{tmp_path}/{name}")
     save_file({"weight": torch.ones(3)}, tmp_path / "c.safetensors")

@@ -47,12 +47,14 @@ class Summary:
     Arguments:
         outputs: samples written to each channel.
         clipped: samples of all channels that were beyond the range of the file's whole numbers.
+        overflowed: outputs beyond the range of the file's floats, made infinite or NaN.
         loudest: the largest magnitude before clipping, in units of that range.
         plan: by which the first block ran; None where there was none.
     """
 
     outputs: int
     clipped: int = 0
+    overflowed: int = 0
     loudest: float = 0.0
     plan: Plan | None = None
 
@@ -82,6 +84,10 @@ def run(
     if np.iscomplexobj(taps) and not dtype.is_complex:
         raise SignalError(f"{reader.path}: complex taps need a complex signal, got {reader.dtype}")
     weight = torch.from_numpy(np.ascontiguousarray(taps)).to(dtype).reshape(1, 1, -1)
+    if not weight.isfinite().all():
+        raise SignalError(
+            f"{reader.path}: taps beyond the range of {dtype}, in which it is filtered"
+        )
     like = torch.empty((1, 1, reader.length), dtype=dtype, device="meta")
     problem = Problem.of(
         like, weight.to("meta"), None, geometry.stride, geometry.padding, geometry.dilation, 1,
@@ -104,7 +110,7 @@ def run(
             summary.plan = choose(Problem(needed.geometry, 1, 1, x.shape[-1], dtype, "cpu"))
         with torch.no_grad():
             y = convolve(needed.geometry, x[:, None], weight, None)[:, 0]  # (channels, n)
-        writer.write(_stored(y.numpy(), reader, summary))
+        writer.write(_stored(y.numpy(), reader, read.finite, summary))
         progress(stop)
     return summary
 
@@ -131,11 +137,13 @@ class _Samples:
 
     def __init__(self, reader: Reader, dtype: torch.dtype, refuse_nan: bool) -> None:
         self._reader, self._dtype, self._refuse_nan = reader, dtype, refuse_nan
+        self.finite = True  # as long as all that was read is
 
     def __call__(self, start: int, stop: int) -> Tensor:
         """The samples [start, stop): (channels, stop - start)."""
         block = self._reader.read(start, stop)
         if block.dtype.kind in "fc":
+            self.finite = self.finite and bool(np.isfinite(block).all())
             if self._refuse_nan and np.isnan(block).any():
                 channel, sample = np.argwhere(np.isnan(block))[0]
                 at = f"channel {channel}, " * (self._reader.channels > 1)
@@ -160,16 +168,24 @@ def _copied(read: _Samples, sources: tuple[int, ...], channels: int) -> Tensor |
     return read(first, max(sources) + 1)[:, [j - first for j in sources]]
 
 
-def _stored(y: Array, reader: Reader, summary: Summary) -> Array:
-    """The outputs as the file's dtype: whole numbers rounded, what is beyond their range counted."""
+def _stored(y: Array, reader: Reader, finite: bool, summary: Summary) -> Array:
+    """The outputs as the file's dtype: whole numbers rounded, what is beyond its range counted."""
     if not reader.quantum:
-        return y.astype(reader.dtype, copy=False)
-    info = np.iinfo(reader.dtype)
-    step = reader.quantum
+        with np.errstate(over="ignore"):
+            stored = y.astype(reader.dtype, copy=False)
+        if finite:
+            summary.overflowed += int((~np.isfinite(stored)).sum())
+        return stored
+    if not np.isfinite(y).all():
+        raise SignalError(f"{reader.path}: the filter's outputs are too large to be computed")
+    info, step = np.iinfo(reader.dtype), reader.quantum
+    low, top = info.min, info.max // step * step
     rounded = np.rint(y.astype(np.float64) / step) * step
-    top = info.max // step * step
-    beyond = (rounded > top) | (rounded < info.min)
-    summary.clipped += int(beyond.sum())
+    # A float can't hold the largest numbers of 64 bits: the next one above is already beyond.
+    above = rounded > top if int(float(top)) == top else rounded >= float(top)
+    below = rounded < low
+    summary.clipped += int((above | below).sum())
     summary.loudest = max(summary.loudest, float(np.abs(rounded / top).max(initial=0)))
-    clipped: Array = np.clip(rounded, info.min, float(top))
-    return clipped.astype(reader.dtype)
+    stored = np.where(above | below, 0, rounded).astype(reader.dtype)
+    stored[above], stored[below] = top, low
+    return stored

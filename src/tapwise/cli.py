@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from pathlib import Path
@@ -45,9 +46,16 @@ def explain(
     /,
     *,
     input: Annotated[
-        str, Parameter(help="Samples: 0:10 for 0..9, or numbers: 1,2,3. Channels apart by ';'.")
+        str,
+        Parameter(
+            help="Samples: 0:10 for 0..9, or numbers: 1,2,3. Channels apart by ';'.",
+            allow_leading_hyphen=True,
+        ),
     ] = "0:10",
-    taps: Annotated[str | None, Parameter(help="The taps; see 'tapwise apply --help'.")] = None,
+    taps: Annotated[
+        str | None,
+        Parameter(help="The taps; see 'tapwise apply --help'.", allow_leading_hyphen=True),
+    ] = None,
     weights: Annotated[
         str | None, Parameter(help="FILE.safetensors:NAME: a trained layer's weight; its bias too.")
     ] = None,
@@ -104,7 +112,9 @@ def apply(
     signal: Annotated[Path, Parameter(help="A .wav, .flac, .npy or .csv file.")],
     /,
     *,
-    taps: Annotated[str, Parameter(help="The filter; its forms are listed below.")],
+    taps: Annotated[
+        str, Parameter(help="The filter; its forms are listed below.", allow_leading_hyphen=True)
+    ],
     output: Annotated[
         Path | None,
         Parameter(name=["--output", "-o"], help="Default: NAME.filtered.SUFFIX beside it."),
@@ -140,6 +150,8 @@ def apply(
 
     started = time.perf_counter()
     target = output or signal.with_suffix(f".filtered{signal.suffix}")
+    if rate is not None and not 0 < rate < math.inf:
+        raise ValueError(f"--rate must be a positive number of samples a second, got {rate:g}")
     with signals.open_reader(signal, tuple(column or ())) as reader:
         rate = reader.rate if reader.rate is not None else rate
         filter = named.one_filter(named.parse(taps, rate), taps)
@@ -148,7 +160,7 @@ def apply(
         )
         outputs = geometry.output_length(reader.length)
         rows = None
-        if target.suffix.lower() == ".csv":
+        if target.suffix.lower() == signal.suffix.lower() == ".csv":
             rows = blocks.rows_of_outputs(geometry, reader.length)
         rate_out = None if rate is None else rate / stride
         with (
@@ -174,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; a mistake of the user's is told in a few lines, without a traceback."""
     try:
         app(sys.argv[1:] if arguments is None else arguments)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MemoryError, OverflowError) as error:
         print(f"tapwise: {error}", file=sys.stderr)
         sys.exit(1)
     except ModuleNotFoundError as error:
@@ -211,7 +223,7 @@ def _numbers(text: str) -> Any:
                 rows.append(np.arange(*(float(b) for b in bounds)))
             else:
                 rows.append(np.array([float(n) for n in row.split(",")]))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, ZeroDivisionError, MemoryError):
         raise ValueError(
             f"--input {text!r}: expected START:STOP, START:STOP:STEP or numbers apart by commas"
         ) from None
@@ -223,6 +235,8 @@ def _numbers(text: str) -> Any:
 def _beginning(path: Path, samples: int, columns: list[str]) -> tuple[Any, float | None]:
     from tapwise.signals import open_reader
 
+    if samples < 1:
+        raise ValueError(f"--samples must be at least 1, got {samples}")
     with open_reader(path, tuple(columns)) as reader:
         return reader.read(0, min(samples, reader.length)), reader.rate
 
@@ -261,6 +275,12 @@ def _report(
         f"  K={geometry.kernel_size}, padding {geometry.padding}, {kernel}{seconds:.2f} s, "
         f"{speed(summary.outputs, seconds, rate)}"
     )
+    if summary.overflowed:
+        print(
+            f"  {summary.overflowed:,} outputs are beyond the range of {reader.dtype} and were "
+            "written as infinite or NaN",
+            file=sys.stderr,
+        )
     if summary.clipped:
         total = summary.outputs * reader.channels
         print(

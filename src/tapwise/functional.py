@@ -50,6 +50,7 @@ def conv1d(
 
     Source: ``torch.nn.functional.conv1d``, whose arguments mean the same here.
     """
+    _refuse_others(input, weight)
     number = padding[0] if type(padding) is tuple and len(padding) == 1 else padding
     if (
         type(number) is int
@@ -101,11 +102,21 @@ def conv_transpose1d(
 
     Source: ``torch.nn.functional.conv_transpose1d``, whose arguments mean the same here.
     """
+    _refuse_others(input, weight)
     problem = Problem.of(
         input, weight, bias, stride, padding, dilation, groups,
         transposed=True, output_padding=output_padding,
     )  # fmt: skip
     return _batched(problem, input, weight, bias)
+
+
+def _refuse_others(input: Tensor, weight: Tensor) -> None:
+    for name, value in (("input", input), ("weight", weight)):
+        if not isinstance(value, Tensor):
+            raise TypeError(
+                f"{name} must be a torch.Tensor, got {type(value).__name__}: "
+                f"torch.as_tensor({name}) makes one"
+            )
 
 
 def _batched(problem: Problem, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

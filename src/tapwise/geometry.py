@@ -223,6 +223,11 @@ class Geometry:
             return position
         if self.padding_mode == "zeros":
             return None
+        self.refuse_too_few(length)
+        return int(self.fold(position, length))
+
+    def refuse_too_few(self, length: int) -> None:
+        """Raise a ShapeError where the padding mode can't fill padding from so few samples."""
         fewest = 2 if self.padding_mode == "reflect" else 1
         if length < fewest:
             raise ShapeError(
@@ -231,24 +236,26 @@ class Geometry:
                 expected=f"at least {fewest}",
                 fix="give a longer input, or use padding_mode='zeros'",
             )
-        if self.padding_mode == "circular":
-            return position % length
-        if self.padding_mode == "replicate":
-            return 0 if position < 0 else length - 1
-        period = 2 * (length - 1)
-        folded = position % period
-        return min(folded, period - folded)
 
-    def pad_sources(self, length: int) -> tuple[list[int], list[int]]:
-        """For modes other than zeros: the inputs whose values fill the left and the right padding.
+    def fold(self, positions: Any, length: int) -> Any:
+        """For modes other than zeros: the inputs whose values stand at positions outside.
+
+        Plain arithmetic, so that an int, a NumPy array or a tensor of positions gives the same.
 
         Example:
-            >>> Geometry(3, padding=2, padding_mode="reflect").pad_sources(10)
-            ([2, 1], [8, 7])
+            >>> import numpy as np
+            >>> Geometry(3, padding=2, padding_mode="reflect").fold(np.array([-2, -1, 10, 11]), 10)
+            array([2, 1, 8, 7])
         """
-        left = [self.source(p, length) for p in range(-self.left, 0)]
-        right = [self.source(p, length) for p in range(length, length + self.right)]
-        return [j for j in left if j is not None], [j for j in right if j is not None]
+        if self.padding_mode == "circular":
+            return positions % length
+        last = length - 1
+        if self.padding_mode == "reflect":
+            #  -2 -1 | 0 1 2 3 | 4 5      positions
+            #   2  1 | 0 1 2 3 | 2 1      a period of 2 * last, up and down again
+            return last - abs(positions % (2 * last) - last)
+        # The nearest end, as half of a distance sum, since clip is spelt differently everywhere.
+        return (abs(positions) - abs(positions - last) + last) // 2
 
     def feeds(self, position: int, length: int) -> tuple[int, ...]:
         """The outputs that an input feeds, in order, through every copy that padding makes of it.

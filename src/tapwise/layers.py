@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -65,7 +66,7 @@ class Conv1d(nn.Conv1d, Stepped):
             cast(Any, padding_mode), device, dtype,
         )  # fmt: skip
         self.padding = _held(padding)
-        # What foreign code that pads by itself reads; torch's own forward is not used here.
+        # For foreign code that pads by itself.
         self._reversed_padding_repeated_twice = list(geometry.padding)
 
     @classmethod
@@ -89,7 +90,7 @@ class Conv1d(nn.Conv1d, Stepped):
             channels: how many channels the signal has.
             flip: reverse the taps, so that the layer convolves as ``numpy.convolve`` and
                 ``scipy.signal.lfilter`` do. False uses them as they stand, as a trained layer does.
-            dtype: of the weight; of the taps where they are floats of torch, else torch's default.
+            dtype: of the weight; of the taps where they are a tensor of floats, else torch's default.
 
         Raises:
             ShapeError: taps that are no one-dimensional list of at least one number.
@@ -104,17 +105,21 @@ class Conv1d(nn.Conv1d, Stepped):
             >>> np.convolve(x, taps).tolist()
             [0.0, 1.0, 4.0, 10.0, 16.0, 17.0, 12.0]
         """
-        if isinstance(taps, Tensor):
-            values = taps.detach()
-        else:
-            values = torch.from_numpy(np.array(taps, dtype=np.float64))
+        values = taps.detach() if isinstance(taps, Tensor) else torch.from_numpy(np.array(taps))
         if values.ndim != 1 or values.numel() == 0:
             raise ShapeError(
                 "taps must be one list of numbers", got=f"taps of size {list(values.shape)}",
                 expected="(K,), K >= 1",
             )  # fmt: skip
+        if dtype is None and values.is_complex():
+            dtype = torch.promote_types(torch.get_default_dtype(), torch.complex32)
         if dtype is None and isinstance(taps, Tensor) and taps.is_floating_point():
             dtype = taps.dtype
+        if values.is_complex() and not dtype.is_complex:
+            raise ShapeError(
+                "complex taps need a complex layer", got=f"dtype={dtype}",
+                expected="dtype=torch.complex64 or complex128",
+            )  # fmt: skip
         layer = Conv1d(
             channels, channels, values.numel(), stride, padding, dilation, channels, False,
             padding_mode, device, dtype,
@@ -231,20 +236,20 @@ class ConvTranspose1d(nn.ConvTranspose1d, Stepped):
         )  # fmt: skip
 
     def _extra(self, input: Tensor, output_size: Sequence[int]) -> int:
-        stride = self.stride[0]
-        least = Geometry(
-            self.weight.shape[-1], stride, self.dilation[0], self.padding, transposed=True
-        ).output_length(input.shape[-1])
+        stride, dilation = self.stride[0], self.dilation[0]
+        geometry = Geometry(self.weight.shape[-1], stride, dilation, self.padding, transposed=True)
+        least = geometry.output_length(input.shape[-1])
+        most = least + min(stride, max(stride, dilation) - geometry.output_padding) - 1
         if len(output_size) not in (1, input.ndim):
             raise ValueError(
                 f"ConvTranspose1d: for {input.ndim}D input, output_size must have 1 or "
                 f"{input.ndim} elements (got {len(output_size)})"
             )
         wanted = output_size[-1]
-        if not least <= wanted < least + stride:
+        if not least <= wanted <= most:
             raise ValueError(
                 f"requested an output size of {[wanted]}, but valid sizes range from {[least]} to "
-                f"{[least + stride - 1]} (for an input of {list(input.shape[2:])})"
+                f"{[most]} (for an input of {list(input.shape[-1:])})"
             )
         return wanted - least
 
@@ -288,9 +293,8 @@ def _held(padding: Padding) -> Any:
 def _check_divisible(in_channels: int, out_channels: int, groups: int) -> None:
     for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
         if channels % groups:
-            divisors = [d for d in range(1, channels + 1) if channels % d == 0]
             raise ShapeError(
                 f"{name} must be divisible by groups",
                 got=f"{name} ({channels}) and groups ({groups})",
-                expected=f"groups one of {divisors[-8:]}",
+                expected=f"a divisor of {channels}, as {math.gcd(channels, groups)}",
             )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tapwise import partition
 from tapwise.engine.autograd import convolve
+from tapwise.engine.checks import autocast_dtype, check_dtypes
 from tapwise.errors import ShapeError
 from tapwise.geometry import Geometry
 
@@ -48,8 +49,7 @@ def init_state(geometry: Geometry, shape: tuple[int, ...], like: Tensor) -> Stat
             got="padding_mode='circular'",
             expected="'zeros', 'reflect' or 'replicate'",
         )
-    nothing = torch.zeros((), dtype=torch.int64)
-    return State(like.new_zeros((*shape, 0)).detach(), nothing, nothing.clone())
+    return State(like.new_zeros((*shape, 0)).detach(), _count(0), _count(0))
 
 
 def step(
@@ -63,13 +63,14 @@ def step(
             expected=f"x of size ({', '.join(map(str, state.kept.shape[:-1]))}, any length)",
             fix="init_state(batch) makes a state for another batch; batch=None for x without one",
         )
+    check_dtypes(x, weight, bias)
     known = torch.cat((state.kept, x), dim=-1)  # (B, C_in, kept + chunk)
     seen, emitted = int(state.seen) + x.shape[-1], int(state.emitted)
     stop = max(partition.determined(geometry, seen), emitted)
     y = _outputs(geometry, weight, bias, known, emitted, stop, seen)
     first = partition.first_needed(geometry, stop, seen)
     kept = known[..., first - (seen - known.shape[-1]) :].clone()
-    return y, replace(state, kept=kept, seen=torch.tensor(seen), emitted=torch.tensor(stop))
+    return y, replace(state, kept=kept, seen=_count(seen), emitted=_count(stop))
 
 
 def flush(geometry: Geometry, weight: Tensor, bias: Tensor | None, state: State) -> Tensor:
@@ -77,6 +78,11 @@ def flush(geometry: Geometry, weight: Tensor, bias: Tensor | None, state: State)
     seen, emitted = int(state.seen), int(state.emitted)
     stop = geometry.output_length(seen) if seen else 0
     return _outputs(geometry, weight, bias, state.kept, emitted, stop, seen)
+
+
+def _count(number: int) -> Tensor:
+    """On the CPU whatever the default device, since reading it must not wait for another."""
+    return torch.tensor(number, device="cpu")
 
 
 def _outputs(
@@ -91,7 +97,7 @@ def _outputs(
     """Outputs [start, stop); ``known`` (..., C_in, n) holds the last n of ``seen`` inputs."""
     if start >= stop:
         channels = weight.shape[1] * geometry.groups if geometry.transposed else weight.shape[0]
-        return known.new_zeros((*known.shape[:-2], channels, 0))
+        return known.new_zeros((*known.shape[:-2], channels, 0), dtype=autocast_dtype(known))
     needed = partition.part(geometry, start, stop, seen)
     offset = seen - known.shape[-1]
     pieces = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ import numpy.typing as npt
 from tapwise.errors import TapsError
 
 Array = npt.NDArray[Any]
+
+# Taps that a design may ask for.
+MOST = 10_000_000
 
 FORMS = """\
 1,1,1                   the numbers themselves
@@ -84,14 +88,19 @@ def one_filter(weight: Array, description: str) -> Array:
 
 def _number(description: str, text: str) -> float:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         raise TapsError(f"taps {description!r}: {text!r} is not a number") from None
+    if not math.isfinite(number):
+        raise TapsError(f"taps {description!r}: {text!r} is not a finite number")
+    return number
 
 
 def _whole(description: str, value: float) -> int:
-    if value != int(value) or value < 1:
-        raise TapsError(f"taps {description!r}: K must be a whole number >= 1, got {value:g}")
+    if value != int(value) or not 1 <= value <= MOST:
+        raise TapsError(
+            f"taps {description!r}: K must be a whole number from 1 to {MOST}, got {value:g}"
+        )
     return int(value)
 
 
@@ -168,7 +177,7 @@ def _read(path: Path, arguments: list[str], description: str) -> Array:
             samples: Array = soundfile.read(path, dtype="float64", always_2d=True)[0].T
             return samples[0] if len(samples) == 1 else samples
         return _read_safetensors(path, ":".join(arguments), description)
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, EOFError, OSError, RuntimeError) as error:
         if isinstance(error, TapsError):
             raise
         raise TapsError(f"taps {description!r}: {error}") from error

@@ -144,6 +144,14 @@ def check_length(geometry: Geometry, padding: Padding, input: Tensor) -> None:
     if outputs == 0 or length == 0:
         if length == 0 and isinstance(padding, str) and padding in EMPTY_ALLOWED:
             return
+        if length == 0:
+            raise ShapeError(
+                "Only zero batch or zero channel inputs are supported, but got input shape: "
+                f"{list(input.shape)}",
+                got="0 samples",
+                expected="at least 1",
+                fix="padding='causal' or 'semicausal' gives 0 outputs for 0 samples",
+            )
         padded = length + geometry.left + geometry.right
         fewest = max(geometry.input_length(1), 1)
         raise ShapeError(
@@ -154,9 +162,8 @@ def check_length(geometry: Geometry, padding: Padding, input: Tensor) -> None:
             expected=f"at least {fewest} samples",
             fix="a longer input, a shorter kernel or dilation, or padding='causal' or 'same'",
         )
-    if geometry.padding_mode != "zeros":
-        for outside in (-1,) * (geometry.left > 0) + (length,) * (geometry.right > 0):
-            geometry.source(outside, length)
+    if geometry.padding_mode != "zeros" and geometry.padding != (0, 0):
+        geometry.refuse_too_few(length)
 
 
 def _check_length_transposed(geometry: Geometry, padding: Padding, input: Tensor) -> None:

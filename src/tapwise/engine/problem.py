@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tapwise.engine import checks
+from tapwise.engine.checks import check_channels, check_dtypes, check_length, refuse_dimensions
 from tapwise.errors import ShapeError
 from tapwise.geometry import Geometry
 from tapwise.settings import Padding, single
@@ -85,7 +85,7 @@ class Problem:
                 fix="weight.reshape(1, 1, -1) for a single filter",
             )
         if weight.ndim > 3 or input.ndim not in (2, 3):
-            checks.refuse_dimensions(name, input, weight)
+            refuse_dimensions(name, input, weight)
         geometry = _geometry(
             weight.shape[-1], stride, dilation, padding, groups, padding_mode, transposed,
             output_padding,
@@ -94,12 +94,12 @@ class Problem:
         in_channels, out_channels = (
             (outer, inner * groups) if transposed else (inner * groups, outer)
         )
-        checks.check_channels(input, weight, bias, groups, in_channels, out_channels, transposed)
-        dtype = checks.check_dtypes(input, weight, bias)
+        check_channels(input, weight, bias, groups, in_channels, out_channels, transposed)
+        dtype = check_dtypes(input, weight, bias)
         problem = cls(
             geometry, in_channels, out_channels, input.shape[-1], dtype, input.device.type
         )
-        checks.check_length(geometry, padding, input)
+        check_length(geometry, padding, input)
         return problem
 
 

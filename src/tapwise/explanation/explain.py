@@ -11,11 +11,13 @@ from typing import Any
 from torch import nn
 
 from tapwise.engine.autograd import plan_of
+from tapwise.engine.checks import autocast_dtype
 from tapwise.engine.plan import Plan
 from tapwise.engine.problem import Problem
 from tapwise.explanation.svg import FIGURES, figures
 from tapwise.explanation.text import text_of_explanation
 from tapwise.explanation.trace import Trace, follow
+from tapwise.files import WholeFile
 
 FORMS = (".svg", ".txt")
 
@@ -60,17 +62,21 @@ class Explanation:
 
         Raises:
             ValueError: a name that ends otherwise.
+            OSError: a place that can't be written.
         """
         target = Path(path)
-        if target.suffix not in FORMS:
+        suffix = target.suffix.lower()
+        if suffix not in FORMS:
             raise ValueError(f"save to a name ending in one of {FORMS}, got {target.name!r}")
-        content = self.svg() if target.suffix == ".svg" else self.text + "\n"
-        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+        if not target.parent.is_dir():
+            raise FileNotFoundError(f"{target}: there is no folder {target.parent}")
+        content = self.svg() if suffix == ".svg" else self.text + "\n"
+        whole = WholeFile(target)
         try:
-            partial.write_text(content, encoding="utf-8")
-            partial.replace(target)
+            whole.file.write(content.encode())
+            whole.commit()
         finally:
-            partial.unlink(missing_ok=True)
+            whole.discard()
         return target
 
     def __str__(self) -> str:
@@ -97,7 +103,7 @@ def explain(layer: Any, x: Any, **options: Any) -> Explanation:
         >>> print(tw.explain([1.0, 1.0, 1.0], torch.arange(10.0)).text.splitlines()[-1])
         Final : [ 3.  6.  9. 12. 15. 18. 21. 24.]
     """
-    trace, signal, weight = follow(layer, x, options)
+    trace, signal, weight, bias = follow(layer, x, options)
     title = str(layer)
     if not isinstance(layer, nn.Module):
         title = f"A weight of shape {tuple(weight.shape)}"
@@ -106,7 +112,7 @@ def explain(layer: Any, x: Any, **options: Any) -> Explanation:
         trace.input.shape[0],
         trace.output.shape[0],
         trace.input.shape[1],
-        weight.dtype,
-        weight.device.type,
+        autocast_dtype(signal),
+        signal.device.type,
     )
-    return Explanation(title, trace, plan_of(problem, signal[None], weight))
+    return Explanation(title, trace, plan_of(problem, signal[None], weight, bias))

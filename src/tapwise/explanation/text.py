@@ -131,13 +131,14 @@ def window_rule(geometry: Geometry) -> str:
 
 
 def number(value: Any) -> str:
-    """A number to six digits, as Python writes it: ``3.0``."""
+    """A number to eight digits, as Python writes it: ``3.0``; large ones in full."""
     scalar = np.asarray(value)
     if scalar.dtype.kind in "iub":
         return str(scalar.item())
     if scalar.dtype.kind == "c":
-        return f"({scalar.item():.6g})"
-    return repr(float(f"{scalar.item():.6g}"))
+        return f"({scalar.item():.8g})"
+    exact = float(str(scalar[()]))
+    return repr(exact if abs(exact) >= 1e8 else float(f"{exact:.8g}"))
 
 
 def _product(step: Step, row: int) -> str:
@@ -146,18 +147,15 @@ def _product(step: Step, row: int) -> str:
 
 
 def _numbers(values: Array, padded: tuple[bool, ...] = (), indent: int = 0) -> str:
-    text = np.array2string(
-        values, precision=4, suppress_small=True, threshold=NUMBERS, edgeitems=EDGE,
-        max_line_width=10**6, prefix=" " * indent,
-    )  # fmt: skip
+    style: dict[str, Any] = {"precision": 4, "threshold": NUMBERS, "edgeitems": EDGE}
     if not any(padded):
-        return text
-    words = text.strip("[]").split()
-    flags = list(padded)
-    if "..." in words:
-        flags = [*flags[:EDGE], False, *flags[-EDGE:]]
-    marked = [f"({w})" if flag else w for w, flag in zip(words, flags, strict=True)]
-    return f"[{' '.join(marked)}]"
+        prefix = " " * indent
+        return np.array2string(values, max_line_width=10**6, prefix=prefix, **style)
+    words = [np.array2string(value, **style) for value in values]
+    words = [f"({word})" if flag else word for word, flag in zip(words, padded, strict=True)]
+    if len(words) > NUMBERS:
+        words = [*words[:EDGE], "...", *words[-EDGE:]]
+    return f"[{' '.join(words)}]"
 
 
 def _channel_heading(trace: Trace, channel: int) -> str:

@@ -97,10 +97,19 @@ class Trace:
         return Steps(self)
 
     def step(self, output: int, channel: int = 0) -> Step:
-        """The step that made ``output[channel, output]``."""
+        """The step that made ``output[channel, output]``.
+
+        Raises:
+            IndexError: an output or a channel that there isn't.
+        """
+        channels, outputs = self.output.shape
+        if not (0 <= output < outputs and 0 <= channel < channels):
+            raise IndexError(
+                f"step ({output}, channel {channel}) of {outputs} outputs in {channels} channels"
+            )
         geometry = self.geometry
         length = self.input.shape[1]
-        group = channel // (self.output.shape[0] // geometry.groups)
+        group = channel // (channels // geometry.groups)
         fan_in = self.input.shape[0] // geometry.groups
         inputs = range(group * fan_in, (group + 1) * fan_in)
         pairs = geometry.window_taps(output)
@@ -164,15 +173,21 @@ def trace(layer: Any, x: Any, **settings: Any) -> Trace:
     return follow(layer, x, settings)[0]
 
 
-def follow(layer: Any, x: Any, settings: dict[str, Any]) -> tuple[Trace, Tensor, Tensor]:
-    """The trace, with the signal (C_in, L) and the weight as the tensors that ran."""
-    module = layer if isinstance(layer, nn.Module) else None
-    if module is not None:
+def follow(
+    layer: Any, x: Any, settings: dict[str, Any]
+) -> tuple[Trace, Tensor, Tensor, Tensor | None]:
+    """The trace, with the signal (C_in, L), the weight and the bias as the tensors that ran."""
+    bias: Tensor | None
+    weight: Tensor
+    if isinstance(layer, nn.Module):
         if settings:
             raise TypeError(f"{', '.join(settings)}: these belong to a weight; a layer has its own")
-        geometry = Geometry.of(module)
-        weight: Tensor = layer.weight
-        bias: Tensor | None = layer.bias
+        module: Any = layer
+        geometry, weight, bias = Geometry.of(module), module.weight, module.bias
+        signal = one_signal(x, weight)
+        with torch.no_grad():
+            output = layer(signal[None])[0]
+            _refuse_more_than_a_convolution(layer, geometry, signal, output)
     else:
         unknown = set(settings) - _SETTINGS
         if unknown:
@@ -180,32 +195,63 @@ def follow(layer: Any, x: Any, settings: dict[str, Any]) -> tuple[Trace, Tensor,
                 f"got {', '.join(sorted(unknown))}; with a weight, the settings are "
                 f"{', '.join(sorted(_SETTINGS))}"
             )
-        weight, bias = _weight_and_bias(layer, settings.pop("bias", None), x)
+        settings = dict(settings)
+        weight = _tensor(layer, x if isinstance(x, Tensor) else None)
+        weight = weight.reshape(1, 1, -1) if weight.ndim == 1 else weight
+        bias = settings.pop("bias", None)
+        bias = None if bias is None else _tensor(bias, weight)
         geometry = Geometry(weight.shape[-1], **settings)
-    signal = one_signal(x, weight)
-    with torch.no_grad():
-        if module is not None:
-            output = module(signal[None])[0]
-        elif settings.pop("transposed", False):
-            output = conv_transpose1d(signal, weight, bias, **settings)
-        else:
-            output = conv1d(signal, weight, bias, **settings)
+        signal = one_signal(x, weight)
+        run = conv_transpose1d if settings.pop("transposed", False) else conv1d
+        with torch.no_grad():
+            output = run(signal, weight, bias, **settings)
     trace = Trace(geometry, array(signal), array(weight), array(bias), array(output))
-    return trace, signal, weight
+    return trace, signal, weight, bias
+
+
+def _refuse_more_than_a_convolution(
+    layer: nn.Module, geometry: Geometry, signal: Tensor, output: Tensor
+) -> None:
+    """A layer whose own forward, or a hook, does more than its weight and settings say."""
+    run: Any = conv_transpose1d if geometry.transposed else conv1d
+    settings: dict[str, Any] = {"padding_mode": geometry.padding_mode}
+    if geometry.transposed:
+        settings = {"output_padding": geometry.output_padding}
+    expected = run(
+        signal, layer.weight, layer.bias, stride=geometry.stride, padding=geometry.padding,
+        dilation=geometry.dilation, groups=geometry.groups, **settings,
+    )  # fmt: skip
+    if expected.shape != output.shape or not torch.allclose(
+        expected, output, rtol=1e-2, atol=1e-3 * float(expected.abs().max()), equal_nan=True
+    ):
+        raise TypeError(
+            f"{type(layer).__name__} does more than the convolution that its weight and settings "
+            f"describe: it gave {list(output.shape)} where that gives {list(expected.shape)}, or "
+            "other numbers. Trace the layer within it, or a tw.CausalConv1d in its place"
+        )
 
 
 _SETTINGS = {"bias", "stride", "padding", "dilation", "groups", "padding_mode", "transposed",
              "output_padding"}  # fmt: skip
 
 
-def _weight_and_bias(weight: Any, bias: Any, x: Any) -> tuple[Tensor, Tensor | None]:
-    """As tensors of the signal's dtype: lists of whole numbers are not meant as integers."""
-    like = x if isinstance(x, Tensor) else torch.zeros(())
-    if not isinstance(weight, Tensor):
-        weight = torch.as_tensor(np.asarray(weight)).to(like)
-    if weight.ndim == 1:
-        weight = weight.reshape(1, 1, -1)
-    return weight, None if bias is None else torch.as_tensor(bias).to(weight)
+def _tensor(value: Any, like: Tensor | None) -> Tensor:
+    """A weight or bias as a tensor of ``like``'s dtype, where that can hold it.
+
+    Whole numbers in a list stand for themselves in any dtype; fractions are never cut off.
+    """
+    if isinstance(value, Tensor):
+        return value
+    tensor = torch.as_tensor(np.asarray(value))
+    whole = not (tensor.is_floating_point() or tensor.is_complex())
+    if like is None:
+        default = torch.get_default_dtype()
+        return tensor.to(torch.complex64 if tensor.is_complex() else default)
+    tensor = tensor.to(like.device)
+    same_kind = tensor.is_floating_point() and like.is_floating_point()
+    if whole or same_kind or like.is_complex():
+        return tensor.to(like.dtype)
+    return tensor.to(torch.promote_types(tensor.dtype, like.dtype))
 
 
 def one_signal(x: Any, weight: Tensor) -> Tensor:
@@ -214,7 +260,7 @@ def one_signal(x: Any, weight: Tensor) -> Tensor:
     Raises:
         ShapeError: a batch of several signals, or too many dimensions.
     """
-    signal = x if isinstance(x, Tensor) else torch.as_tensor(np.asarray(x)).to(weight)
+    signal = x if isinstance(x, Tensor) else _tensor(x, weight)
     if signal.ndim == 1:
         signal = signal[None]
     if signal.ndim == 3 and signal.shape[0] == 1:

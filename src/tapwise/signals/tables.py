@@ -31,6 +31,7 @@ class TableReader(Reader):
             raise SignalError(f"{path}: not a CSV table: {error}") from error
         if not len(self.table):
             raise SignalError(f"{path}: the table has no rows")
+        self._refuse_headings()
         self.columns = columns or (self._only_numeric(),)
         for name in self.columns:
             if name not in self.table.columns:
@@ -40,6 +41,17 @@ class TableReader(Reader):
                 )
         self.length, self.channels = len(self.table), len(self.columns)
         self._values = np.stack([self._numbers(name) for name in self.columns])
+
+    def _refuse_headings(self) -> None:
+        names = pl.Series(self.table.columns)
+        if names.cast(pl.Float64, strict=False).is_not_null().all():
+            raise SignalError(
+                f"{self.path}: line 1 must name the columns: got the numbers {', '.join(names)}"
+            )
+        twice = names.filter(names.str.contains(r"_duplicated_\d+$"))
+        if len(twice):
+            name = twice[0].rpartition("_duplicated_")[0]
+            raise SignalError(f"{self.path}: line 1 names two columns {name!r}")
 
     def _only_numeric(self) -> str:
         numeric = [
@@ -70,8 +82,10 @@ class TableReader(Reader):
         return self._values[:, start:stop]
 
     def place(self, sample: int) -> str:
-        """``line 7``, the heading being line 1."""
-        return f"line {sample + 2}"
+        """``line 7``, the heading being line 1; a cell may hold lines of its own."""
+        before = self.table.head(sample).select(pl.all().str.count_matches("\n").sum())
+        within = sum(number or 0 for number in before.row(0))
+        return f"line {sample + 2 + within + sum(n.count(chr(10)) for n in self.table.columns)}"
 
 
 class TableWriter(Writer):
@@ -92,8 +106,8 @@ class TableWriter(Writer):
         signal = np.concatenate(self._blocks, axis=1)
         if isinstance(self._source, TableReader) and self._rows is not None:
             others = self._source.table[pl.Series(self._rows, dtype=pl.UInt32)]
-            columns = dict(zip(self._source.columns, signal, strict=True))
-            table = others.with_columns(**columns)
+            named = zip(self._source.columns, signal, strict=True)
+            table = others.with_columns([pl.Series(name, row) for name, row in named])
         else:
             table = pl.DataFrame({f"channel_{c}": row for c, row in enumerate(signal)})
         table.write_csv(self.whole.file)

@@ -7,6 +7,9 @@ tested for wrapping around, each several times the cost of the arithmetic.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numba
 import numpy as np
 
@@ -16,8 +19,18 @@ BLOCK = 1024
 TAPS_A_SUM = 256
 
 _u = np.uint64
-_jit = numba.njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
+_OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
 _inline = numba.njit(inline="always")
+
+
+def _jit(function: Callable[..., None]) -> Callable[..., None]:
+    """Compiled, and kept on disk where there is a place to write."""
+    try:
+        compiled = numba.njit(cache=True, **_OPTIONS)(function)
+    except RuntimeError:  # no folder can be written, as in a read-only container
+        compiled = numba.njit(**_OPTIONS)(function)
+    typed: Callable[..., None] = compiled
+    return typed
 
 
 @_inline
@@ -97,7 +110,7 @@ def convolve(x, weight, bias, y, shape, stride, dilation, left, groups, sources)
     channels = in_channels // groups
     outputs_in_group = out_channels // groups
     reach = dilation * (taps - 1) + 1
-    phase = BLOCK + (reach - 1) // stride + 1
+    phase = min(BLOCK, outputs) + (reach - 1) // stride + 1
     room = np.empty(channels * stride * phase, x.dtype)
     partial = np.empty(BLOCK, x.dtype)
     apart = np.empty(taps, np.uint64)  # where tap k's run begins: in x, and in the room

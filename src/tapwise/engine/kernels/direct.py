@@ -19,6 +19,8 @@ from tapwise.geometry import Geometry
 
 NAME = "direct"
 
+# Samples gathered for one block of outputs: beyond this, memory rather than the cache would hold them.
+LARGEST_ROOM = 1 << 24
 DTYPES = (torch.float32, torch.float64)
 
 
@@ -32,7 +34,16 @@ def why_not(problem: Problem) -> str | None:
         return "doesn't do transposed convolutions"
     if not _has_numba():
         return "Numba is not installed"
+    if _room(problem) > LARGEST_ROOM:
+        return "its windows reach too far for a block of them to stay in the cache"
     return None
+
+
+def _room(problem: Problem) -> int:
+    """Samples that the loops gather for a block of outputs."""
+    geometry = problem.geometry
+    outputs = min(1024, problem.output_length)
+    return problem.channels_in_group * (outputs * geometry.stride + geometry.effective_kernel_size)
 
 
 @cache
@@ -60,7 +71,8 @@ def run(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) 
     output = input.new_empty((batch, out_channels, outputs))
     x = _flat(input)
     copied = geometry.padding_mode != "zeros" and geometry.padding != (0, 0)
-    sources = [j for side in geometry.pad_sources(length) for j in side] if copied else []
+    outside = np.r_[-geometry.left : 0, length : length + geometry.right]
+    sources = geometry.fold(outside, length) if copied else np.empty(0)
     convolve(
         x,
         _flat(weight),
@@ -71,7 +83,7 @@ def run(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) 
         geometry.dilation,
         geometry.left,
         geometry.groups,
-        np.array(sources, np.int64),
+        sources.astype(np.int64),
     )
     return output
 

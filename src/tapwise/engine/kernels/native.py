@@ -68,12 +68,16 @@ def pad(geometry: Geometry, input: Tensor) -> Tensor:
         return input
     if geometry.padding_mode == "zeros":
         return F.pad(input, geometry.padding)
-    left, right = geometry.pad_sources(input.shape[-1])
-    pieces = [
-        input.index_select(-1, torch.tensor(side, device=input.device)) if side else None
-        for side in (left, right)
-    ]
-    return torch.cat([p for p in (pieces[0], input, pieces[1]) if p is not None], dim=-1)
+    left, right = _sources(geometry, input)
+    return torch.cat((input.index_select(-1, left), input, input.index_select(-1, right)), dim=-1)
+
+
+def _sources(geometry: Geometry, like: Tensor, length: int | None = None) -> tuple[Tensor, Tensor]:
+    """The inputs that fill the left and the right padding, as indices beside ``like``."""
+    length = like.shape[-1] if length is None else length
+    left = torch.arange(-geometry.left, 0, device=like.device)
+    right = torch.arange(geometry.right, device=like.device) + length
+    return geometry.fold(left, length), geometry.fold(right, length)
 
 
 def unpad(geometry: Geometry, grad: Tensor, length: int) -> Tensor:
@@ -81,13 +85,9 @@ def unpad(geometry: Geometry, grad: Tensor, length: int) -> Tensor:
     inner = grad.narrow(-1, geometry.left, length)
     if geometry.padding_mode == "zeros":
         return inner
-    left, right = geometry.pad_sources(length)
-    ends = (0, geometry.left + length)
-    for start, side in zip(ends, (left, right), strict=True):
-        if side:
-            copied = grad.narrow(-1, start, len(side))
-            inner = inner.index_add(-1, torch.tensor(side, device=grad.device), copied)
-    return inner
+    left, right = _sources(geometry, grad, length)
+    inner = inner.index_add(-1, left, grad.narrow(-1, 0, geometry.left))
+    return inner.index_add(-1, right, grad.narrow(-1, geometry.left + length, geometry.right))
 
 
 def _run_transposed(
@@ -109,7 +109,7 @@ def _run_transposed(
     if missing > 0:
         full = F.pad(full, (0, missing))
     kept = full.narrow(-1, geometry.left, outputs)
-    return kept if bias is None else kept + bias[:, None]
+    return kept.contiguous() if bias is None else kept + bias[:, None].to(kept.dtype)
 
 
 def _without_products(
@@ -119,4 +119,4 @@ def _without_products(
     channels = weight.shape[1] * geometry.groups if geometry.transposed else weight.shape[0]
     nothing = input.flatten(1)[:, :0] @ weight.flatten(1).t()[:0, :1]  # (B, 1), of no products
     result = nothing[:, :, None].expand(-1, channels, outputs)
-    return result.clone() if bias is None else result + bias[:, None]
+    return result.clone() if bias is None else result + bias[:, None].to(result.dtype)

@@ -1,0 +1,47 @@
+"""Force a kernel and count which ran: a kernel that never ran was never tested."""
+
+from collections import Counter
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+
+import tapwise as tw
+from tapwise import functional
+from tapwise.engine import plan as plans
+from tapwise.engine.kernels import KERNELS
+
+FORCED = [None, *KERNELS]
+# Kernels that must have run in each test, the dtypes of its samples allowing it.
+APPLIES = {
+    None: "native at a glance",
+    "native": "native",
+    "direct": "direct",
+    "reference": "reference",
+}
+
+
+@contextmanager
+def counted(forced, monkeypatch):
+    """Force a kernel; count which ran."""
+    runs = Counter()
+
+    def counting(kernel):
+        def run(*args):
+            runs[kernel.name] += 1
+            return kernel.run(*args)
+
+        return replace(kernel, run=run)
+
+    def glance(*arguments):
+        small = plans.always_native(*arguments)
+        runs["native at a glance"] += small
+        return small
+
+    with monkeypatch.context() as patch:
+        patch.setattr(functional, "always_native", glance)
+        for name, kernel in KERNELS.items():
+            patch.setitem(KERNELS, name, counting(kernel))
+        plans._choose.cache_clear()
+        with tw.options(kernel=forced) if forced else nullcontext():
+            yield runs
+    print(f"kernel forced: {forced}; runs: {dict(runs)}")
+    assert runs[APPLIES[forced]] > 0, f"{forced} never ran"

@@ -23,8 +23,8 @@ def test_the_readmes_ratios_are_the_result_files():
     ratios = {row["name"]: row["ratio"] for row in RESULT["rows"]}
     for words, name in (
         ("31 taps", "fir31"),
-        ("depthwise convolution", "mamba"),
-        ("Conformer's", "conformer"),
+        ("51 taps", "ecg12"),
+        ("depthwise layer", "conformer"),
     ):
         shown = re.search(re.escape(words) + r" (\d+(?:\.\d)?) times", text)
         assert float(shown[1]) == float(f"{ratios[name]:.2g}"), name

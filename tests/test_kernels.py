@@ -301,3 +301,17 @@ def test_the_laws_of_convolution():
             g = tensor(random, *y.shape)
             back = tw.conv_transpose1d(g, w, None, 2, 0, 1, 2, 3)
             torch.testing.assert_close((y * g).sum(), (x * back[..., :60]).sum())
+
+
+@pytest.mark.fuzz
+@pytest.mark.parametrize("kernel", EVERY)
+@given(
+    st.one_of(convolutions(), transposed()),
+    st.sampled_from([0, 1, 2, 3, 9]),
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.sampled_from(FLOATS),
+    st.booleans(),
+)
+def test_any_geometry_all_night(kernel, case, batch, fan_in, fan_out, dtype, bias):
+    test_any_geometry.hypothesis.inner_test(kernel, case, batch, fan_in, fan_out, dtype, bias)

@@ -108,6 +108,17 @@ def test_states_share_no_memory():
     assert torch.equal(ahead, again)
 
 
+def test_a_state_is_a_pytree_of_tensors():
+    _, state = tw.CausalConv1d(1, 1, 4).step(
+        torch.randn(1, 1, 6), tw.CausalConv1d(1, 1, 4).init_state()
+    )
+    leaves, spec = torch.utils._pytree.tree_flatten(state)
+    assert [leaf.shape for leaf in leaves] == [(1, 1, 3), (), ()]
+    again = torch.utils._pytree.tree_unflatten(leaves, spec)
+    assert type(again) is tw.State
+    assert again.kept is state.kept
+
+
 def test_gradients_flow_through_a_stream():
     layer = tw.CausalConv1d(2, 2, 3, dtype=torch.float64)
     x = torch.randn(1, 2, 11, dtype=torch.float64, requires_grad=True)

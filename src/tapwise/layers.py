@@ -83,7 +83,7 @@ class Conv1d(nn.Conv1d, Stepped):
         device: Any = None,
         dtype: Any = None,
     ) -> Conv1d:
-        """A FIR filter as a layer: each channel filtered alike, no bias.
+        """A FIR filter as a ``Conv1d``: each channel filtered alike, no bias, the taps trainable.
 
         Arguments:
             taps: (K,), as ``scipy.signal.firwin`` or an impulse response gives them.

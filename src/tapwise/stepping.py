@@ -37,6 +37,10 @@ class State:
         return State(self.kept.clone(), self.seen.clone(), self.emitted.clone())
 
 
+# A pytree of tensors, to torch.export and torch.func alike.
+torch.export.register_dataclass(State, serialized_type_name="tapwise.State")
+
+
 def init_state(geometry: Geometry, shape: tuple[int, ...], like: Tensor) -> State:
     """The state before the first chunk. ``shape`` is (batch, in_channels) or (in_channels,).
 

@@ -19,8 +19,9 @@ and `python benchmarks/report.py` writes this page.
 
 Measured {date} on {processor}, {cores}, torch {torch}, Numba {numba}, Python {python}.
 
-Where the kernel is *native*, torch runs: what is then lost on the smallest rows is the look at the sizes.
-torch's time is that of the better of padding first and padding both sides then cropping.
+Where the kernel is *native*, torch runs. What is then lost on the smallest rows is the time to choose; on
+rows padded on one side, that torch's time is the better of padding first, as we do, and padding both
+sides, then cropping to a view.
 
 | row | family | kernel | torch, ms | Tapwise, ms | ratio | spread |
 |---|---|---|---:|---:|---:|---:|

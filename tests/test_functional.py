@@ -127,7 +127,8 @@ def test_gradcheck_beyond_torchs_padding(mode, kernel):
         assert torch.autograd.gradgradcheck(function, (x, w, b))
 
 
-def test_gradcheck_of_transposed():
+@pytest.mark.parametrize("kernel", [None, "reference"])  # without the op, and within it
+def test_gradcheck_of_transposed(kernel):
     torch.manual_seed(0)
     x = torch.randn(2, 4, 5, dtype=torch.float64, requires_grad=True)
     w = torch.randn(4, 3, 3, dtype=torch.float64, requires_grad=True)
@@ -137,10 +138,11 @@ def test_gradcheck_of_transposed():
         def function(x, w, b, settings=(stride, padding, extra, 2)):
             return tw.conv_transpose1d(x, w, b, *settings)
 
-        assert torch.autograd.gradcheck(
-            function, (x, w, b), check_forward_ad=True, check_batched_grad=True
-        )
-        assert torch.autograd.gradgradcheck(function, (x, w, b))
+        with tw.options(kernel=kernel):
+            assert torch.autograd.gradcheck(
+                function, (x, w, b), check_forward_ad=True, check_batched_grad=True
+            )
+            assert torch.autograd.gradgradcheck(function, (x, w, b))
 
 
 def test_gradients_of_strided_and_expanded_outputs():
@@ -385,7 +387,7 @@ def test_errors_show_both_sides_and_the_fix():
     message = refusal(torch.arange(20).reshape(1, 2, 10), w)
     assert "should be the same" in message
     assert "x.to(torch.float32)" in message
-    assert "weight.to(torch.float64)" in refusal(z(1, 2, 10).double(), w)
+    assert "x.to(torch.float32)" in refusal(z(1, 2, 10).double(), w)
     assert "bias.to(torch.float32)" in refusal(z(1, 2, 10), w, z(4).double())
     assert "out_channels (4) divisible by groups (3)" in refusal(z(1, 6, 10), w, groups=3)
     assert "give 6, or set groups=1" in refusal(z(1, 2, 10), torch.ones(6, 2, 3), groups=3)

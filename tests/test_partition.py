@@ -102,6 +102,12 @@ def test_what_is_first_needed_suffices_for_every_end(case, later):
     assert all(j >= first for j in needed)
 
 
+def test_reflection_waits_for_the_sample_that_it_mirrors_first():
+    geometry = tw.Geometry(3, padding=(4, 0), padding_mode="reflect")
+    assert partition.determined(geometry, 4) == 0
+    assert partition.determined(geometry, 5) == 7
+
+
 def test_outputs_that_dont_exist_are_refused():
     with pytest.raises(ValueError, match=r"outputs \[0, 9\) are not within \[0, 8\)"):
         partition.part(tw.Geometry(3), 0, 9, 10)

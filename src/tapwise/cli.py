@@ -153,6 +153,10 @@ def apply(
     if rate is not None and not 0 < rate < math.inf:
         raise ValueError(f"--rate must be a positive number of samples a second, got {rate:g}")
     with signals.open_reader(signal, tuple(column or ())) as reader:
+        if rate is not None and reader.rate not in (None, rate):
+            raise ValueError(
+                f"{signal} says {reader.rate:g} Hz: --rate is for files without a rate"
+            )
         rate = reader.rate if reader.rate is not None else rate
         filter = named.one_filter(named.parse(taps, rate), taps)
         geometry = Geometry(

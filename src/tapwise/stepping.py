@@ -60,12 +60,15 @@ def step(
     geometry: Geometry, weight: Tensor, bias: Tensor | None, x: Tensor, state: State
 ) -> tuple[Tensor, State]:
     """The outputs that are determined once the chunk ``x`` has come, and the state after it."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x must be a torch.Tensor, got {type(x).__name__}: torch.as_tensor(x)")
     if x.shape[:-1] != state.kept.shape[:-1]:
         raise ShapeError(
             "the chunk doesn't fit the stream's state",
             got=f"x of size {list(x.shape)}",
             expected=f"x of size ({', '.join(map(str, state.kept.shape[:-1]))}, any length)",
-            fix="init_state(batch) makes a state for another batch; batch=None for x without one",
+            fix="init_state(batch) makes a state for another batch, batch=None for x without one; "
+            "the channels are the layer's",
         )
     check_dtypes(x, weight, bias)
     known = torch.cat((state.kept, x), dim=-1)  # (B, C_in, kept + chunk)
@@ -162,5 +165,8 @@ class Stepped(nn.Module):
         return step(Geometry.of(self), self.weight, self.bias, x, state)
 
     def flush(self, state: State) -> Tensor:
-        """The outputs that only the end of the signal determines: those that read right padding."""
+        """The outputs that only the end of the signal determines: those that read right padding.
+
+        The next signal begins with a new ``init_state``.
+        """
         return flush(Geometry.of(self), self.weight, self.bias, state)

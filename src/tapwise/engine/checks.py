@@ -116,9 +116,7 @@ def check_dtypes(input: Tensor, weight: Tensor, bias: Tensor | None) -> torch.dt
             continue
         theirs = autocast_dtype(tensor)
         if theirs != dtype:
-            integers = not (dtype.is_floating_point or dtype.is_complex)
-            convert = "x" if integers else name
-            target = theirs if integers else dtype
+            convert, target = ("x", theirs) if name == "weight" else (name, dtype)
             raise ShapeError(
                 f"Input type ({input.type()}) and {name} type ({tensor.type()}) should be the same",
                 got=f"x of {dtype}, {name} of {theirs}",

@@ -99,6 +99,14 @@ def _window(canvas: Canvas, trace: Trace) -> None:
         canvas.text(MARGIN, samples_y + 21, f"input{name}", anchor="start")
         _input_cells(canvas, trace, axis, row, samples_y)
         canvas.height = samples_y + CELL + 22
+    hidden = [p for p in step.positions if p not in axis.input_positions] if step else []
+    if hidden:
+        canvas.text(
+            MARGIN + LABEL, canvas.height + 6,
+            f"{len(hidden)} of the {len(step.positions) if step else 0} taps lie outside this "
+            "picture", "note", "start",
+        )  # fmt: skip
+        canvas.height += 20
     if channels > ROWS:
         canvas.text(MARGIN + LABEL, canvas.height + 6, f"... {channels - ROWS} more input channels "
                     "of this group, each with its own taps, are added to the same sum", "note",
@@ -115,7 +123,7 @@ def _slide(canvas: Canvas, trace: Trace, axis: _Axis, step: Step | None, top: fl
                 x = axis.input_x(position) + axis.cell / 2
                 canvas.line(x, canvas.height - 4, axis.output_x(0) + axis.cell / 2, outputs_y,
                             "link", arrow=True)  # fmt: skip
-    canvas.text(MARGIN, outputs_y + 21, "output", anchor="start")
+    canvas.text(MARGIN, outputs_y + 21, _channel("output", trace.output.shape[0]), anchor="start")
     _output_cells(canvas, trace, axis, outputs_y)
     if len(axis.output_positions) > 1:
         y = outputs_y + CELL + 30
@@ -146,8 +154,8 @@ def _sources(canvas: Canvas, trace: Trace) -> None:
     _heading(canvas, "Which samples each output reads", note)
     inputs_y = canvas.height + 8
     outputs_y = inputs_y + CELL + 92
-    canvas.text(MARGIN, inputs_y + 21, "input", anchor="start")
-    canvas.text(MARGIN, outputs_y + 21, "output", anchor="start")
+    canvas.text(MARGIN, inputs_y + 21, _channel("input", trace.input.shape[0]), anchor="start")
+    canvas.text(MARGIN, outputs_y + 21, _channel("output", trace.output.shape[0]), anchor="start")
     for i in axis.output_positions:
         for position in trace.step(i).positions:
             if position in axis.input_positions:
@@ -192,6 +200,11 @@ def _shapes(canvas: Canvas, trace: Trace) -> None:
     canvas.height = bottom
 
 
+def _channel(name: str, channels: int) -> str:
+    """Which channel a row shows, where there are several: the first."""
+    return name if channels == 1 else f"{name} 0 of {channels}"
+
+
 def _short(value: Any) -> str:
     """A number in few characters, for a cell."""
     if np.iscomplexobj(value):
@@ -199,7 +212,9 @@ def _short(value: Any) -> str:
     number = float(value)
     if np.isfinite(number) and number == int(number) and abs(number) < 1e5:
         return str(int(number))
-    return f"{number:.2f}" if 0.01 <= abs(number) < 100 else f"{number:.3g}"
+    if 0.01 <= abs(number) < 100:
+        return f"{number:.2f}"
+    return f"{number:.0e}".replace("e-0", "e-").replace("e+0", "e")
 
 
 def _heading(canvas: Canvas, title: str, note: str) -> None:

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import hypothesis
+import torch.testing._internal.common_utils  # noqa: F401  (it loads a profile of its own: before ours)
 
 sys.path.insert(0, str(Path(__file__).parent))
 

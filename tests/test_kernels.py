@@ -12,7 +12,7 @@ import oracle
 import tapwise as tw
 from strategies import convolutions, transposed
 from tapwise.engine.kernels import KERNELS
-from tapwise.engine.kernels._direct_loops import BLOCK, TAPS_A_SUM
+from tapwise.engine.kernels._direct_loops import PRODUCTS_A_SUM
 from tapwise.engine.problem import Problem
 from tapwise.geometry import Geometry
 from tapwise.settings import PADDING_MODES
@@ -115,7 +115,7 @@ def test_any_geometry(kernel, case, batch, fan_in, fan_out, dtype, bias):
 def test_every_kernel_size_and_lengths_around_a_block(kernel, kernel_size, stride, padding):
     random = np.random.default_rng(kernel_size)
     for dilation, groups in ((1, 1), (3, 2)):
-        for outputs in (1, 2, 17, BLOCK - 1, BLOCK, BLOCK + 1):
+        for outputs in (1, 2, 17, 191, 193, 1537, 4097):
             if outputs > 20 and (stride == 201 or (dilation > 1 and kernel_size not in (5, 64))):
                 continue
             geometry = Geometry(kernel_size, stride, dilation, padding, groups)
@@ -127,7 +127,7 @@ def test_every_kernel_size_and_lengths_around_a_block(kernel, kernel_size, strid
 
 @pytest.mark.parametrize("kernel", ["native", "direct"])
 @pytest.mark.parametrize("mode", PADDING_MODES)
-@pytest.mark.parametrize("kernel_size", [TAPS_A_SUM - 1, TAPS_A_SUM, TAPS_A_SUM + 1, 1000])
+@pytest.mark.parametrize("kernel_size", [PRODUCTS_A_SUM - 1, PRODUCTS_A_SUM, PRODUCTS_A_SUM + 1, 1000])
 def test_long_filters_in_every_padding_mode(kernel, mode, kernel_size):
     random = np.random.default_rng(kernel_size)
     geometry = Geometry(kernel_size, padding=(kernel_size + 3, 40), padding_mode=mode)
@@ -201,7 +201,7 @@ def test_views_of_input_and_weight(kernel, view):
     assert check(kernel, geometry, x, w, tensor(random, 8)[::2])
 
 
-@pytest.mark.parametrize("kernel", ["native", "reference"])
+@pytest.mark.parametrize("kernel", ["native", "direct", "reference"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision(kernel, dtype):
     random = np.random.default_rng(0)
@@ -269,7 +269,7 @@ def test_why_not_names_the_obstacle():
     geometry = Geometry(3)
     cases = {
         "runs on the CPU": Problem(geometry, 1, 1, 9, torch.float32, "cuda"),
-        "takes float32 and float64, not int64": Problem(geometry, 1, 1, 9, torch.int64, "cpu"),
+        "takes float32, float64, float16, bfloat16, not int64": Problem(geometry, 1, 1, 9, torch.int64, "cpu"),
         "doesn't do transposed": Problem(
             Geometry(3, transposed=True), 1, 1, 9, torch.float32, "cpu"
         ),

@@ -19,6 +19,7 @@ ROOMS = [
     ["tapwise.geometry"],
     ["tapwise.partition"],
     ["tapwise.engine.checks"],
+    ["tapwise.engine.threads", "tapwise.engine.memory"],
     ["tapwise.engine.problem"],
     ["tapwise.engine.kernels"],
     ["tapwise.engine.plan"],

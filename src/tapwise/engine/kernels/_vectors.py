@@ -1,0 +1,295 @@
+"""Vector code for Numba: sums of products held in registers, as LLVM instructions.
+
+A loop written in Python leaves it to the compiler how to hold sums; for a convolution it finds half of
+what the processor can do, or a tenth. Here a *tile* of rows x vectors sums stays in registers while all
+taps pass over it. Addresses are plain integers. Products and sums may fuse ("contract"), nothing else:
+NaN and infinity stay what they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+from llvmlite import binding, ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+_I32, _I64 = ir.IntType(32), ir.IntType(64)
+_CONTRACT = ("contract",)
+
+
+def _vector_bytes() -> int:
+    if numba.config.CPU_NAME is not None:  # compiled for another processor than this
+        return 32
+    features = binding.get_host_cpu_features()
+    return 64 if features.get("avx512f") else 32 if features.get("avx") else 16
+
+
+VECTOR = _vector_bytes()
+
+
+def _element(item: types.Type) -> Any:
+    return ir.FloatType() if item == types.float32 else ir.DoubleType()
+
+
+def _bytes(element: Any) -> int:
+    return 4 if isinstance(element, ir.FloatType) else 8
+
+
+def _splat(b: Any, value: Any, lanes: int) -> Any:
+    vector = ir.VectorType(value.type, lanes)
+    undefined = ir.Constant(vector, ir.Undefined)
+    zeros = ir.Constant(ir.VectorType(_I32, lanes), [0] * lanes)
+    return b.shuffle_vector(b.insert_element(undefined, value, _I32(0)), undefined, zeros)
+
+
+class _Memory:
+    """Loads and stores of one vector at an address, of its first ``count`` lanes alone if masked."""
+
+    def __init__(self, b: Any, element: Any, count: Any, masked: bool) -> None:
+        self.b, self.size = b, _bytes(element)
+        self.lanes = VECTOR // self.size
+        self.vector = ir.VectorType(element, self.lanes)
+        self.pointer = self.vector.as_pointer()
+        self.zero = ir.Constant(self.vector, [0.0] * self.lanes)
+        self.mask = None
+        if masked:
+            lane = ir.Constant(ir.VectorType(_I32, self.lanes), list(range(self.lanes)))
+            self.mask = b.icmp_signed("<", lane, _splat(b, b.trunc(count, _I32), self.lanes))
+
+    def load(self, address: Any) -> Any:
+        place = self.b.inttoptr(address, self.pointer)
+        if self.mask is None:
+            return self.b.load(place, align=self.size)
+        function = self._intrinsic("load", self.vector, [self.pointer, _I32, self.mask.type, self.vector])
+        return self.b.call(function, [place, _I32(self.size), self.mask, self.zero])
+
+    def store(self, value: Any, address: Any) -> None:
+        place = self.b.inttoptr(address, self.pointer)
+        if self.mask is None:
+            self.b.store(value, place, align=self.size)
+            return
+        function = self._intrinsic("store", ir.VoidType(), [self.vector, self.pointer, _I32, self.mask.type])
+        self.b.call(function, [value, place, _I32(self.size), self.mask])
+
+    def _intrinsic(self, kind: str, result: Any, arguments: list[Any]) -> Any:
+        name = f"llvm.masked.{kind}.v{self.lanes}f{8 * self.size}.p0"
+        module = self.b.module
+        return module.globals.get(name) or ir.Function(
+            module, ir.FunctionType(result, arguments), name
+        )
+
+
+def _products(b: Any, sums: int, zero: Any, begin: Any, end: Any, step: Callable[..., Any]) -> Any:
+    """The sums after q = begin, ..., end - 1 (at least one), each of which ``step(q, sums)`` adds to."""
+    before = b.block
+    loop, after = b.append_basic_block("products"), b.append_basic_block("summed")
+    b.branch(loop)
+    b.position_at_end(loop)
+    q = b.phi(_I64)
+    q.add_incoming(begin, before)
+    held = [b.phi(zero.type) for _ in range(sums)]
+    new = step(q, held)
+    following = b.add(q, _I64(1))
+    q.add_incoming(following, loop)
+    for phi, value in zip(held, new, strict=True):
+        phi.add_incoming(zero, before)
+        phi.add_incoming(value, loop)
+    b.cbranch(b.icmp_signed("<", following, end), loop, after)
+    b.position_at_end(after)
+    return new
+
+
+def _add_product(b: Any, sum: Any, a: Any, x: Any) -> Any:
+    return b.fadd(sum, b.fmul(a, x, flags=_CONTRACT), flags=_CONTRACT)
+
+
+def make_tile(rows: int, vectors: int, masked: bool = False) -> Any:
+    """``tile(x, offsets, q0, q1, weight, row, y, y_row, bias, count, item)``, for compiled code.
+
+    ``y[r, t] (+)= sum over q0 <= q < q1 of weight[r, q] * x[t + offsets[q]]`` for so many rows, and t
+    over so many vectors. ``row`` and ``y_row`` are bytes from one row to the next; ``bias`` is the
+    address of the rows' first, 1 for none, or 0 to add to what ``y`` holds; ``count`` lanes are read
+    and written if masked; ``item`` is a number of the element's type.
+    """
+
+    def codegen(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+        x, offsets, q0, q1, weight, row, y, y_row, bias, count, _ = arguments
+        element = _element(signature.args[-1])
+        memory = _Memory(b, element, count, masked)
+        size, lanes, pointer = memory.size, memory.lanes, element.as_pointer()
+
+        def step(q: Any, sums: list[Any]) -> list[Any]:
+            place = b.inttoptr(b.add(offsets, b.mul(q, _I64(8))), _I64.as_pointer())
+            start = b.add(x, b.load(place))
+            xs = [memory.load(b.add(start, _I64(v * VECTOR))) for v in range(vectors)]
+            new = []
+            for r in range(rows):
+                tap = b.add(weight, b.add(b.mul(row, _I64(r)), b.mul(q, _I64(size))))
+                a = _splat(b, b.load(b.inttoptr(tap, pointer)), lanes)
+                new += [_add_product(b, sums[r * vectors + v], a, xs[v]) for v in range(vectors)]
+            return new
+
+        sums = _products(b, rows * vectors, memory.zero, q0, q1, step)
+        for r in range(rows):
+            row_start = b.add(y, b.mul(y_row, _I64(r)))
+            places = [b.add(row_start, _I64(v * VECTOR)) for v in range(vectors)]
+            mine = sums[r * vectors : (r + 1) * vectors]
+            with b.if_else(b.icmp_signed("==", bias, _I64(0))) as (more, first):
+                with more:
+                    for place, value in zip(places, mine, strict=True):
+                        memory.store(b.fadd(memory.load(place), value), place)
+                with first:
+                    has_bias = b.icmp_signed("!=", bias, _I64(1))
+                    safe = b.select(has_bias, b.add(bias, _I64(r * size)), weight)
+                    held = b.load(b.inttoptr(safe, pointer))
+                    start = _splat(b, b.select(has_bias, held, ir.Constant(element, 0.0)), lanes)
+                    for place, value in zip(places, mine, strict=True):
+                        memory.store(b.fadd(start, value), place)
+        return context.get_dummy_value()
+
+    @intrinsic
+    def tile(typing, x, offsets, q0, q1, weight, row, y, y_row, bias, count, item):  # type: ignore[no-untyped-def]
+        return types.void(*[types.int64] * 10, item), codegen
+
+    return tile
+
+
+def make_correlation(rows: int, columns: int) -> Any:
+    """``correlation(x, offsets, q, g, g_row, steps, tail, sums, sums_row, item)``, for compiled code.
+
+    ``sums[r, c] += sum over t of g[r, t] * x[t + offsets[q + c]]`` for so many rows and columns: t runs
+    over ``steps`` whole vectors, and ``tail`` lanes of one more. ``sums`` are float64.
+    """
+
+    def codegen(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+        x, offsets, q, g, g_row, steps, tail, sums, sums_row, _ = arguments
+        element = _element(signature.args[-1])
+        whole = _Memory(b, element, tail, False)
+        starts = []
+        for c in range(columns):
+            place = b.inttoptr(b.add(offsets, b.mul(b.add(q, _I64(c)), _I64(8))), _I64.as_pointer())
+            starts.append(b.add(x, b.load(place)))
+        rows_of_g = [b.add(g, b.mul(g_row, _I64(r))) for r in range(rows)]
+
+        def products(memory: _Memory, at: Any, held: list[Any]) -> list[Any]:
+            gs = [memory.load(b.add(start, at)) for start in rows_of_g]
+            xs = [memory.load(b.add(start, at)) for start in starts]
+            return [
+                _add_product(b, held[r * columns + c], gs[r], xs[c])
+                for r in range(rows)
+                for c in range(columns)
+            ]
+
+        found = [cgutils.alloca_once(b, whole.vector) for _ in range(rows * columns)]
+        for place in found:
+            b.store(whole.zero, place)
+        with b.if_then(b.icmp_signed(">", steps, _I64(0))):
+            new = _products(
+                b, rows * columns, whole.zero, _I64(0), steps,
+                lambda t, held: products(whole, b.mul(t, _I64(VECTOR)), held),
+            )  # fmt: skip
+            for place, value in zip(found, new, strict=True):
+                b.store(value, place)
+        with b.if_then(b.icmp_signed(">", tail, _I64(0))):
+            part = _Memory(b, element, tail, True)
+            held = [b.load(place) for place in found]
+            new = products(part, b.mul(steps, _I64(VECTOR)), held)
+            for place, value in zip(found, new, strict=True):
+                b.store(value, place)
+        double = ir.DoubleType()
+        for r in range(rows):
+            for c in range(columns):
+                total = _add_lanes(b, b.load(found[r * columns + c]), whole.lanes)
+                if whole.size == 4:
+                    total = b.fpext(total, double)
+                place = b.add(sums, b.add(b.mul(sums_row, _I64(r)), _I64(8 * c)))
+                pointer = b.inttoptr(place, double.as_pointer())
+                b.store(b.fadd(b.load(pointer), total), pointer)
+        return context.get_dummy_value()
+
+    @intrinsic
+    def correlation(typing, x, offsets, q, g, g_row, steps, tail, sums, sums_row, item):  # type: ignore[no-untyped-def]
+        return types.void(*[types.int64] * 9, item), codegen
+
+    return correlation
+
+
+def _add_lanes(b: Any, vector: Any, lanes: int) -> Any:
+    """The sum of the lanes, halves onto halves."""
+    while lanes > 1:
+        lanes //= 2
+        places = ir.VectorType(_I32, lanes)
+        undefined = ir.Constant(vector.type, ir.Undefined)
+        low = b.shuffle_vector(vector, undefined, ir.Constant(places, list(range(lanes))))
+        high = b.shuffle_vector(vector, undefined, ir.Constant(places, list(range(lanes, 2 * lanes))))
+        vector = b.fadd(low, high)
+    return b.extract_element(vector, _I32(0))
+
+
+@intrinsic
+def peek(typing, address, item):  # type: ignore[no-untyped-def]
+    """The number of item's type at an address."""
+
+    def codegen(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+        return b.load(b.inttoptr(arguments[0], context.get_value_type(signature.args[1]).as_pointer()))
+
+    return item(types.int64, item), codegen
+
+
+@intrinsic
+def poke(typing, address, value):  # type: ignore[no-untyped-def]
+    """Write a number at an address."""
+
+    def codegen(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+        b.store(arguments[1], b.inttoptr(arguments[0], arguments[1].type.as_pointer()))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, value), codegen
+
+
+@intrinsic
+def copy(typing, target, source, size):  # type: ignore[no-untyped-def]
+    """Copy so many bytes from one address to another."""
+
+    def codegen(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+        byte = ir.IntType(8).as_pointer()
+        name = "llvm.memcpy.p0.p0.i64"
+        function = b.module.globals.get(name) or ir.Function(
+            b.module, ir.FunctionType(ir.VoidType(), [byte, byte, _I64, ir.IntType(1)]), name
+        )
+        target, source, size = arguments
+        b.call(function, [b.inttoptr(target, byte), b.inttoptr(source, byte), size, ir.IntType(1)(0)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def fetch_tasks(typing, function, begin, end):  # type: ignore[no-untyped-def]
+    """Whether the pool has more tasks; their range is then written to two addresses.
+
+    ``function`` is where the pool's function stands, as ``threads`` found it.
+    """
+
+    def codegen(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+        kind = ir.FunctionType(ir.IntType(8), [_I64, _I64])
+        answer = b.call(b.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
+        return b.zext(b.and_(answer, ir.IntType(8)(1)), _I64)
+
+    return types.int64(types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def end_tasks(typing, function):  # type: ignore[no-untyped-def]
+    """Tell the pool that this thread has fetched its last task."""
+
+    def codegen(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+        kind = ir.FunctionType(ir.VoidType(), [])
+        b.call(b.inttoptr(arguments[0], kind.as_pointer()), [])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen

@@ -19,8 +19,10 @@ ROOMS = [
     ["tapwise.geometry"],
     ["tapwise.partition"],
     ["tapwise.engine.checks"],
+    ["tapwise.engine.machine_code"],
     ["tapwise.engine.threads", "tapwise.engine.memory"],
     ["tapwise.engine.problem"],
+    ["tapwise.engine.adjoint"],
     ["tapwise.engine.kernels"],
     ["tapwise.engine.plan"],
     ["tapwise.engine.autograd"],
@@ -58,7 +60,9 @@ def imported(path):
             if module == "tapwise":
                 yield from (f"tapwise.{alias.name}" for alias in node.names)
             elif module.startswith("tapwise."):
-                yield module
+                inner = [f"{module}.{alias.name}" for alias in node.names]
+                known = {module_of(source) for source in SOURCES}
+                yield from ([name for name in inner if name in known] or [module])
 
 
 def test_imports_run_one_way():

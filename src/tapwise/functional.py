@@ -56,7 +56,7 @@ def conv1d(
         type(number) is int
         and padding_mode == "zeros"
         and not torch.compiler.is_compiling()
-        and always_native(input, weight, number)
+        and always_native(input, weight, number, groups)
     ):
         try:
             return torch.conv1d(input, weight, bias, stride, number, dilation, groups)

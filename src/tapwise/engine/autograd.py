@@ -14,9 +14,16 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from tapwise.engine.adjoint import (
+    backward_of,
+    forward_of,
+    of_input_gradient,
+    of_weight_gradient,
+    unpadded,
+)
 from tapwise.engine.checks import autocast_dtype
-from tapwise.engine.kernels import native
-from tapwise.engine.plan import Plan, choose, kernel_of, native_because
+from tapwise.engine.kernels import KERNELS, native
+from tapwise.engine.plan import Plan, choose, choose_gradient, kernel_of, native_because
 from tapwise.engine.problem import Problem
 from tapwise.geometry import Geometry
 
@@ -25,6 +32,10 @@ _library.define(  # type: ignore[no-untyped-call]
     "convolution(Tensor input, Tensor weight, Tensor? bias, int kernel_size, int stride, "
     "int dilation, int left, int right, int groups, str padding_mode, bool transposed, "
     "int output_padding) -> Tensor"
+)
+_library.define(  # type: ignore[no-untyped-call]
+    "weight_gradient(Tensor grad, Tensor input, Tensor weight, int kernel_size, int stride, "
+    "int dilation, int left, int right, int groups, str padding_mode) -> Tensor"
 )
 _geometry = lru_cache(maxsize=4096)(
     lambda kernel_size, stride, dilation, left, right, groups, mode, transposed, output_padding: (
@@ -48,8 +59,9 @@ def convolve(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | N
     dtype = autocast_dtype(input)
     # Where nothing is being compiled for other lengths, native needs no op around it.
     if not torch.compiler.is_compiling():
-        plan = choose(_problem(geometry, input, weight, dtype))
-        if plan.kernel == native.NAME:
+        problem = _problem(geometry, input, weight, dtype)
+        plan = choose(problem)
+        if plan.kernel == native.NAME and not _gradients_are_ours(problem, input, weight):
             return kernel_of(plan).run(geometry, input, weight, bias)
     if dtype != input.dtype:
         input, weight = input.to(dtype), weight.to(dtype)
@@ -60,6 +72,16 @@ def convolve(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | N
         geometry.transposed, geometry.output_padding,
     )  # fmt: skip
     return result
+
+
+def _gradients_are_ours(problem: Problem, input: Tensor, weight: Tensor) -> bool:
+    """Whether a gradient will be asked for that another kernel than native computes."""
+    if not torch.is_grad_enabled():
+        return False
+    inputs, weights = input.requires_grad, weight.requires_grad
+    if weights and choose_gradient(of_weight_gradient(problem)) != native.NAME:
+        return True
+    return inputs and choose(of_input_gradient(problem)).kernel != native.NAME
 
 
 def plan_of(problem: Problem, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Plan:
@@ -80,8 +102,11 @@ def outside_the_op(input: Tensor, weight: Tensor, bias: Tensor | None) -> str | 
         return "there is nothing to multiply"
     if forward_ad._current_level >= 0:
         return "forward-mode differentiation sees through torch's own operations only"
-    if not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack():
-        return "function transforms (vmap, grad, jvp) see through torch's own operations only"
+    if not torch.compiler.is_compiling():
+        functorch = torch._C._functorch
+        batched = functorch.is_legacy_batchedtensor
+        if functorch.peek_interpreter_stack() or any(batched(tensor) for tensor in tensors):
+            return "function transforms (vmap, grad, jvp) see through torch's own operations only"
     return None
 
 
@@ -128,37 +153,78 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 def gradients(
     geometry: Geometry, grad: Tensor, input: Tensor, weight: Tensor, needs: tuple[bool, ...]
 ) -> tuple[Tensor | None, ...]:
-    """The gradients of input, weight and bias, by torch's own operations, themselves differentiable.
+    """The gradients of input, weight and bias: convolutions, by the same plans and kernels.
+
+    They are themselves differentiable.
+    """
+    grad_input = input_gradient(geometry, grad, weight, input.shape[-1]) if needs[0] else None
+    grad_weight = weight_gradient(geometry, grad, input, weight) if needs[1] else None
+    return grad_input, grad_weight, grad.sum((0, 2)) if needs[2] else None
+
+
+def input_gradient(geometry: Geometry, grad: Tensor, weight: Tensor, length: int) -> Tensor:
+    """The gradient of the input (B, C_in, length) from those of the outputs.
 
     # padded    p p|x x x x x|p      what the taps met; its gradient folds back onto x
     """
     if geometry.transposed:
-        return _gradients_transposed(geometry, grad, input, weight, needs)
-    padded = native.pad(geometry, input)
-    grad_padded, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
-        grad, padded, weight, [weight.shape[0]], [geometry.stride], [0], [geometry.dilation],
-        False, [0], geometry.groups, list(needs),
-    )  # fmt: skip
-    grad_input = native.unpad(geometry, grad_padded, input.shape[-1]) if needs[0] else None
-    return grad_input, grad_weight, grad_bias
+        forward, extent = forward_of(geometry, length, grad.shape[-1])
+        return convolve(forward, _cut(grad, 0, extent), weight, None)
+    if geometry.padding_mode != "zeros" and geometry.padding != (0, 0):
+        padded = length + geometry.left + geometry.right
+        whole = input_gradient(unpadded(geometry), grad, weight, padded)
+        return native.unpad(geometry, whole, length)
+    backward, (start, stop) = backward_of(geometry, length, grad.shape[-1])
+    if backward.transposed:
+        return convolve(backward, grad, weight, None)
+    outer, inner, taps = weight.shape
+    groups = geometry.groups
+    turned = weight.flip(-1).reshape(groups, outer // groups, inner, taps).transpose(1, 2)
+    turned = turned.reshape(groups * inner, outer // groups, taps)  # (C_in, C_out / groups, K)
+    return convolve(backward, _cut(grad, start, stop), turned, None)
 
 
-def _gradients_transposed(
-    geometry: Geometry, grad: Tensor, input: Tensor, weight: Tensor, needs: tuple[bool, ...]
-) -> tuple[Tensor | None, ...]:
-    # full:  . . 2 3 4 5 6 .     the gradient put back where it was cut from, the added part dropped
-    whole = (input.shape[-1] - 1) * geometry.stride + geometry.effective_kernel_size
-    right = whole - geometry.left - grad.shape[-1]
-    full = grad
-    if geometry.left or right > 0:
-        full = torch.nn.functional.pad(grad, (geometry.left, max(right, 0)))
-    if right < 0:
-        full = full.narrow(-1, 0, whole)
-    grad_input, grad_weight, _ = torch.ops.aten.convolution_backward(
-        full, input, weight, None, [geometry.stride], [0], [geometry.dilation], True, [0],
-        geometry.groups, [needs[0], needs[1], False],
+def _cut(grad: Tensor, start: int, stop: int) -> Tensor:
+    return grad if (start, stop) == (0, grad.shape[-1]) else grad.narrow(-1, start, stop - start)
+
+
+def weight_gradient(geometry: Geometry, grad: Tensor, input: Tensor, weight: Tensor) -> Tensor:
+    """The gradient of the weight from those of the outputs; of ``weight`` only the shape counts."""
+    if geometry.transposed:  # the same sum of products, the input in the place of the gradient
+        forward, extent = forward_of(geometry, input.shape[-1], grad.shape[-1])
+        return weight_gradient(forward, input, _cut(grad, 0, extent), weight)
+    if outside_the_op(grad, input, None) is not None or outside_the_op(weight, grad, None):
+        return native.weight_gradient(geometry, grad, input, weight)
+    result: Tensor = WEIGHT_GRADIENT(
+        grad, input, weight, geometry.kernel_size, geometry.stride, geometry.dilation,
+        geometry.left, geometry.right, geometry.groups, geometry.padding_mode,
     )  # fmt: skip
-    return grad_input, grad_weight, grad.sum((0, 2)) if needs[2] else None
+    return result
+
+
+def _weight_forward(grad: Tensor, input: Tensor, weight: Tensor, *shape: Any) -> Tensor:
+    geometry = _geometry(*shape, False, 0)
+    kernel = KERNELS[choose_gradient(_problem(geometry, input, weight, input.dtype))]
+    assert kernel.weight_gradient is not None
+    return kernel.weight_gradient(geometry, grad, input, weight).contiguous()
+
+
+def _weight_fake(grad: Tensor, input: Tensor, weight: Tensor, *shape: Any) -> Tensor:
+    return weight.new_empty(weight.shape)
+
+
+def _weight_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    grad, input, _, *ctx.shape = inputs
+    ctx.save_for_backward(grad, input)
+
+
+def _weight_backward(ctx: Any, upstream: Tensor) -> tuple[Any, ...]:
+    # The sum of upstream * gradient is the convolution by ``upstream``, times the gradients.
+    grad, input = ctx.saved_tensors
+    geometry, needs = _geometry(*ctx.shape, False, 0), ctx.needs_input_grad
+    of_grad = convolve(geometry, input, upstream, None) if needs[0] else None
+    of_input = input_gradient(geometry, grad, upstream, input.shape[-1]) if needs[1] else None
+    return (of_grad, of_input, None, *(None,) * len(ctx.shape))
 
 
 torch.library.impl("tapwise::convolution", "default", _forward, lib=_library)
@@ -166,4 +232,10 @@ torch.library.register_fake("tapwise::convolution", _fake, lib=_library)
 torch.library.register_autograd(
     "tapwise::convolution", _backward, setup_context=_setup_context, lib=_library
 )
+torch.library.impl("tapwise::weight_gradient", "default", _weight_forward, lib=_library)
+torch.library.register_fake("tapwise::weight_gradient", _weight_fake, lib=_library)
+torch.library.register_autograd(
+    "tapwise::weight_gradient", _weight_backward, setup_context=_weight_context, lib=_library
+)
 OP = torch.ops.tapwise.convolution
+WEIGHT_GRADIENT = torch.ops.tapwise.weight_gradient

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -15,12 +16,24 @@ from tapwise.engine.kernels import KERNELS, Kernel, native
 from tapwise.engine.problem import Problem
 
 # A kernel replaces native only where it is predicted to take at most this share of native's time.
-MARGIN = 0.8
+MARGIN = 0.85
 
-# Products of one batch row up to which no kernel but native is worth its call.
+# Products of one batch row and up to eight output channels, up to which no kernel but native is worth
+# its call.
 _SMALL = 8192
 
-_forced: ContextVar[str | None] = ContextVar("tapwise_kernel", default=None)
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    kernel: str | None = None
+    exact: bool | None = None
+
+
+_NONE = _Options()
+_options: ContextVar[_Options] = ContextVar("tapwise_options", default=_NONE)
+
+# Kernels that don't sum each window's products alone, and those of them that round in float32.
+_TRANSFORMS = {"fft": True, "fft32": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,28 +44,37 @@ class Plan:
         kernel: the name of the kernel that runs.
         reason: why this one.
         rejected: pairs of the other kernels' names and why they don't run.
+        tiles: how the kernel divides the work, in words.
+        seconds: predicted for one batch row; None where nothing was predicted.
     """
 
     kernel: str
     reason: str
     rejected: tuple[tuple[str, str], ...] = ()
+    tiles: str = ""
+    seconds: float | None = None
 
     def __str__(self) -> str:
         lines = [f"{self.kernel}: {self.reason}"]
+        lines += [f"  in {self.tiles}"] if self.tiles else []
         lines += [f"  not {name}: {reason}" for name, reason in self.rejected]
         return "\n".join(lines)
 
 
 @contextmanager
-def options(*, kernel: str | None = None) -> Iterator[None]:
+def options(*, kernel: str | None = None, exact: bool | None = None) -> Iterator[None]:
     """Steer the engine within a ``with`` block, for this thread and this asyncio task only.
 
     Arguments:
-        kernel: ``"native"``, ``"direct"`` or ``"reference"``: the kernel to run wherever it applies
-            (elsewhere native runs). None lets the plan choose.
+        kernel: the name of the kernel to run wherever it applies (elsewhere native runs): one of
+            ``"native"``, ``"direct"``, ``"gemm"``, ``"fft"``, ``"fft32"``, ``"reference"``. None
+            lets the plan choose.
+        exact: True: every output is the sum of its own window's products, never a transform's.
+            None: transforms in float64 too, which float32 can't tell from sums. False: transforms in
+            float32 too, twice as fast; each sample then holds about 1e-7 of the loudest around it.
 
     Raises:
-        ValueError: a kernel of another name.
+        ValueError: a kernel of another name, or one that ``exact`` excludes.
 
     Example:
         >>> import torch, tapwise as tw
@@ -64,25 +86,57 @@ def options(*, kernel: str | None = None) -> Iterator[None]:
     if kernel is not None and kernel not in KERNELS:
         names = ", ".join(map(repr, KERNELS))
         raise ValueError(f"kernel must be one of {names} or None, got {kernel!r}")
-    token = _forced.set(kernel)
+    if exact not in (True, False, None):
+        raise ValueError(f"exact must be True, False or None, got {exact!r}")
+    if exact and kernel in _TRANSFORMS:
+        raise ValueError(f"kernel {kernel!r} is a transform, which exact=True excludes")
+    token = _options.set(_Options(kernel, exact))
     try:
         yield
     finally:
-        _forced.reset(token)
+        _options.reset(token)
 
 
 def choose(problem: Problem) -> Plan:
     """The plan for a problem under the options in force. The same problem has the same plan."""
-    return _choose(problem, _forced.get(), torch.get_num_threads())
+    steered = _options.get()
+    return _choose(problem, steered.kernel, steered.exact, torch.get_num_threads())
 
 
-def always_native(input: Tensor, weight: Tensor, padding: int) -> bool:
+def choose_gradient(problem: Problem) -> str:
+    """The kernel for the weight's gradient of a problem, under the options in force."""
+    steered = _options.get()
+    return _choose_gradient(problem, steered.kernel, steered.exact, torch.get_num_threads())
+
+
+@lru_cache(maxsize=4096)
+def _choose_gradient(problem: Problem, forced: str | None, exact: bool | None, threads: int) -> str:
+    costs = {
+        name: kernel.gradient_cost(problem, threads)
+        for name, kernel in KERNELS.items()
+        if kernel.gradient_cost is not None
+        and kernel.why_not(problem) is None
+        and not (exact and name in _TRANSFORMS)
+    }
+    if forced is not None:
+        return forced if costs.get(forced, math.inf) < math.inf else native.NAME
+    fastest = min(costs, key=costs.__getitem__)
+    return fastest if costs[fastest] <= MARGIN * costs[native.NAME] else native.NAME
+
+
+def always_native(input: Tensor, weight: Tensor, padding: int, groups: int) -> bool:
     """Whether a problem is so small that every plan is native, seen at a glance.
 
-    Another kernel's call alone costs more than native does for so few products.
+    Another kernel's call alone costs more than native does for so few products. With groups, torch's
+    own call costs more than others'.
     """
-    small = 0 < (input.shape[-1] + 2 * padding) * weight.numel() <= _SMALL if input.ndim else False
-    return small and input.numel() > 0 and _forced.get() is None
+    if groups != 1 or input.ndim == 0 or weight.ndim != 3:
+        return False
+    products = (input.shape[-1] + 2 * padding) * weight.numel()
+    small = 0 < products <= _SMALL * min(weight.shape[0], 8)
+    return (
+        small and 0 < input.shape[-1] * weight.shape[1] <= _SMALL and _options.get().kernel is None
+    )
 
 
 def native_because(reason: str) -> Plan:
@@ -97,8 +151,14 @@ def kernel_of(plan: Plan) -> Kernel:
 
 
 @lru_cache(maxsize=4096)
-def _choose(problem: Problem, forced: str | None, threads: int) -> Plan:
+def _choose(problem: Problem, forced: str | None, exact: bool | None, threads: int) -> Plan:
     obstacles = {name: kernel.why_not(problem) for name, kernel in KERNELS.items()}
+    for name, wide in _TRANSFORMS.items():
+        if obstacles[name] is None and name != forced:
+            if exact:
+                obstacles[name] = "is excluded by options(exact=True)"
+            elif not wide and exact is None:
+                obstacles[name] = "rounds in float32: options(exact=False) allows it"
     costs = {
         name: KERNELS[name].cost(problem, threads)
         for name, obstacle in obstacles.items()
@@ -122,7 +182,7 @@ def _choose(problem: Problem, forced: str | None, threads: int) -> Plan:
         for name, obstacle in obstacles.items()
         if name != best
     )
-    return Plan(best, reason, rejected)
+    return Plan(best, reason, rejected, KERNELS[best].tiles(problem), costs[best])
 
 
 def _time(seconds: float) -> str:

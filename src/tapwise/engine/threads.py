@@ -18,6 +18,8 @@ from typing import Any
 
 import torch
 
+from tapwise.engine.machine_code import Body
+
 # The first numbers of every job: its tasks [BEGIN, END), and where the pool's functions stand or 0.
 BEGIN, END, NEXT, FINISH = range(4)
 
@@ -43,7 +45,7 @@ class _Pool:
 @cache
 def _pool() -> _Pool | None:
     """The OpenMP runtime's loop over tasks that idle threads fetch; None where there is no such one."""
-    if not torch.backends.openmp.is_available():
+    if not torch.backends.openmp.is_available():  # type: ignore[no-untyped-call]
         return None
     runtime = ctypes.CDLL(None)
     try:
@@ -61,15 +63,6 @@ def _pool() -> _Pool | None:
 
 def _address(function: Any) -> int:
     return ctypes.cast(function, ctypes.c_void_p).value or 0
-
-
-class Body:
-    """A compiled function of one address, that of a job's numbers; the interpreter's lock is let go."""
-
-    def __init__(self, compiled: Any) -> None:
-        self._compiled = compiled  # keeps the machine code alive
-        self.address: int = compiled.address
-        self.call = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(compiled.address)
 
 
 def count() -> int:

@@ -1,37 +1,49 @@
-"""The loops of the direct kernel, compiled by Numba at first use.
-
-A job is one row of integers, addresses included, so that a compiled body is entered with one number:
-by the calling thread, or by all threads of the pool, which fetch tasks until none is left.
-"""
+"""The loops of the direct kernel, compiled by Numba at first use."""
 
 from __future__ import annotations
 
-from functools import cache
-from pickle import PickleError
-from typing import Any
-
 import numba
 import numpy as np
-from numba import types
 
-from tapwise.engine.kernels._vectors import (
-    VECTOR, copy, end_tasks, fetch_tasks, make_tile, peek, poke,
+from tapwise.engine.kernels._addresses import (
+    allocate,
+    end_tasks,
+    fetch_tasks,
+    pair,
+    peek,
+    pointer,
+    release,
+)
+from tapwise.engine.kernels._loops import (
+    BEFORE,
+    BEFORE_CHANNEL,
+    BEFORE_LENGTH,
+    BEFORE_ROW,
+    INPUTS,
+    LEFT,
+    LENGTH,
+    STRIDE,
+    X_CHANNEL,
+    X_ROW,
+    X,
+    gather,
+    plain,
 )  # fmt: skip
-from tapwise.engine.threads import BEGIN, END, FINISH, NEXT, Body
+from tapwise.engine.kernels._vectors import VECTOR, make_correlation, make_tile
+from tapwise.engine.threads import BEGIN, END, FINISH, NEXT
 
 # Sums of so many products are added up apart, so that rounding doesn't grow with the taps.
 PRODUCTS_A_SUM = 256
 
-# The numbers of a job. Strides are in bytes; inputs are those of ``before``, then those of ``x``.
+# The numbers of a job after those of its inputs.
+# A task is a share of a group's output channels, over a piece: SPAN outputs of so many rows of the batch.
+# Where TOTALS is no address but 0, outputs are written to Y; else they are read there, as gradients, and
+# their correlation with the inputs is added to TOTALS, piece by piece.
 (
-    X, X_ROW, X_CHANNEL, BEFORE, BEFORE_ROW, BEFORE_CHANNEL, BEFORE_LENGTH, LENGTH,
-    WEIGHT, BIAS, Y, OUTPUTS, GROUPS, CHANNELS, OUT_CHANNELS, TAPS, STRIDE, DILATION, LEFT,
-    SOURCES, PACK, BLOCK, BLOCKS, SHARE, SHARES,
-) = range(4, 29)  # fmt: skip
-JOB = 29
-
-_OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
-_plain = numba.njit(**_OPTIONS)
+    WEIGHT, BIAS, Y, OUTPUTS, GROUPS, CHANNELS, OUT_CHANNELS, TAPS, DILATION, PACK, BLOCK, SPAN,
+    SPANS, ROWS, BATCH, SHARE, SHARES, TOTALS,
+) = range(INPUTS, INPUTS + 18)  # fmt: skip
+JOB = INPUTS + 18
 
 # Eight rows pay where there are registers for 24 sums and their operands.
 _WIDE = VECTOR == 64
@@ -41,9 +53,13 @@ _tile_8, _tile_8_1, _tile_8_part = make_tile(8, _A), make_tile(8, 1), make_tile(
 _tile_4, _tile_4_1, _tile_4_part = make_tile(4, _B), make_tile(4, 1), make_tile(4, 1, True)
 _tile_2, _tile_2_1, _tile_2_part = make_tile(2, _C), make_tile(2, 1), make_tile(2, 1, True)
 _tile_1, _tile_1_1, _tile_1_part = make_tile(1, _D), make_tile(1, 1), make_tile(1, 1, True)
+_pairs_4_6, _pairs_4_1 = make_correlation(4, 6 if _WIDE else 2), make_correlation(4, 1)
+_pairs_1_8, _pairs_1_4 = make_correlation(1, 8), make_correlation(1, 4)
+_pairs_1_1 = make_correlation(1, 1)
+_MANY = 6 if _WIDE else 2
 
 
-@_plain
+@plain
 def _rows_8(x, offsets, q0, q1, weight, row, y, y_row, bias, count, lanes, item):
     t, at = 0, 0
     while t + _A * lanes <= count:
@@ -56,7 +72,7 @@ def _rows_8(x, offsets, q0, q1, weight, row, y, y_row, bias, count, lanes, item)
         _tile_8_part(x + at, offsets, q0, q1, weight, row, y + at, y_row, bias, count - t, item)
 
 
-@_plain
+@plain
 def _rows_4(x, offsets, q0, q1, weight, row, y, y_row, bias, count, lanes, item):
     t, at = 0, 0
     while t + _B * lanes <= count:
@@ -69,7 +85,7 @@ def _rows_4(x, offsets, q0, q1, weight, row, y, y_row, bias, count, lanes, item)
         _tile_4_part(x + at, offsets, q0, q1, weight, row, y + at, y_row, bias, count - t, item)
 
 
-@_plain
+@plain
 def _rows_2(x, offsets, q0, q1, weight, row, y, y_row, bias, count, lanes, item):
     t, at = 0, 0
     while t + _C * lanes <= count:
@@ -82,7 +98,7 @@ def _rows_2(x, offsets, q0, q1, weight, row, y, y_row, bias, count, lanes, item)
         _tile_2_part(x + at, offsets, q0, q1, weight, row, y + at, y_row, bias, count - t, item)
 
 
-@_plain
+@plain
 def _rows_1(x, offsets, q0, q1, weight, row, y, y_row, bias, count, lanes, item):
     t, at = 0, 0
     while t + _D * lanes <= count:
@@ -95,7 +111,7 @@ def _rows_1(x, offsets, q0, q1, weight, row, y, y_row, bias, count, lanes, item)
         _tile_1_part(x + at, offsets, q0, q1, weight, row, y + at, y_row, bias, count - t, item)
 
 
-@_plain
+@plain
 def _sums(x, offsets, products, weight, y, y_row, bias, rows, count, size, item):
     """So many rows of outputs, ``count`` of them each, from inputs at ``x + offsets[q]``."""
     row, lanes = products * size, VECTOR // size
@@ -124,50 +140,37 @@ def _sums(x, offsets, products, weight, y, y_row, bias, rows, count, size, item)
                     o += 1
 
 
-@_plain
-def _read(job, x, before, position, size, item):
-    """The input at a position of one channel: of the padding, of ``before``, or of ``x``."""
-    length = job[LENGTH]
-    if position < 0 or position >= length:
-        if job[SOURCES] == 0:
-            return item  # which is zero
-        place = position + job[LEFT] if position < 0 else position - length + job[LEFT]
-        position = peek(job[SOURCES] + place * 8, np.int64(0))
-    if position < job[BEFORE_LENGTH]:
-        return peek(before + position * size, item)
-    return peek(x + (position - job[BEFORE_LENGTH]) * size, item)
+@plain
+def _correlate(x, offsets, products, g, g_row, totals, rows, count, size, item):
+    """totals[o, q] += the sum over t of g[o, t] * x[t + offsets[q]], for all rows and products."""
+    lanes, row = VECTOR // size, products * 8
+    steps, tail = count // lanes, count % lanes
+    o = 0
+    while o + 4 <= rows:
+        here, there, q = g + o * g_row, totals + o * row, 0
+        while q + _MANY <= products:
+            _pairs_4_6(x, offsets, q, here, g_row, steps, tail, there + q * 8, row, item)
+            q += _MANY
+        while q < products:
+            _pairs_4_1(x, offsets, q, here, g_row, steps, tail, there + q * 8, row, item)
+            q += 1
+        o += 4
+    while o < rows:
+        here, there, q = g + o * g_row, totals + o * row, 0
+        while q + 8 <= products:
+            _pairs_1_8(x, offsets, q, here, g_row, steps, tail, there + q * 8, row, item)
+            q += 8
+        while q + 4 <= products:
+            _pairs_1_4(x, offsets, q, here, g_row, steps, tail, there + q * 8, row, item)
+            q += 4
+        while q < products:
+            _pairs_1_1(x, offsets, q, here, g_row, steps, tail, there + q * 8, row, item)
+            q += 1
+        o += 1
 
 
-@_plain
-def gather(job, x, before, first, span, phase, room, size, item):
-    """Write the positions [first, first + span) of one channel to ``room``, padding filled in.
-
-    # stride 3:  x     a b c d e f g h ...
-    #            room  a d g ... | b e h ... | c f ...     ``phase`` apart, so that every tap of a
-    #                                                      strided window is a contiguous run
-    """
-    stride, start_of_x = job[STRIDE], job[BEFORE_LENGTH]
-    for r in range(min(stride, span)):
-        many = (span - r + stride - 1) // stride
-        start = first + r
-        # Positions start + q*stride are those of x for q in [q0, q1).
-        q0 = min(many, max(0, (start_of_x - start + stride - 1) // stride))
-        q1 = min(many, max(q0, (job[LENGTH] - start + stride - 1) // stride))
-        here = room + r * phase * size
-        for q in range(q0):
-            poke(here + q * size, _read(job, x, before, start + q * stride, size, item))
-        source = x + (start + q0 * stride - start_of_x) * size
-        if stride == 1:
-            copy(here + q0 * size, source, (q1 - q0) * size)
-        else:
-            for q in range(q1 - q0):
-                poke(here + (q0 + q) * size, peek(source + q * stride * size, item))
-        for q in range(q1, many):
-            poke(here + q * size, _read(job, x, before, start + q * stride, size, item))
-
-
-@_plain
-def _outputs(job, b, g, o0, o1, t0, t1, inside, apart, together, room, phase, size, item):
+@plain
+def _outputs(job, piece, b, g, o0, o1, t0, t1, inside, apart, together, room, phase, size, item):
     """Outputs [t0, t1) of the channels [o0, o1) of group g, in row b of the batch."""
     channels, outputs = job[CHANNELS], job[OUTPUTS]
     products = channels * job[TAPS]
@@ -186,14 +189,19 @@ def _outputs(job, b, g, o0, o1, t0, t1, inside, apart, together, room, phase, si
             )  # fmt: skip
     o = g * job[OUT_CHANNELS] + o0
     y = job[Y] + ((b * job[GROUPS] * job[OUT_CHANNELS] + o) * outputs + t0) * size
+    if job[TOTALS]:
+        at = (piece * job[GROUPS] * job[OUT_CHANNELS] + o) * products
+        _correlate(
+            source, offsets, products, y, outputs * size, job[TOTALS] + at * 8, o1 - o0, t1 - t0,
+            size, item,
+        )  # fmt: skip
+        return
     bias = job[BIAS] + o * size if job[BIAS] else 0
     weight = job[WEIGHT] + o * products * size
-    _sums(
-        source, offsets, products, weight, y, outputs * size, bias, o1 - o0, t1 - t0, size, item
-    )
+    _sums(source, offsets, products, weight, y, outputs * size, bias, o1 - o0, t1 - t0, size, item)
 
 
-@_plain
+@plain
 def _tasks(job, begin, end, apart, together, room, phase, size, item):
     reach = job[DILATION] * (job[TAPS] - 1) + 1
     lanes = VECTOR // size
@@ -204,70 +212,63 @@ def _tasks(job, begin, end, apart, together, room, phase, size, item):
     if job[STRIDE] > 1 or job[PACK]:
         left, right = job[OUTPUTS], 0
     for task in range(begin, end):
-        block = task // job[SHARES] % job[BLOCKS]
-        g = task // (job[SHARES] * job[BLOCKS]) % job[GROUPS]
-        b = task // (job[SHARES] * job[BLOCKS] * job[GROUPS])
+        g = task // job[SHARES] % job[GROUPS]
+        piece = task // (job[SHARES] * job[GROUPS])
         o0 = task % job[SHARES] * job[SHARE]
         o1 = min(o0 + job[SHARE], job[OUT_CHANNELS])
-        t0 = block * job[BLOCK]
-        stop = min(t0 + job[BLOCK], job[OUTPUTS])
-        while t0 < stop:
-            inside = left <= t0 < right
-            t1 = stop
-            if inside:
-                t1 = min(stop, right)
-            elif t0 < left < right:
-                t1 = min(stop, left)
-            _outputs(job, b, g, o0, o1, t0, t1, inside, apart, together, room, phase, size, item)
-            t0 = t1
+        start = piece % job[SPANS] * job[SPAN]
+        b0 = piece // job[SPANS] * job[ROWS]
+        for b in range(b0, min(b0 + job[ROWS], job[BATCH])):
+            t0 = start
+            while t0 < min(start + job[SPAN], job[OUTPUTS]):
+                inside = left <= t0 < right
+                t1 = min(t0 - t0 % job[BLOCK] + job[BLOCK], job[OUTPUTS])
+                if inside:
+                    t1 = min(t1, right)
+                elif t0 < left < right:
+                    t1 = min(t1, left)
+                _outputs(
+                    job, piece, b, g, o0, o1, t0, t1, inside, apart, together, room, phase, size,
+                    item,
+                )  # fmt: skip
+                t0 = t1
 
 
-@_plain
+@plain
 def _body(numbers, size, item):
     job = numba.carray(numbers, (JOB,))
     taps, stride, channels = job[TAPS], job[STRIDE], job[CHANNELS]
-    # Where the run of tap k of channel c begins: in x, and in the room.
-    together = np.empty(channels * taps, np.int64)
-    apart = np.empty(channels * taps, np.int64)
+    products = channels * taps
     phase = min(job[BLOCK], job[OUTPUTS]) + (job[DILATION] * (taps - 1)) // stride + 1
+    # Where the run of tap k of channel c begins: in x, and in the room.
+    scratch = allocate(2 * products * 8 + channels * stride * phase * size + 192)
+    here = scratch + -scratch % 64
+    there = here + products * 8
+    room = there + products * 8
+    room += -room % 64
+    together = numba.carray(pointer(here, np.int64(0)), (products,))
+    apart = numba.carray(pointer(there, np.int64(0)), (products,))
     for c in range(channels):
         for k in range(taps):
             reach = k * job[DILATION]
             together[c * taps + k] = c * job[X_CHANNEL] + reach * size
-            apart[c * taps + k] = (
-                (c * stride + reach % stride) * phase + reach // stride
-            ) * size
-    room = np.empty(channels * stride * phase * size + 64, np.uint8)
-    inner = room.ctypes.data + (-room.ctypes.data) % 64
-    here, there = together.ctypes.data, apart.ctypes.data
+            apart[c * taps + k] = ((c * stride + reach % stride) * phase + reach // stride) * size
     if job[NEXT] == 0:
-        _tasks(job, job[BEGIN], job[END], there, here, inner, phase, size, item)
+        _tasks(job, job[BEGIN], job[END], there, here, room, phase, size, item)
     else:
-        span = np.empty(2, np.int64)
-        while fetch_tasks(job[NEXT], span.ctypes.data, span.ctypes.data + 8):
-            _tasks(job, span[0], span[1], there, here, inner, phase, size, item)
+        span = pair()
+        while fetch_tasks(job[NEXT], span, span + 8):
+            begin, end = peek(span, np.int64(0)), peek(span + 8, np.int64(0))
+            _tasks(job, begin, end, there, here, room, phase, size, item)
         end_tasks(job[FINISH])
-    # Memory lives until its last use, and an address is none.
-    together[0] = apart[0] = room[0] = 0
+    release(scratch)
 
 
-_signature = types.void(types.CPointer(types.int64))
-
-
-def _float32(numbers):
+def float32(numbers):
+    """The convolutions of a job on float32."""
     _body(numbers, 4, np.float32(0))
 
 
-def _float64(numbers):
+def float64(numbers):
+    """The convolutions of a job on float64."""
     _body(numbers, 8, np.float64(0))
-
-
-@cache
-def body(size: int) -> Body:
-    """The loops for numbers of so many bytes, compiled, and kept on disk where there is a place."""
-    function = _float32 if size == 4 else _float64
-    try:
-        return Body(numba.cfunc(_signature, cache=True, **_OPTIONS)(function))
-    except (RuntimeError, OSError, EOFError, ValueError, PickleError):
-        # No folder can be written, as in a read-only container, or what lies there can't be read.
-        return Body(numba.cfunc(_signature, **_OPTIONS)(function))

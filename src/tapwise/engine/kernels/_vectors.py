@@ -8,24 +8,27 @@ NaN and infinity stay what they are.
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 from typing import Any
 
-import numba
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from tapwise.engine.machine_code import processor
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 _CONTRACT = ("contract",)
 
 
 def _vector_bytes() -> int:
-    if numba.config.CPU_NAME is not None:  # compiled for another processor than this
-        return 32
-    features = binding.get_host_cpu_features()
-    return 64 if features.get("avx512f") else 32 if features.get("avx") else 16
+    _, features = processor()
+    wide = {"+avx512f": 64, "+avx": 32}
+    known = [size for feature, size in wide.items() if feature in features.split(",")]
+    # A name alone, given to compile for another processor, is taken for one of x86-64-v3.
+    return max(known, default=16 if features or "86" not in platform.machine() else 32)
 
 
 VECTOR = _vector_bytes()
@@ -64,7 +67,9 @@ class _Memory:
         place = self.b.inttoptr(address, self.pointer)
         if self.mask is None:
             return self.b.load(place, align=self.size)
-        function = self._intrinsic("load", self.vector, [self.pointer, _I32, self.mask.type, self.vector])
+        function = self._intrinsic(
+            "load", self.vector, [self.pointer, _I32, self.mask.type, self.vector]
+        )
         return self.b.call(function, [place, _I32(self.size), self.mask, self.zero])
 
     def store(self, value: Any, address: Any) -> None:
@@ -72,7 +77,9 @@ class _Memory:
         if self.mask is None:
             self.b.store(value, place, align=self.size)
             return
-        function = self._intrinsic("store", ir.VoidType(), [self.vector, self.pointer, _I32, self.mask.type])
+        function = self._intrinsic(
+            "store", ir.VoidType(), [self.vector, self.pointer, _I32, self.mask.type]
+        )
         self.b.call(function, [value, place, _I32(self.size), self.mask])
 
     def _intrinsic(self, kind: str, result: Any, arguments: list[Any]) -> Any:
@@ -218,78 +225,47 @@ def make_correlation(rows: int, columns: int) -> Any:
     return correlation
 
 
+def _halves(b: Any, vector: Any, lanes: int) -> tuple[Any, Any, int]:
+    places, undefined = ir.VectorType(_I32, lanes // 2), ir.Constant(vector.type, ir.Undefined)
+    low, high = range(lanes // 2), range(lanes // 2, lanes)
+    halves = [
+        b.shuffle_vector(vector, undefined, ir.Constant(places, list(h))) for h in (low, high)
+    ]
+    return halves[0], halves[1], lanes // 2
+
+
 def _add_lanes(b: Any, vector: Any, lanes: int) -> Any:
     """The sum of the lanes, halves onto halves."""
     while lanes > 1:
-        lanes //= 2
-        places = ir.VectorType(_I32, lanes)
-        undefined = ir.Constant(vector.type, ir.Undefined)
-        low = b.shuffle_vector(vector, undefined, ir.Constant(places, list(range(lanes))))
-        high = b.shuffle_vector(vector, undefined, ir.Constant(places, list(range(lanes, 2 * lanes))))
+        low, high, lanes = _halves(b, vector, lanes)
         vector = b.fadd(low, high)
     return b.extract_element(vector, _I32(0))
 
 
 @intrinsic
-def peek(typing, address, item):  # type: ignore[no-untyped-def]
-    """The number of item's type at an address."""
+def peak(typing, address, count, item):  # type: ignore[no-untyped-def]
+    """The largest magnitude of ``count`` numbers, whole vectors of them; infinity for NaN."""
 
     def codegen(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
-        return b.load(b.inttoptr(arguments[0], context.get_value_type(signature.args[1]).as_pointer()))
+        address, count, _ = arguments
+        element = _element(signature.args[-1])
+        memory = _Memory(b, element, None, False)
+        endless = ir.Constant(memory.vector, [float("inf")] * memory.lanes)
 
-    return item(types.int64, item), codegen
+        def step(q: Any, held: list[Any]) -> list[Any]:
+            signed = memory.load(b.add(address, b.mul(q, _I64(VECTOR))))
+            below = b.fcmp_ordered("<", signed, memory.zero)
+            value = b.select(below, b.fneg(signed), signed)
+            known = b.select(b.fcmp_ordered("<", value, endless), value, endless)
+            return [b.select(b.fcmp_ordered(">", known, held[0]), known, held[0])]
 
+        vectors = b.udiv(count, _I64(memory.lanes))
+        (largest,) = _products(b, 1, memory.zero, _I64(0), vectors, step)
+        lanes = memory.lanes
+        while lanes > 1:
+            low, high, lanes = _halves(b, largest, lanes)
+            largest = b.select(b.fcmp_ordered(">", low, high), low, high)
+        result = b.extract_element(largest, _I32(0))
+        return b.fpext(result, ir.DoubleType()) if memory.size == 4 else result
 
-@intrinsic
-def poke(typing, address, value):  # type: ignore[no-untyped-def]
-    """Write a number at an address."""
-
-    def codegen(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
-        b.store(arguments[1], b.inttoptr(arguments[0], arguments[1].type.as_pointer()))
-        return context.get_dummy_value()
-
-    return types.void(types.int64, value), codegen
-
-
-@intrinsic
-def copy(typing, target, source, size):  # type: ignore[no-untyped-def]
-    """Copy so many bytes from one address to another."""
-
-    def codegen(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
-        byte = ir.IntType(8).as_pointer()
-        name = "llvm.memcpy.p0.p0.i64"
-        function = b.module.globals.get(name) or ir.Function(
-            b.module, ir.FunctionType(ir.VoidType(), [byte, byte, _I64, ir.IntType(1)]), name
-        )
-        target, source, size = arguments
-        b.call(function, [b.inttoptr(target, byte), b.inttoptr(source, byte), size, ir.IntType(1)(0)])
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, types.int64), codegen
-
-
-@intrinsic
-def fetch_tasks(typing, function, begin, end):  # type: ignore[no-untyped-def]
-    """Whether the pool has more tasks; their range is then written to two addresses.
-
-    ``function`` is where the pool's function stands, as ``threads`` found it.
-    """
-
-    def codegen(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
-        kind = ir.FunctionType(ir.IntType(8), [_I64, _I64])
-        answer = b.call(b.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
-        return b.zext(b.and_(answer, ir.IntType(8)(1)), _I64)
-
-    return types.int64(types.int64, types.int64, types.int64), codegen
-
-
-@intrinsic
-def end_tasks(typing, function):  # type: ignore[no-untyped-def]
-    """Tell the pool that this thread has fetched its last task."""
-
-    def codegen(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
-        kind = ir.FunctionType(ir.VoidType(), [])
-        b.call(b.inttoptr(arguments[0], kind.as_pointer()), [])
-        return context.get_dummy_value()
-
-    return types.void(types.int64), codegen
+    return types.float64(types.int64, types.int64, item), codegen

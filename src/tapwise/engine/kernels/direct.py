@@ -10,11 +10,12 @@ from __future__ import annotations
 import importlib.util
 from functools import cache
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from tapwise.engine import threads
+from tapwise.engine.kernels import _inputs as inputs
+from tapwise.engine.machine_code import body
 from tapwise.engine.memory import ask_large_pages
 from tapwise.engine.problem import Problem
 from tapwise.geometry import Geometry
@@ -23,8 +24,8 @@ NAME = "direct"
 
 # Bytes of gathered samples for one block of outputs: beyond this, not the cache but memory holds them.
 LARGEST_ROOM = 1 << 25
-_WIDER = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
-DTYPES = (torch.float32, torch.float64, *_WIDER)
+WIDER = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
+DTYPES = (torch.float32, torch.float64, *WIDER)
 
 
 def why_not(problem: Problem) -> str | None:
@@ -34,8 +35,6 @@ def why_not(problem: Problem) -> str | None:
     if problem.dtype not in DTYPES:
         names = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
         return f"takes {names}, not {str(problem.dtype).removeprefix('torch.')}"
-    if problem.geometry.transposed:
-        return "doesn't do transposed convolutions"
     if not has_numba():
         return "Numba is not installed"
     if _room(problem) > LARGEST_ROOM:
@@ -45,8 +44,13 @@ def why_not(problem: Problem) -> str | None:
 
 def _room(problem: Problem) -> int:
     geometry = problem.geometry
-    block = min(_block(geometry, problem.channels_in_group, problem.outputs_in_group, 8), problem.output_length)
-    return 8 * problem.channels_in_group * (block * geometry.stride + geometry.effective_kernel_size)
+    block = min(
+        _block(geometry, problem.channels_in_group, problem.outputs_in_group, 8),
+        problem.output_length,
+    )
+    return (
+        8 * problem.channels_in_group * (block * geometry.stride + geometry.effective_kernel_size)
+    )
 
 
 @cache
@@ -64,49 +68,194 @@ def _block(geometry: Geometry, channels: int, outputs: int, size: int) -> int:
     """Outputs of one channel from one task: a room that fits the second-level cache."""
     if _packed(channels, outputs) or geometry.stride > 1:
         room = (1 << 18) // size // (channels * geometry.stride)
-        return max(192, min(1008, room // 48 * 48))
+        return max(192, min(4032, room // 48 * 48))
     return 4096 if channels * outputs == 1 else 1536
+
+
+# Products a second that one thread adds up for this many rows of outputs at a time, float32 in vectors of
+# 64 bytes; seconds for a byte that is read or written; for the rest, what is done once.
+_RATES = ((8, 75e9), (4, 60e9), (2, 45e9), (1, 28e9))
+_A_BYTE = 0.05e-9
+_A_TASK, _CALL = 0.1e-6, 12e-6
+
+
+def tiles(problem: Problem) -> str:
+    """How the work is divided, in words."""
+    channels, in_group = problem.channels_in_group, problem.outputs_in_group
+    size = 8 if problem.dtype == torch.float64 else 4
+    words = f"blocks of {_block(problem.geometry, channels, in_group, size)} outputs"
+    if problem.geometry.stride > 1 or _packed(channels, in_group):
+        words += ", inputs gathered"
+    return words
 
 
 def cost(problem: Problem, threads: int) -> float:
     """Predicted seconds for one batch row."""
+    if problem.geometry.transposed:
+        return _cost_transposed(problem, threads)
+    geometry, outputs = problem.geometry, problem.output_length
+    channels, in_group = problem.channels_in_group, problem.outputs_in_group
+    size = 8 if problem.dtype == torch.float64 else 4
+    lanes = 64 // size
+    products = geometry.groups * channels * geometry.kernel_size * (outputs + -outputs % lanes)
+    seconds, rows = 0.0, in_group
+    for many, rate in _RATES:
+        seconds += rows // many * many * products / (rate * 4 / size)
+        rows %= many
+    gathered = problem.in_channels * problem.length
+    moved = gathered + problem.out_channels * outputs
+    if problem.dtype in WIDER:
+        moved *= 3
+    seconds += moved * size * _A_BYTE
+    if geometry.stride > 1 or _packed(channels, in_group):
+        seconds += gathered * (0.45e-9 if geometry.stride > 1 else 0.15e-9)
+    seconds += problem.in_channels * (geometry.left + geometry.right) * 1e-9
+    if outputs < 3 * lanes:  # taps are then read for few products each
+        seconds = (
+            1.6 * seconds + in_group * products / (outputs + -outputs % lanes) * size * 0.08e-9
+        )
+    block = _block(geometry, channels, in_group, size)
+    tasks = geometry.groups * -(-outputs // block)
+    parallel = min(threads, tasks * max(in_group // 8, 1))
+    return _CALL + (seconds + tasks * _A_TASK) / max(parallel, 1)
+
+
+def _cost_transposed(problem: Problem, threads: int) -> float:
+    """That of the phases, and of writing each to every so many places."""
     geometry = problem.geometry
-    inputs = problem.in_channels * problem.length
-    outputs = problem.out_channels * problem.output_length
-    an_input = 0.06e-9 if geometry.stride == 1 else 0.5e-9
-    seconds = inputs * an_input + outputs * 0.3e-9 + problem.multiplications / 27e9
-    return 16e-6 + problem.out_channels * 0.2e-6 + seconds
+    taps = -(-geometry.kernel_size // geometry.stride)
+    phase = Problem(
+        Geometry(taps, padding=taps - 1, groups=geometry.groups), problem.in_channels,
+        problem.out_channels, problem.length, problem.dtype, problem.device,
+    )  # fmt: skip
+    apart = 0.0 if geometry.stride == 1 else 1.2e-9 * problem.out_channels * problem.output_length
+    return geometry.stride * (cost(phase, threads) + 10e-6) + apart / threads
+
+
+def gradient_cost(problem: Problem, threads: int) -> float:
+    """Predicted seconds of the weight's gradient for one batch row."""
+    geometry, channels = problem.geometry, problem.channels_in_group
+    rate = 45e9 if problem.outputs_in_group >= 4 else 24e9
+    block = _block(geometry, channels, problem.outputs_in_group, 4)
+    taps = problem.out_channels * channels * geometry.kernel_size
+    moved = problem.in_channels * problem.length + problem.out_channels * problem.output_length
+    blocks = -(-problem.output_length // min(block, 4032))
+    slow = 2 if problem.dtype == torch.float64 else 1
+    seconds = slow * problem.multiplications / rate + taps * blocks * 3e-9 + moved * 0.3e-9
+    if geometry.stride > 1:
+        seconds += problem.in_channels * problem.length * 0.5e-9
+    return 20e-6 + seconds / threads
 
 
 def run(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """The convolution of ``input`` (B, C_in, L) by compiled loops: (B, C_out, L_out)."""
-    if input.dtype in _WIDER:
-        wide = _WIDER[input.dtype]
+    if input.dtype in WIDER:
+        wide = WIDER[input.dtype]
         b = None if bias is None else bias.to(wide)
         return run(geometry, input.to(wide), weight.to(wide), b).to(input.dtype)
-    from tapwise.engine.kernels import _direct_loops as loops
-
-    batch, _, length = input.shape
-    out_channels, channels, taps = weight.shape
-    groups, outputs = geometry.groups, geometry.output_length(length)
-    output = ask_large_pages(input.new_empty((batch, out_channels, outputs)))
-    x, w = dense_rows(input), weight.detach().contiguous()
+    if geometry.transposed:
+        return _run_transposed(geometry, input, weight, bias)
+    output = input.new_empty(
+        (input.shape[0], weight.shape[0], geometry.output_length(input.shape[-1]))
+    )
+    w = weight.detach().contiguous()
     b = None if bias is None else bias.detach().contiguous()
-    size, in_group = x.element_size(), out_channels // groups
-    block = _block(geometry, channels, in_group, size)
-    blocks, workers = -(-outputs // block), threads.count()
-    share = _share(in_group, batch * groups * blocks, workers)
-    shares = -(-in_group // share)
-    sources = padding_sources(geometry, length)
-    job = [
-        x.data_ptr(), x.stride(0) * size, x.stride(1) * size, 0, 0, 0, 0, length,
-        w.data_ptr(), 0 if b is None else b.data_ptr(), output.data_ptr(), outputs, groups,
-        channels, in_group, taps, geometry.stride, geometry.dilation, geometry.left,
-        0 if sources is None else sources.ctypes.data, _packed(channels, in_group),
-        block, blocks, share, shares,
-    ]  # fmt: skip
-    threads.run(loops.body(size), job, batch * groups * blocks * shares, workers)
+    _start(geometry, input, w, b, ask_large_pages(output), None)
     return output
+
+
+def _run_transposed(
+    geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None
+) -> Tensor:
+    """The transposed convolution: outputs a stride apart are a convolution of stride 1.
+
+    # stride 2, K 5   output j = 2m     reads inputs m-2, m-1, m with taps 4, 2, 0
+    #                 output j = 2m+1   reads inputs m-1, m      with taps 3, 1
+    """
+    stride, dilation, groups = geometry.stride, geometry.dilation, geometry.groups
+    length, outputs = input.shape[-1], geometry.output_length(input.shape[-1])
+    flipped = weight.detach().view(groups, -1, *weight.shape[1:]).transpose(1, 2).flip(-1)
+    flipped = flipped.flatten(0, 1)  # (C_out, C_in / groups, K)
+    y = ask_large_pages(input.new_empty((input.shape[0], flipped.shape[0], outputs)))
+    for phase in range(min(stride, outputs)):
+        taps = [
+            k
+            for k in range(geometry.kernel_size)
+            if (phase + geometry.left - k * dilation) % stride == 0
+        ]
+        many = -(-(outputs - phase) // stride)
+        if not taps:
+            y[..., phase::stride] = 0 if bias is None else bias.detach()[:, None]
+            continue
+        apart = (taps[1] - taps[0]) * dilation // stride if len(taps) > 1 else 1
+        first = (phase + geometry.left - taps[-1] * dilation) // stride  # of the inputs, for m = 0
+        end = first + many + apart * (len(taps) - 1)
+        begin, stop = min(max(first, 0), length), max(min(end, length), 0)
+        if begin >= stop:
+            begin = stop = 0
+            kept = input.new_zeros((*input.shape[:2], 1))
+            pads = (0, end - first - 1)
+        else:
+            kept, pads = input[..., begin:stop], (begin - first, end - stop)
+        inner = Geometry(len(taps), dilation=apart, padding=pads, groups=groups)
+        last = geometry.kernel_size - 1
+        part = run(inner, kept, flipped[..., [last - k for k in reversed(taps)]], bias)
+        if stride == 1:
+            return part
+        y[..., phase::stride] = part
+    return y
+
+
+def weight_gradient(geometry: Geometry, grad: Tensor, input: Tensor, weight: Tensor) -> Tensor:
+    """The gradient of the weight (C_out, C_in / groups, K) from those of the outputs."""
+    if input.dtype in WIDER:
+        wide = WIDER[input.dtype]
+        return weight_gradient(geometry, grad.to(wide), input.to(wide), weight.to(wide)).to(
+            input.dtype
+        )
+    # Totals of each piece, in float64, are added up in order: the same bits for any count of threads.
+    _, spans, rows = _spans(geometry, weight, input.shape[0], grad.shape[-1])
+    pieces = -(-input.shape[0] // rows) * spans
+    totals = torch.zeros((pieces, *weight.shape), dtype=torch.float64)
+    _start(geometry, input, weight, None, grad.detach().contiguous(), totals)
+    return totals.sum(0).to(weight.dtype)
+
+
+def _spans(geometry: Geometry, weight: Tensor, batch: int, outputs: int) -> tuple[int, int, int]:
+    """Outputs of a piece, pieces of a row, and rows of a piece, for the weight's gradient."""
+    in_group = weight.shape[0] // geometry.groups
+    enough = geometry.groups * max(in_group // 16, 1) >= 32
+    if enough or weight.numel() * batch > 1 << 22:
+        return outputs, 1, batch
+    spans = min(max(outputs // 8192, 1), 16, max((1 << 22) // (weight.numel() * batch), 1))
+    span = -(-outputs // spans // 4032) * 4032
+    return span, -(-outputs // span), 1
+
+
+def _start(
+    geometry: Geometry, input: Tensor, w: Tensor, b: Tensor | None, y: Tensor, totals: Tensor | None
+) -> None:  # fmt: skip
+    """Run the loops: ``y`` is written, or read where its correlations are added to ``totals``."""
+    batch, _, length = input.shape
+    out_channels, channels, taps = w.shape
+    groups, outputs = geometry.groups, y.shape[-1]
+    x, size, in_group = inputs.dense_rows(input), input.element_size(), out_channels // groups
+    span = block = _block(geometry, channels, in_group, size)
+    spans, rows = -(-outputs // block), 1
+    if totals is not None:
+        span, spans, rows = _spans(geometry, w, batch, outputs)
+        block = min(block, 1008) if _packed(channels, in_group) or geometry.stride > 1 else 4032
+    pieces, workers = -(-batch // rows) * spans, threads.count()
+    share = _share(in_group, pieces * groups, workers)
+    shares = -(-in_group // share)
+    sources = inputs.padding_sources(geometry, length)
+    job = [
+        *inputs.where(x, geometry.left, geometry.stride, sources),
+        w.data_ptr(), 0 if b is None else b.data_ptr(), y.data_ptr(), outputs, groups, channels,
+        in_group, taps, geometry.dilation, _packed(channels, in_group), block, span, spans, rows,
+        batch, share, shares, 0 if totals is None else totals.data_ptr(),
+    ]  # fmt: skip
+    threads.run(body("_direct_loops", f"float{8 * size}"), job, pieces * groups * shares, workers)
 
 
 def _share(outputs: int, tasks: int, workers: int) -> int:
@@ -115,17 +264,3 @@ def _share(outputs: int, tasks: int, workers: int) -> int:
     if workers == 1 or wanted == 1 or outputs < 16:
         return outputs
     return -(-outputs // min(wanted, outputs // 8) // 8) * 8
-
-
-def dense_rows(tensor: Tensor) -> Tensor:
-    """The tensor with each channel's samples side by side."""
-    tensor = tensor.detach()
-    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
-
-
-def padding_sources(geometry: Geometry, length: int) -> np.ndarray | None:
-    """The inputs that fill the left padding and then the right, where padding is no zeros."""
-    if geometry.padding_mode == "zeros" or geometry.padding == (0, 0):
-        return None
-    outside = np.r_[-geometry.left : 0, length : length + geometry.right]
-    return np.ascontiguousarray(geometry.fold(outside, length), np.int64)

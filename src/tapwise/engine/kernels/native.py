@@ -17,8 +17,10 @@ NAME = "native"
 
 # Seconds, fitted low to what torch 2.13 takes on two cores with AVX-512 (benchmarks/bench_conv1d.py
 # prints prediction beside measurement): where torch is erratic its good days count, so that another
-# kernel is chosen only where it is surely faster.
-_CALL = 7e-6
+# kernel is chosen only where it is surely faster. torch has a plain loop for small problems without
+# groups, and oneDNN, whose every call takes longer, for the rest.
+_CALL, _CALL_ONEDNN, _PADDING_CALL = 6e-6, 38e-6, 3e-6
+_SMALL_INPUT = 20480
 _FITTED_THREADS = 2
 
 
@@ -27,22 +29,42 @@ def why_not(problem: Problem) -> str | None:
     return None
 
 
+def tiles(problem: Problem) -> str:
+    """How the work is divided, in words: torch's affair."""
+    return ""
+
+
 def cost(problem: Problem, threads: int) -> float:
     """Predicted seconds for one batch row."""
-    groups = problem.geometry.groups
-    fan_in, fan_out = problem.channels_in_group, problem.outputs_in_group
+    geometry = problem.geometry
+    groups, fan_in, fan_out = geometry.groups, problem.channels_in_group, problem.outputs_in_group
     inputs = problem.in_channels * problem.length
     outputs = problem.out_channels * problem.output_length
+    call, padded = _CALL, 0.0
+    if geometry.left != geometry.right or geometry.padding_mode != "zeros":
+        call += _PADDING_CALL
+        padded = (inputs + problem.in_channels * (geometry.left + geometry.right)) * 0.2e-9
+    if groups == 1 and inputs <= _SMALL_INPUT and problem.device == "cpu":
+        windows = problem.in_channels * geometry.kernel_size * problem.output_length
+        rate = min(25e9 * _FITTED_THREADS, 2e9 * fan_out)
+        return call + padded + windows * 0.1e-9 + problem.multiplications / rate
+    call += _CALL_ONEDNN - _CALL
     if groups > 1 and fan_in == fan_out == 1:
-        rate = 24e9 if problem.output_length < 400 else 12e9
-        seconds = outputs * 0.6e-9 + problem.multiplications / rate
-    elif groups > 1 and fan_in * fan_out > 4:
-        rate = min(10e9 * fan_out, 100e9)
-        seconds = (inputs + outputs) * 0.15e-9 + problem.multiplications / rate
+        rate, an_output = 34e9, 0.4e-9
     else:
-        rate = min(5e9 * fan_out, 100e9)
-        seconds = (inputs + outputs) * 0.3e-9 + problem.multiplications / rate
-    return _CALL + seconds * _FITTED_THREADS / threads
+        rate = 160e9 * min(1.0, fan_out / 48) * min(1.0, (fan_in + 2) / 16)
+        an_output = 0.25e-9
+        if groups > 1 or (geometry.stride > 1 and fan_in <= 64):
+            rate *= 0.75
+    if geometry.stride > 1 and min(fan_in, fan_out) < 8:
+        rate, an_output = rate / 6, 4 * an_output
+    seconds = padded + outputs * an_output + problem.multiplications / rate
+    return call + seconds * _FITTED_THREADS / threads
+
+
+def gradient_cost(problem: Problem, threads: int) -> float:
+    """Predicted seconds of the weight's gradient for one batch row."""
+    return 3e-6 + 1.1 * cost(problem, threads)
 
 
 def run(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -60,6 +82,15 @@ def run(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) 
     return F.conv1d(
         input, weight, bias, geometry.stride, padding, geometry.dilation, geometry.groups
     )
+
+
+def weight_gradient(geometry: Geometry, grad: Tensor, input: Tensor, weight: Tensor) -> Tensor:
+    """The gradient of the weight (C_out, C_in / groups, K) from those of the outputs."""
+    gradient: Tensor = torch.ops.aten.convolution_backward(
+        grad, pad(geometry, input), weight, None, [geometry.stride], [0], [geometry.dilation],
+        False, [0], geometry.groups, [False, True, False],
+    )[1]  # fmt: skip
+    return gradient
 
 
 def pad(geometry: Geometry, input: Tensor) -> Tensor:

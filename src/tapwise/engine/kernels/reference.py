@@ -25,6 +25,11 @@ def why_not(problem: Problem) -> str | None:
     return None
 
 
+def tiles(problem: Problem) -> str:
+    """How the work is divided, in words."""
+    return "one pair of input and tap at a time"
+
+
 def cost(problem: Problem, threads: int) -> float:
     """Predicted seconds for one batch row."""
     return CALL + problem.output_length * problem.geometry.kernel_size * SECONDS_A_STEP

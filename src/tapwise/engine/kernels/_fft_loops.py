@@ -1,0 +1,159 @@
+"""The loops around the transforms of the fft kernel: inputs to frames, and frames to outputs."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from tapwise.engine.kernels._addresses import (
+    allocate,
+    end_tasks,
+    fetch_tasks,
+    pair,
+    peek,
+    pointer,
+    poke,
+    release,
+)
+from tapwise.engine.kernels._loops import (
+    BEFORE,
+    BEFORE_CHANNEL,
+    BEFORE_ROW,
+    INPUTS,
+    LEFT,
+    X_CHANNEL,
+    X_ROW,
+    X,
+    gather,
+    plain,
+)  # fmt: skip
+from tapwise.engine.kernels._vectors import peak
+from tapwise.engine.threads import BEGIN, END, FINISH, NEXT
+
+# Samples over whose peak a frame's quietest part is found, and how much louder its loudest may be.
+QUIET = 32
+LOUDEST = 1e7
+
+# Frames: rows (b, c) of ``CHANNELS`` each; ``COUNT`` frames a row from frame ``FIRST`` on, each of
+# ``KEPT`` inputs and zeros up to ``SIZE``.
+FRAMES, SIZE, STEP, KEPT, FIRST, COUNT, CHANNELS, WILD = range(INPUTS, INPUTS + 8)
+FRAMES_JOB = INPUTS + 8
+
+# Outputs: of each frame the first ``OUT_STEP`` numbers, every ``OUT_STRIDE``-th, bias added.
+(
+    FROM, TO, BIAS, OUT_CHANNELS, OUT_STEP, OUT_SIZE, OUT_STRIDE, OUT_FIRST, OUT_COUNT, OUTPUTS,
+    TO_ROW,
+) = range(4, 15)  # fmt: skip
+OUTPUTS_JOB = 15
+
+
+@plain
+def _frame(job, row, f, inner, size, item, wide, wide_size):
+    channels, kept, length = job[CHANNELS], job[KEPT], job[SIZE]
+    b, c = row // channels, row % channels
+    first = (job[FIRST] + f) * job[STEP] - job[LEFT]
+    gather(
+        job, job[X] + b * job[X_ROW] + c * job[X_CHANNEL],
+        job[BEFORE] + b * job[BEFORE_ROW] + c * job[BEFORE_CHANNEL], first, kept, kept, inner,
+        size, item,
+    )  # fmt: skip
+    whole = kept + -kept % QUIET
+    samples = numba.carray(pointer(inner, item), (whole,))
+    for q in range(kept, whole):
+        samples[q] = 0
+    at = row * job[COUNT] + f
+    frame = numba.carray(pointer(job[FRAMES] + at * length * wide_size, wide), (length,))
+    for q in range(kept):
+        frame[q] = samples[q]
+    for q in range(kept, length):
+        frame[q] = 0
+    loudest, quietest = 0.0, np.inf
+    for q in range(0, kept, QUIET):
+        here = peak(inner + q * size, QUIET, item)
+        loudest = max(loudest, here)
+        if here > 0:
+            quietest = min(quietest, here)
+    wild = numba.carray(pointer(job[WILD] + at, np.uint8(0)), (1,))
+    wild[0] = loudest == np.inf or loudest > LOUDEST * quietest
+
+
+@plain
+def _frames(numbers, size, item, wide, wide_size):
+    job = numba.carray(numbers, (FRAMES_JOB,))
+    scratch = allocate((job[KEPT] + QUIET) * size + 64)
+    inner, span, count = scratch + -scratch % 64, pair(), job[COUNT]
+    poke(span, job[BEGIN])
+    poke(span + 8, job[END])
+    more = fetch_tasks(job[NEXT], span, span + 8) if job[NEXT] else 1
+    while more:
+        for task in range(peek(span, np.int64(0)), peek(span + 8, np.int64(0))):
+            _frame(job, task // count, task % count, inner, size, item, wide, wide_size)
+        more = fetch_tasks(job[NEXT], span, span + 8) if job[NEXT] else 0
+    if job[NEXT]:
+        end_tasks(job[FINISH])
+    release(scratch)
+
+
+@plain
+def _output(job, row, f, size, item, wide, wide_size):
+    """Write the outputs of one frame of one row (b, o)."""
+    frame_at = job[FROM] + (row * job[OUT_COUNT] + f) * job[OUT_SIZE] * wide_size
+    frame = numba.carray(pointer(frame_at, wide), (job[OUT_SIZE],))
+    channels, stride, step = job[OUT_CHANNELS], job[OUT_STRIDE], job[OUT_STEP]
+    start = (job[OUT_FIRST] + f) * step  # among outputs of stride 1
+    i0 = (start + stride - 1) // stride
+    i1 = min((start + step - 1) // stride + 1, job[OUTPUTS])
+    b, o = row // channels, row % channels
+    to = job[TO] + b * job[TO_ROW] + (o * job[OUTPUTS] + i0) * size
+    if i1 <= i0:
+        return
+    y = numba.carray(pointer(to, item), (i1 - i0,))
+    bias = wide
+    if job[BIAS]:
+        bias = wide + numba.carray(pointer(job[BIAS] + o * size, item), (1,))[0]
+    begin = i0 * stride - start
+    if stride == 1:
+        for i in range(i1 - i0):
+            y[i] = frame[begin + i] + bias
+    else:
+        for i in range(i1 - i0):
+            y[i] = frame[begin + i * stride] + bias
+
+
+@plain
+def _outputs(numbers, size, item, wide, wide_size):
+    job = numba.carray(numbers, (OUTPUTS_JOB,))
+    span, count = pair(), job[OUT_COUNT]
+    poke(span, job[BEGIN])
+    poke(span + 8, job[END])
+    more = fetch_tasks(job[NEXT], span, span + 8) if job[NEXT] else 1
+    while more:
+        for task in range(peek(span, np.int64(0)), peek(span + 8, np.int64(0))):
+            _output(job, task // count, task % count, size, item, wide, wide_size)
+        more = fetch_tasks(job[NEXT], span, span + 8) if job[NEXT] else 0
+    if job[NEXT]:
+        end_tasks(job[FINISH])
+
+
+def frames_32_32(numbers):
+    _frames(numbers, 4, np.float32(0), np.float32(0), 4)
+
+
+def frames_32_64(numbers):
+    _frames(numbers, 4, np.float32(0), np.float64(0), 8)
+
+
+def frames_64_64(numbers):
+    _frames(numbers, 8, np.float64(0), np.float64(0), 8)
+
+
+def outputs_32_32(numbers):
+    _outputs(numbers, 4, np.float32(0), np.float32(0), 4)
+
+
+def outputs_32_64(numbers):
+    _outputs(numbers, 4, np.float32(0), np.float64(0), 8)
+
+
+def outputs_64_64(numbers):
+    _outputs(numbers, 8, np.float64(0), np.float64(0), 8)

@@ -1,0 +1,37 @@
+"""fft32: overlap-save with transforms in float32, for who asks for it: ``tw.options(exact=False)``.
+
+Twice as fast as ``fft``; rounding leaves in every sample about 1e-7 of the frame's loudest.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tapwise.engine.kernels import fft
+from tapwise.engine.problem import Problem
+from tapwise.geometry import Geometry
+
+NAME = "fft32"
+
+
+def why_not(problem: Problem) -> str | None:
+    """Why this kernel can't run the problem; None where it can."""
+    if problem.dtype == torch.float64:
+        return "would lose half of float64's digits"
+    return fft.why_not(problem)
+
+
+def cost(problem: Problem, threads: int) -> float:
+    """Predicted seconds for one batch row."""
+    return fft.predicted(problem, threads, 0.5)
+
+
+def tiles(problem: Problem) -> str:
+    """How the work is divided, in words."""
+    return fft.tiles(problem)
+
+
+def run(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The convolution of ``input`` (B, C_in, L) by transforms in float32: (B, C_out, L_out)."""
+    return fft.transformed(geometry, input, weight, bias, torch.float32)

@@ -1,0 +1,140 @@
+"""gemm: matrix products. One a tap on shifted views of the signal, or one a block of gathered windows.
+
+# y[:, a:b] += weight[:, :, k] @ x[:, a + k*dilation - left : ...]      a tap; padding has no products
+# y[:, a:b]  = weight.flatten(1) @ windows(a, b)                        a block; (C_in*K, b - a) gathered
+
+The first reads the signal where it stands, and is for many channels and stride 1; the second is for few
+channels, other strides and padding modes other than zeros.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tapwise.engine.kernels import _inputs as inputs
+from tapwise.engine.memory import ask_large_pages
+from tapwise.engine.problem import Problem
+from tapwise.geometry import Geometry
+
+NAME = "gemm"
+
+WIDER = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
+DTYPES = (torch.float32, torch.float64, *WIDER)
+# Numbers that the windows of one block may hold.
+_WINDOWS = 1 << 18
+# Rows of a product below which gathering windows is cheaper than a pass over y a tap.
+_FEW_CHANNELS = 16
+
+
+def why_not(problem: Problem) -> str | None:
+    """Why this kernel can't run the problem; None where it can."""
+    if problem.device != "cpu":
+        return f"runs on the CPU, not on {problem.device}"
+    if problem.dtype not in DTYPES:
+        return f"takes floating-point numbers, not {str(problem.dtype).removeprefix('torch.')}"
+    if problem.geometry.transposed:
+        return "doesn't do transposed convolutions"
+    return None
+
+
+def _by_tap(geometry: Geometry, channels: int) -> bool:
+    plain = geometry.padding_mode == "zeros" or geometry.padding == (0, 0)
+    return (
+        geometry.stride == 1 and plain and (channels >= _FEW_CHANNELS or geometry.kernel_size == 1)
+    )
+
+
+def _block(geometry: Geometry, channels: int) -> int:
+    """Outputs of one block of windows; 0 where products are made tap by tap."""
+    if _by_tap(geometry, channels):
+        return 0
+    return max(64, min(4096, _WINDOWS // (channels * geometry.kernel_size)))
+
+
+def tiles(problem: Problem) -> str:
+    """How the work is divided, in words."""
+    block = _block(problem.geometry, problem.channels_in_group)
+    return f"blocks of {block} windows" if block else "a product a tap"
+
+
+def cost(problem: Problem, threads: int) -> float:
+    """Predicted seconds for one batch row."""
+    geometry = problem.geometry
+    channels, in_group = problem.channels_in_group, problem.outputs_in_group
+    block = _block(geometry, channels)
+    outputs = problem.out_channels * problem.output_length
+    seconds = problem.multiplications / (60e9 * min(1.0, in_group / 32))
+    seconds += (problem.in_channels * problem.length + outputs) * 0.2e-9
+    if block == 0:
+        calls = geometry.groups * geometry.kernel_size
+        seconds += geometry.kernel_size * outputs * 0.25e-9
+    else:
+        calls = 4 * geometry.groups * -(-problem.output_length // block)
+        windows = geometry.groups * channels * geometry.kernel_size * problem.output_length
+        seconds += windows * 0.8e-9 * threads
+    return 10e-6 + calls * 6e-6 + seconds / threads
+
+
+def run(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The convolution of ``input`` (B, C_in, L) by matrix products: (B, C_out, L_out)."""
+    if input.dtype in WIDER:
+        wide = WIDER[input.dtype]
+        b = None if bias is None else bias.to(wide)
+        return run(geometry, input.to(wide), weight.to(wide), b).to(input.dtype)
+    groups, outputs = geometry.groups, geometry.output_length(input.shape[-1])
+    x = inputs.dense_rows(input)
+    w = _grouped(weight.detach().contiguous(), 0, groups)  # (g, o, c, K)
+    y = ask_large_pages(input.new_empty((input.shape[0], weight.shape[0], outputs)))
+    block = _block(geometry, w.shape[2])
+    for row, y_row in zip(_grouped(x, 1, groups), _grouped(y, 1, groups), strict=True):
+        for samples, filters, out in zip(row, w, y_row, strict=True):
+            if block == 0:
+                _tap_by_tap(geometry, samples, filters, out)
+            else:
+                _block_by_block(geometry, samples, filters, out, block)
+    return y if bias is None else y.add_(bias.detach()[:, None])
+
+
+def _grouped(tensor: Tensor, axis: int, groups: int) -> Tensor:
+    shape = list(tensor.shape)
+    return tensor.view(*shape[:axis], groups, shape[axis] // groups, *shape[axis + 1 :])
+
+
+def _tap_by_tap(geometry: Geometry, x: Tensor, w: Tensor, y: Tensor) -> None:
+    length, outputs = x.shape[-1], y.shape[-1]
+    y.zero_()
+    for k in range(w.shape[-1]):
+        shift = k * geometry.dilation - geometry.left
+        start, stop = max(0, -shift), min(outputs, length - shift)
+        if start < stop:
+            y[:, start:stop].addmm_(w[:, :, k], x[:, start + shift : stop + shift])
+
+
+def _block_by_block(geometry: Geometry, x: Tensor, w: Tensor, y: Tensor, block: int) -> None:
+    channels, taps = w.shape[1:]
+    stride, dilation = geometry.stride, geometry.dilation
+    filters = w.reshape(w.shape[0], -1)  # (o, c*K)
+    for start in range(0, y.shape[-1], block):
+        stop = min(start + block, y.shape[-1])
+        first = start * stride - geometry.left
+        part = _positions(
+            geometry, x, first, (stop - start - 1) * stride + geometry.effective_kernel_size
+        )
+        shape = (channels, taps, stop - start)
+        windows = part.as_strided(shape, (part.stride(0), dilation, stride), part.storage_offset())
+        torch.mm(filters, windows.reshape(channels * taps, -1), out=y[:, start:stop])
+
+
+def _positions(geometry: Geometry, x: Tensor, first: int, span: int) -> Tensor:
+    """The samples (c, span) at the positions from ``first`` on, padding filled in."""
+    length, last = x.shape[-1], first + span
+    if first >= 0 and last <= length:
+        return x[:, first:last]
+    if geometry.padding_mode == "zeros":
+        left = min(max(-first, 0), span)
+        kept = x[:, max(first, 0) : max(last, 0)]
+        return F.pad(kept, (left, span - left - kept.shape[-1]))
+    return x[:, torch.from_numpy(geometry.fold(np.arange(first, last), length))]

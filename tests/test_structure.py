@@ -27,7 +27,7 @@ ROOMS = [
     ["tapwise.engine.plan"],
     ["tapwise.engine.autograd"],
     ["tapwise.functional", "tapwise.stepping"],
-    ["tapwise.layers"],
+    ["tapwise.layers", "tapwise.acceleration", "tapwise.compat"],
     ["tapwise.explanation"],
     ["tapwise.taps", "tapwise.signals"],
     ["tapwise.blocks", "tapwise.doctor", "tapwise.progress"],

@@ -1,3 +1,5 @@
+from .acceleration import Acceleration as Acceleration
+from .acceleration import accelerate as accelerate
 from .engine.plan import Plan as Plan
 from .engine.plan import options as options
 from .errors import ShapeError as ShapeError

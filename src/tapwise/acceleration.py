@@ -1,0 +1,137 @@
+"""Acceleration: put the engine under somebody else's model, and take it out again."""
+
+from __future__ import annotations
+
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor, nn
+
+from tapwise.functional import conv1d, conv_transpose1d
+from tapwise.stepping import Stepped
+
+
+class Acceleration:
+    """What ``accelerate`` did to a model; as a context manager, undone at the end of the block.
+
+    Arguments:
+        changed: by path, each layer that runs on the engine now.
+        left: by path, each convolution that was left as it was, and why.
+    """
+
+    def __init__(self, changed: dict[str, nn.Module], left: dict[str, str]) -> None:
+        self.changed = changed
+        self.left = left
+
+    def undo(self) -> None:
+        """Give every changed layer its own forward back. What isn't changed any more stays."""
+        for layer in self.changed.values():
+            for name in _HOOKS.values():
+                layer.__dict__.pop(name, None)
+        self.changed = {}
+
+    def __enter__(self) -> Acceleration:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.undo()
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.changed)} layers run on Tapwise's engine"]
+        lines += [f"  {path or '(the model)'}: {layer}" for path, layer in self.changed.items()]
+        if self.left:
+            lines.append(f"{len(self.left)} were left")
+            lines += [f"  {path or '(the model)'}: {why}" for path, why in self.left.items()]
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+def accelerate(model: nn.Module) -> Acceleration:
+    """Run every ``nn.Conv1d`` and ``nn.ConvTranspose1d`` of a model on Tapwise's engine, in place.
+
+    Layers stay the objects that they are: class, parameters, parametrizations, hooks and state_dict
+    are untouched, and so are outputs, up to rounding. Where no kernel of ours is faster, torch's runs
+    as before.
+
+    Arguments:
+        model: any module, a single convolution too.
+
+    Returns:
+        A report: ``print`` it, or use it as a context manager, which undoes the change at the end.
+
+    Raises:
+        TypeError: a model that is no ``nn.Module``.
+
+    Example:
+        >>> import torch, tapwise as tw
+        >>> model = torch.nn.Sequential(torch.nn.Conv1d(1, 4, 3), torch.nn.ReLU())
+        >>> print(tw.accelerate(model))
+        1 layers run on Tapwise's engine
+          0: Conv1d(1, 4, kernel_size=(3,), stride=(1,))
+        >>> with tw.accelerate(model):
+        ...     y = model(torch.zeros(1, 1, 100))
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    changed: dict[str, nn.Module] = {}
+    left: dict[str, str] = {}
+    for path, layer in model.named_modules():
+        kind = next((kind for kind in _HOOKS if isinstance(layer, kind)), None)
+        if kind is None:
+            continue
+        obstacle = _obstacle(layer, kind)
+        if obstacle is None:
+            layer.__dict__[_HOOKS[kind]] = partial(_FORWARDS[kind], layer)
+            changed[path] = layer
+        elif obstacle:
+            left[path] = obstacle
+    return Acceleration(changed, left)
+
+
+def _obstacle(layer: nn.Module, kind: type[nn.Module]) -> str | None:
+    """Why a layer is left; None where it isn't, and nothing to say where it is ours already."""
+    if isinstance(layer, Stepped) or _HOOKS[kind] in layer.__dict__:
+        if isinstance(layer.__dict__.get(_HOOKS[kind]), partial) or isinstance(layer, Stepped):
+            return ""
+        return f"its {_HOOKS[kind]} was replaced by somebody else"
+    if isinstance(layer, nn.modules.lazy.LazyModuleMixin):
+        return "it has no weight yet: run the model once first"
+    own = [name for name in ("forward", "_conv_forward") if _overridden(layer, kind, name)]
+    return f"{type(layer).__name__} has its own {own[0]}" if own else None
+
+
+def _overridden(layer: nn.Module, kind: type[nn.Module], name: str) -> bool:
+    own = getattr(type(layer), name, None)
+    return name in layer.__dict__ or own is not getattr(kind, name, None)
+
+
+def _convolution(layer: Any, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return conv1d(
+        input, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups,
+        layer.padding_mode,
+    )  # fmt: skip
+
+
+def _transposed(layer: Any, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+    extra = layer._output_padding(
+        input, output_size, layer.stride, layer.padding, layer.kernel_size, 1, layer.dilation
+    )
+    return conv_transpose1d(
+        input, layer.weight, layer.bias, layer.stride, layer.padding, extra, layer.groups,
+        layer.dilation,
+    )  # fmt: skip
+
+
+# What each kind of layer calls to compute, which an attribute of the instance takes the place of.
+_HOOKS: dict[type[nn.Module], str] = {nn.Conv1d: "_conv_forward", nn.ConvTranspose1d: "forward"}
+_FORWARDS: dict[type[nn.Module], Any] = {
+    nn.Conv1d: _convolution,
+    nn.ConvTranspose1d: _transposed,
+}

@@ -1,0 +1,297 @@
+"""The functions of the ``causal_conv1d`` library, on any processor, with nothing to compile.
+
+State-space models (Mamba, Mamba-2, Falcon-H1, LFM2) call them between their projections. ``install()``
+lets code that imports ``causal_conv1d``, as transformers does, find this module under that name.
+
+Source: the interface of Dao-AILab/causal-conv1d, whose arguments mean the same here.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from functools import wraps
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tapwise.errors import ShapeError
+from tapwise.functional import conv1d
+
+__version__ = "1.6.0"  # of the interface
+_NAME = "causal_conv1d"
+
+
+def causal_conv1d_fn(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    seq_idx: Tensor | None = None,
+    initial_states: Tensor | None = None,
+    return_final_states: bool = False,
+    final_states_out: Tensor | None = None,
+    activation: str | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """A depthwise causal convolution, with an activation after it.
+
+    Arguments:
+        x: (batch, dim, seqlen).
+        weight: (dim, width), any width.
+        bias: (dim,).
+        seq_idx: (batch, seqlen), whole numbers: samples of different numbers don't see one another;
+            where the number is negative the output is 0.
+        initial_states: (batch, dim, width - 1), the samples before the first.
+        return_final_states: return the last width - 1 samples too, for the next call.
+        final_states_out: (batch, dim, width - 1), where to write them.
+        activation: None, ``"silu"`` or ``"swish"``, which is the same.
+
+    Returns:
+        (batch, dim, seqlen), of x's dtype; with the final states if asked for.
+
+    Raises:
+        NotImplementedError: another activation.
+        ShapeError: shapes that don't fit together, or seq_idx together with states.
+
+    Example:
+        >>> import torch
+        >>> from tapwise.compat.causal_conv1d import causal_conv1d_fn
+        >>> causal_conv1d_fn(torch.ones(1, 1, 4), torch.ones(1, 3)).tolist()
+        [[[1.0, 2.0, 3.0, 3.0]]]
+    """
+    _check(x, weight, activation)
+    dim, width = weight.shape
+    if seq_idx is not None:
+        if initial_states is not None or return_final_states:
+            raise ShapeError(
+                "seq_idx and states exclude one another",
+                got="seq_idx with initial_states or return_final_states",
+                expected="one of them",
+            )
+        _expect("seq_idx", seq_idx, (x.shape[0], x.shape[-1]))
+        out = _apart(x.to(weight.dtype), weight, bias, seq_idx)
+        return _activated(out, activation, x.dtype)
+    if initial_states is not None:
+        _expect("initial_states", initial_states, (x.shape[0], dim, width - 1))
+        known = torch.cat([initial_states.to(weight.dtype), x.to(weight.dtype)], dim=-1)
+        out = conv1d(known, weight[:, None], bias, groups=dim)
+    else:
+        known = x
+        out = conv1d(x.to(weight.dtype), weight[:, None], bias, padding="causal", groups=dim)
+    out = _activated(out, activation, x.dtype)
+    if not return_final_states:
+        return out
+    final = F.pad(known, (max(width - 1 - known.shape[-1], 0), 0))
+    final = final[..., final.shape[-1] - (width - 1) :].to(x.dtype)
+    if final_states_out is None:
+        return out, final.clone()
+    _expect("final_states_out", final_states_out, (x.shape[0], dim, width - 1))
+    return out, final_states_out.copy_(final)
+
+
+def _apart(x: Tensor, weight: Tensor, bias: Tensor | None, seq_idx: Tensor) -> Tensor:
+    """The sum tap by tap, of samples of the same sequence alone."""
+    length, width = x.shape[-1], weight.shape[-1]
+    out = x * weight[:, -1:]
+    for back in range(1, min(width, length)):
+        same = (seq_idx[:, back:] == seq_idx[:, :-back])[:, None]
+        met = torch.where(same, x[..., :-back], 0) * weight[:, width - 1 - back, None]
+        out = out + F.pad(met, (back, 0))
+    if bias is not None:
+        out = out + bias[:, None]
+    return torch.where((seq_idx >= 0)[:, None], out, 0)
+
+
+def causal_conv1d_update(
+    x: Tensor,
+    conv_state: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    activation: str | None = None,
+    cache_seqlens: Tensor | None = None,
+    conv_state_indices: Tensor | None = None,
+) -> Tensor:
+    """One step of a stream: the outputs for new samples, and the state moved on in place.
+
+    Arguments:
+        x: (batch, dim) or (batch, dim, seqlen), the new samples.
+        conv_state: (batch, dim, state_len), state_len >= width - 1, the samples before them; written.
+        weight: (dim, width).
+        bias: (dim,).
+        activation: None, ``"silu"`` or ``"swish"``.
+        cache_seqlens: (batch,), how many samples each row has seen: the state is then a ring buffer,
+            of which sample i is at ``i % state_len``.
+        conv_state_indices: (batch,), which row of a larger conv_state each row of x goes with; where
+            negative, the output is 0 and no state is written.
+
+    Returns:
+        As x.
+
+    Raises:
+        NotImplementedError: another activation.
+        ShapeError: shapes that don't fit together.
+
+    Example:
+        >>> import torch
+        >>> from tapwise.compat.causal_conv1d import causal_conv1d_update
+        >>> state = torch.zeros(1, 1, 2)
+        >>> [causal_conv1d_update(torch.ones(1, 1), state, torch.ones(1, 3)).item() for _ in "abc"]
+        [1.0, 2.0, 3.0]
+    """
+    single = x.ndim == 2
+    steps = x[..., None] if single else x
+    _check(steps, weight, activation)
+    (batch, dim, length), width = steps.shape, weight.shape[1]
+    size = conv_state.shape[-1]
+    rows = conv_state.shape[0] if conv_state_indices is not None else batch
+    _expect("conv_state", conv_state, (rows, dim, max(size, width - 1)))
+    chosen = conv_state_indices
+    state, used = conv_state, None
+    if chosen is not None:
+        _expect("conv_state_indices", chosen, (batch,))
+        used = chosen >= 0
+        state = conv_state[chosen.clamp(min=0).long()]
+    if cache_seqlens is not None:
+        _expect("cache_seqlens", cache_seqlens, (batch,))
+        before = torch.arange(-(width - 1), 0, device=x.device) + cache_seqlens[:, None].long()
+        past = state.gather(2, (before % size)[:, None].expand(-1, dim, -1))
+    else:
+        past = state
+    known = torch.cat([past.to(weight.dtype), steps.to(weight.dtype)], dim=-1)
+    if length == 1:
+        out = (known[..., known.shape[-1] - width :] * weight).sum(-1, keepdim=True)
+        out = out if bias is None else out + bias[:, None]
+    else:
+        first = known.shape[-1] - length - (width - 1)
+        out = conv1d(known[..., first:], weight[:, None], bias, groups=dim)
+    if cache_seqlens is None:
+        moved = known[..., known.shape[-1] - size :].to(conv_state.dtype)
+    else:
+        last = min(length, size)  # older ones would be overwritten at once
+        places = (
+            torch.arange(length - last, length, device=x.device) + cache_seqlens[:, None].long()
+        )
+        moved = state.scatter(
+            2,
+            (places % size)[:, None].expand(-1, dim, -1),
+            steps[..., length - last :].to(state.dtype),
+        )
+    with torch.no_grad():
+        if chosen is None:
+            conv_state.copy_(moved)
+        elif used is not None:
+            conv_state[chosen[used].long()] = moved[used]
+    out = _activated(out, activation, x.dtype)
+    if used is not None:
+        out = torch.where(used[:, None, None], out, 0)
+    return out[..., 0] if single else out
+
+
+def causal_conv1d_varlen_states(x: Tensor, cu_seqlens: Tensor, state_len: int) -> Tensor:
+    """The last ``state_len`` samples of each of several sequences laid end to end, zeros before them.
+
+    Arguments:
+        x: (total, dim).
+        cu_seqlens: (batch + 1,), where each sequence begins, and the total.
+
+    Returns:
+        (batch, dim, state_len).
+
+    Example:
+        >>> import torch
+        >>> from tapwise.compat.causal_conv1d import causal_conv1d_varlen_states
+        >>> x = torch.arange(5.0)[:, None]
+        >>> causal_conv1d_varlen_states(x, torch.tensor([0, 1, 5]), 3).tolist()
+        [[[0.0, 0.0, 0.0]], [[2.0, 3.0, 4.0]]]
+    """
+    starts, ends = cu_seqlens[:-1].long(), cu_seqlens[1:].long()
+    places = ends[:, None] + torch.arange(-state_len, 0, device=x.device)  # (batch, state_len)
+    inside = places >= starts[:, None]
+    taken = x[torch.where(inside, places, 0).clamp(max=max(x.shape[0] - 1, 0))]
+    return torch.where(inside[..., None], taken, 0).transpose(1, 2)
+
+
+def install() -> list[str]:
+    """Let ``import causal_conv1d`` find this module; parts of transformers already loaded, too.
+
+    Returns:
+        The modules that had been loaded before and were changed.
+
+    Raises:
+        ImportError: where the library itself is installed.
+
+    Example:
+        >>> from tapwise.compat import causal_conv1d
+        >>> changed = causal_conv1d.install()
+        >>> import causal_conv1d as found
+        >>> found is causal_conv1d
+        True
+        >>> causal_conv1d.uninstall()
+    """
+    here = sys.modules[__name__]
+    if sys.modules.get(_NAME) is not here and importlib.util.find_spec(_NAME) is not None:
+        raise ImportError(f"{_NAME} itself is installed: uninstall it first, or use it")
+    sys.modules[_NAME] = here
+    changed = []
+    for name, module in list(sys.modules.items()):
+        if not name.startswith("transformers.models.") or module is None:
+            continue
+        for function in ("causal_conv1d_fn", "causal_conv1d_update"):
+            theirs = vars(module).get(function)
+            if callable(theirs) and not hasattr(theirs, _MARK):
+                _replaced.append((module, function, theirs))
+                setattr(module, function, _lenient(globals()[function]))
+                changed.append(name)
+    return sorted(set(changed))
+
+
+def uninstall() -> None:
+    """Undo ``install``, for what is imported from now on and for the modules that it changed."""
+    if sys.modules.get(_NAME) is sys.modules[__name__]:
+        del sys.modules[_NAME]
+    while _replaced:
+        setattr(*_replaced.pop())
+
+
+_replaced: list[tuple[Any, str, Any]] = []
+_MARK = "of_tapwise"
+
+
+def _lenient(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function for callers that pass more than it takes, as transformers' layers do."""
+    known = set(signature(function).parameters)
+
+    @wraps(function)
+    def lenient(*arguments: Any, **named: Any) -> Any:
+        return function(*arguments, **{name: named[name] for name in named if name in known})
+
+    setattr(lenient, _MARK, True)
+    return lenient
+
+
+def _activated(out: Tensor, activation: str | None, dtype: torch.dtype) -> Tensor:
+    return (out if activation is None else F.silu(out)).to(dtype)
+
+
+def _check(x: Tensor, weight: Tensor, activation: str | None) -> None:
+    if activation not in (None, "silu", "swish"):
+        raise NotImplementedError(f"activation must be None, silu, or swish, got {activation!r}")
+    if x.ndim != 3 or weight.ndim != 2 or x.shape[1] != weight.shape[0]:
+        raise ShapeError(
+            "x and weight don't fit together",
+            got=f"x of size {list(x.shape)}, weight of size {list(weight.shape)}",
+            expected="x (batch, dim, seqlen) and weight (dim, width)",
+            fix="conv.weight.squeeze(1) makes (dim, width) of a depthwise layer's weight",
+        )
+
+
+def _expect(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+    if tuple(tensor.shape) != shape:
+        raise ShapeError(
+            f"{name} doesn't fit x and weight",
+            got=f"{name} of size {list(tensor.shape)}",
+            expected=f"{name} of size {list(shape)}",
+        )

@@ -1,0 +1,140 @@
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
+
+import tapwise as tw
+
+
+class Chomp(nn.Module):
+    def __init__(self, excess):
+        super().__init__()
+        self.excess = excess
+
+    def forward(self, x):
+        return x[..., : x.shape[-1] - self.excess]
+
+
+class Plain(nn.Conv1d):
+    """A subclass without a forward of its own."""
+
+
+class Own(nn.Conv1d):
+    def forward(self, input):
+        return 2 * super().forward(input)
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv1d(1, 8, 7, padding=3, padding_mode="reflect"),
+        weight_norm(nn.Conv1d(8, 8, 5, padding=8, dilation=2)),
+        Chomp(8),
+        nn.Conv1d(8, 8, 9, padding="same", groups=8),
+        nn.ReLU(),
+        nn.ConvTranspose1d(8, 4, 8, stride=4, padding=2),
+        nn.Sequential(Plain(4, 4, 31, stride=2, padding=15), Own(4, 2, 3)),
+    )
+
+
+def test_a_model_runs_on_the_engine_and_is_given_back():
+    model, x = network(), torch.randn(2, 1, 3000)
+    expected, names = model(x), list(model.state_dict())
+    with tw.accelerate(model) as report:
+        assert list(report.changed) == ["0", "1", "3", "5", "6.0"]
+        assert report.left == {"6.1": "Own has its own forward"}
+        with tw.options(kernel="direct"):
+            torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
+        assert list(model.state_dict()) == names
+        text = str(report)
+    assert text.startswith("5 layers run on Tapwise's engine\n  0: Conv1d(1, 8, kernel_size=(7,)")
+    assert text.endswith("1 were left\n  6.1: Own has its own forward")
+    assert not any("_conv_forward" in vars(m) or "forward" in vars(m) for m in model.modules())
+    assert torch.equal(model(x), expected)
+
+
+def test_the_engine_is_what_runs(monkeypatch):
+    from tapwise import acceleration
+
+    calls = []
+    real = acceleration.conv1d
+    monkeypatch.setattr(acceleration, "conv1d", lambda *a: calls.append(1) or real(*a))
+    layer, x = nn.Conv1d(2, 2, 3), torch.randn(1, 2, 50)
+    tw.accelerate(layer)
+    layer(x)
+    assert calls == [1]
+
+
+def test_hooks_parameters_and_gradients_are_the_layers_own():
+    model, x = network(), torch.randn(2, 1, 400)
+    seen = []
+    model[0].register_forward_hook(lambda *_: seen.append("hook"))
+    model(x).square().sum().backward()
+    expected = {name: p.grad.clone() for name, p in model.named_parameters()}
+    ids = [id(p) for p in model.parameters()]
+    model.zero_grad()
+    tw.accelerate(model)
+    with tw.options(kernel="direct"):
+        model(x).square().sum().backward()
+    assert seen == ["hook", "hook"]
+    assert [id(p) for p in model.parameters()] == ids
+    for name, parameter in model.named_parameters():
+        scale = float(expected[name].abs().max())
+        torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-3, atol=1e-4 * scale)
+
+
+def test_twice_is_once_and_an_inner_block_undoes_only_its_own():
+    model = network()
+    outer = tw.accelerate(model[0])
+    with tw.accelerate(model) as inner:
+        assert "0" not in inner.changed
+    assert list(outer.changed) == [""]
+    assert "_conv_forward" in vars(model[0])
+    assert "_conv_forward" not in vars(model[3])
+    outer.undo()
+    outer.undo()
+    assert "_conv_forward" not in vars(model[0])
+
+
+def test_copies_are_accelerated_with_their_own_weights():
+    model, x = nn.Sequential(nn.Conv1d(2, 2, 3)), torch.randn(1, 2, 50)
+    tw.accelerate(model)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        with torch.no_grad():
+            other[0].weight.zero_()
+            other[0].bias.zero_()
+        assert other(x).abs().max() == 0
+        assert model(x).abs().max() > 0
+
+
+def test_what_is_left_says_why():
+    lazy = nn.LazyConv1d(4, 3)
+    replaced = nn.ConvTranspose1d(1, 1, 3)
+    replaced.forward = lambda x: x
+    model = nn.ModuleDict({"lazy": lazy, "replaced": replaced, "ours": tw.Conv1d(1, 1, 3)})
+    report = tw.accelerate(model)
+    assert report.changed == {}
+    assert report.left["lazy"] == "it has no weight yet: run the model once first"
+    assert report.left["replaced"] == "its forward was replaced by somebody else"
+    with pytest.raises(TypeError, match=r"must be a torch\.nn\.Module, got list"):
+        tw.accelerate([])
+
+
+def test_a_transposed_layer_keeps_its_output_size():
+    layer, x = nn.ConvTranspose1d(3, 2, 5, stride=3, padding=1), torch.randn(1, 3, 20)
+    expected = [layer(x), layer(x, output_size=[60]), layer(x, output_size=[61])]
+    tw.accelerate(layer)
+    found = [layer(x), layer(x, output_size=[60]), layer(x, output_size=[61])]
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_an_accelerated_model_compiles():
+    model, x = nn.Sequential(nn.Conv1d(4, 4, 9, padding=4, groups=4)), torch.randn(1, 4, 20_000)
+    expected = model(x)
+    tw.accelerate(model)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), expected, rtol=1e-4, atol=1e-5)

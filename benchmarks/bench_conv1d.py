@@ -1,12 +1,13 @@
-"""The forward convolution on the CPU: ours beside torch's, on the shapes of shapes.csv.
+"""The convolution on the CPU, forward and with backward: ours beside its peers.
 
-Each peer runs in a process of its own, since thread pools that spin slow their neighbours; they
-take turns, and the minimum of all turns counts. Torch runs twice: how far it is from itself is the
-spread that a ratio must be read with.
+Each peer runs in a process of its own, since thread pools that spin slow their neighbours; they take
+turns, and the minimum of all turns counts. Torch runs twice: how far it is from itself is the spread
+that a ratio must be read with.
 
-    python benchmarks/bench_conv1d.py [--rounds 5] [--seconds 0.15] [--only NAME ...]
+    python benchmarks/bench_conv1d.py [--threads 2] [--rounds 3] [--seconds 0.1] [--only NAME ...]
+                                      [--random 200] [--name NAME]
 
-prints a table and writes results/conv1d-cpu.json, with the machine, the versions and the date.
+prints a table and writes results/NAME.json with the machine, the versions and the date.
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ import argparse
 import csv
 import json
 import math
+import random
 import subprocess
 import sys
-import time
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+from peers import PEERS, TRAINS
+
 HERE = Path(__file__).parent
-RESULT = HERE / "results" / "conv1d-cpu.json"
-PEERS = ("torch", "tapwise", "torch again")
-THREADS = 2
+OTHERS = [name for name in PEERS if name not in TRAINS and "tapwise" not in name]
 
 
 def shapes() -> list[dict[str, Any]]:
@@ -36,93 +37,144 @@ def shapes() -> list[dict[str, Any]]:
     return [{k: v if k in texts else int(v) for k, v in row.items()} for row in rows]
 
 
-def work(peer: str) -> None:
-    """A worker: reads rows, answers with seconds, until the input ends."""
-    import torch
-    import torch.nn.functional as F
+def random_shapes(count: int, seed: int) -> list[dict[str, Any]]:
+    """Shapes drawn anew: channels, taps and lengths over the ranges that networks use."""
+    rnd = random.Random(seed)
 
-    torch.set_num_threads(THREADS)
-    for line in sys.stdin:
-        row = json.loads(line)
-        torch.manual_seed(0)
-        pads, groups = (row["left"], row["right"]), row["groups"]
-        x = torch.randn(row["B"], row["Cin"], row["L"])
-        w = torch.randn(row["Cout"], row["Cin"] // groups, row["K"])
-        b = torch.randn(row["Cout"])
-        settings = (row["stride"], row["dilation"], groups)
-        answer: dict[str, Any] = {}
-        if peer == "tapwise":
-            import tapwise as tw
-            from tapwise.engine.kernels import KERNELS
-            from tapwise.engine.plan import choose
-            from tapwise.engine.problem import Problem
+    def between(low: float, high: float) -> int:
+        return round(math.exp(rnd.uniform(math.log(low), math.log(high))))
 
-            stride, dilation, groups = settings
-            padding = pads[0] if pads[0] == pads[1] else pads
-            runs = [lambda: tw.conv1d(x, w, b, stride, padding, dilation, groups)]  # noqa: B023
-            problem = Problem.of(x, w, b, stride, padding, dilation, groups)
-            answer["kernel"] = choose(problem).kernel
-            kernel = KERNELS[answer["kernel"]]
-            answer["predicted"] = kernel.cost(problem, THREADS) * row["B"]
+    rows = []
+    for number in range(count):
+        family = rnd.choice(
+            ["few-channel", "depthwise", "long-kernel", "grouped", "dense-small", "dense"]
+        )
+        taps, groups = between(1, 64), 1
+        if family == "few-channel":
+            fan_in, fan_out = rnd.choice(
+                [(1, 1), (1, 16), (1, 256), (2, 2), (2, 64), (4, 4), (4, 256)]
+            )
+        elif family in ("depthwise", "long-kernel"):
+            fan_in = fan_out = groups = (
+                between(2, 1024) if family == "depthwise" else between(1, 64)
+            )
+            taps = taps if family == "depthwise" else between(500, 8000)
+        elif family == "grouped":
+            groups = rnd.choice([2, 4, 8, 16])
+            fan_in, fan_out = groups * between(2, 48), groups * between(2, 48)
+        elif family == "dense-small":
+            fan_in, fan_out = between(5, 48), between(5, 48)
         else:
-            runs = _torch_runs(F, x, w, b, pads, *settings)
-        with torch.no_grad():
-            answer["seconds"] = min(_best(run, row["seconds"]) for run in runs)
-            answer["checksum"] = float(runs[0]().double().abs().sum())
-        print(json.dumps(answer), flush=True)
+            fan_in, fan_out, taps = between(64, 512), between(64, 512), between(1, 16)
+        stride = rnd.choice([1, 1, 1, 1, 2, 4]) if family != "long-kernel" else 1
+        dilation = rnd.choice([1, 1, 1, 2, 8]) if stride == 1 and taps < 100 else 1
+        batch = rnd.choice([1, 1, 2, 8])
+        products = math.exp(rnd.uniform(math.log(3e5), math.log(5e8)))
+        length = int(products * stride / (batch * fan_out * (fan_in // groups) * taps))
+        reach = dilation * (taps - 1) + 1
+        left, right = rnd.choice([(0, 0), (reach // 2, reach // 2), (reach - 1, 0)])
+        rows.append({
+            "name": f"random{number}", "family": family, "B": batch, "Cin": fan_in, "Cout": fan_out,
+            "L": min(max(length, reach, 16), 2_000_000 // max(1, batch * fan_out // 16)) + reach,
+            "K": taps, "stride": stride, "dilation": dilation, "groups": groups, "left": left,
+            "right": right,
+        })  # fmt: skip
+    return rows
 
 
-def _torch_runs(F: Any, x: Any, w: Any, b: Any, pads: Any, stride: int, dilation: int, groups: int):  # type: ignore[no-untyped-def]  # noqa: N803
-    """What a torch user would write; where the sides differ, pad first, or pad both and crop."""
-    left, right = pads
-    if left == right:
-        return [lambda: F.conv1d(x, w, b, stride, left, dilation, groups)]
-    runs = [lambda: F.conv1d(F.pad(x, pads), w, b, stride, 0, dilation, groups)]
-    if right == 0 and stride == 1:
-        n = x.shape[-1] + left - dilation * (w.shape[-1] - 1)
-        runs.append(lambda: F.conv1d(x, w, b, 1, left, dilation, groups)[..., :n])
-    return runs
+class Worker:
+    """A peer in a process of its own."""
+
+    def __init__(self, peer: str, threads: int) -> None:
+        command = [sys.executable, str(HERE / "peers.py"), peer, str(threads)]
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def ask(self, row: dict[str, Any]) -> dict[str, Any]:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(json.dumps(row), file=self.process.stdin, flush=True)
+        line = self.process.stdout.readline()
+        return json.loads(line) if line else {"error": "the process ended"}  # type: ignore[no-any-return]
 
 
-def _best(run: Any, seconds: float) -> float:
-    started = time.perf_counter()
-    run()
-    if time.perf_counter() - started > 5:
-        return time.perf_counter() - started
-    best, until = math.inf, time.perf_counter() + seconds
-    while True:
-        started = time.perf_counter()
-        run()
-        now = time.perf_counter()
-        best = min(best, now - started)
-        if now > until:
-            return best
-
-
-def compare(row: dict[str, Any], workers: dict[str, Any], rounds: int) -> dict[str, Any]:
+def compare(row: dict[str, Any], workers: dict[str, Worker], rounds: int) -> dict[str, Any]:
     """The minimum of each peer over the rounds, and what follows from it."""
-    best = dict.fromkeys(PEERS, math.inf)
-    answers: dict[str, Any] = {}
-    for _ in range(rounds):
+    best: dict[str, dict[str, Any]] = {}
+    for turn in range(rounds):
         for peer, worker in workers.items():
-            worker.stdin.write(json.dumps(row) + "\n")
-            worker.stdin.flush()
-            answers[peer] = json.loads(worker.stdout.readline())
-            best[peer] = min(best[peer], answers[peer]["seconds"])
-        if max(answer["seconds"] for answer in answers.values()) > 0.5:
-            break  # so long a run is its own minimum of many
-    assert math.isclose(answers["torch"]["checksum"], answers["tapwise"]["checksum"], rel_tol=1e-4)
-    theirs, again = best["torch"], best["torch again"]
-    return {
-        "name": row["name"],
-        "family": row["family"],
-        "kernel": answers["tapwise"]["kernel"],
-        "torch_ms": theirs * 1e3,
-        "tapwise_ms": best["tapwise"] * 1e3,
-        "ratio": theirs / best["tapwise"],
-        "torch_spread": max(theirs, again) / min(theirs, again),
-        "predicted_ms": answers["tapwise"]["predicted"] * 1e3,
-    }
+            late = turn > 0 and peer in (*OTHERS, "floor")
+            if late and best[peer].get("forward", 9.0) > 0.3:
+                continue  # so long a run is its own minimum of many
+            found = worker.ask(row)
+            known = best.setdefault(peer, found)
+            for name, value in found.items():
+                if isinstance(value, float) and name != "predicted":
+                    known[name] = min(value, known.get(name, math.inf))
+        if best["torch"].get("both", best["torch"]["forward"]) > 2:
+            break
+    return _row(row, best)
+
+
+def _row(row: dict[str, Any], best: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    ours, theirs, again = best["tapwise"], best["torch"], best["torch again"]
+    wrong = [
+        peer for peer, found in best.items()
+        if "sample" in found and not _alike(found["sample"], theirs["sample"])
+    ]  # fmt: skip
+    assert "tapwise" not in wrong, f"{row['name']}: our outputs are not torch's"
+    others = {p: best[p]["forward"] for p in OTHERS if "forward" in best[p] and p not in wrong}
+    result: dict[str, Any] = {
+        "name": row["name"], "family": row["family"], "kernel": ours["kernel"],
+        "gradient": ours["gradient"], "torch_ms": theirs["forward"] * 1e3,
+        "tapwise_ms": ours["forward"] * 1e3, "ratio": theirs["forward"] / ours["forward"],
+        "spread": _spread(theirs["forward"], again["forward"]), "predicted_ms": ours["predicted"] * 1e3,
+    }  # fmt: skip
+    if "both" in theirs:
+        result |= {
+            "torch_both_ms": theirs["both"] * 1e3, "tapwise_both_ms": ours["both"] * 1e3,
+            "ratio_both": theirs["both"] / ours["both"],
+            "spread_both": _spread(theirs["both"], again["both"]),
+        }  # fmt: skip
+    if "floor" in best:
+        least = max(best["floor"]["bytes"], best["floor"]["products"])
+        result |= {"floor_ms": least * 1e3, "share_of_floor": least / ours["forward"]}
+        if 4 * row["B"] * row["Cout"] * row.get("outputs", row["L"] // row["stride"]) > 32e6:
+            # ONNX Runtime writes into memory that it keeps; ours and torch's is new each time.
+            for peer in set(others) & {"onnxruntime"}:
+                others[peer] += best["floor"]["fresh_output"]
+    if others:
+        peer = min(others, key=others.__getitem__)
+        result |= {
+            "peer": peer,
+            "peer_ms": others[peer] * 1e3,
+            "ratio_peer": others[peer] / ours["forward"],
+        }
+    if "tapwise float32" in best:
+        result["tapwise_float32_ms"] = best["tapwise float32"]["forward"] * 1e3
+    if row.get("L"):
+        result["shape"] = {
+            k: row[k]
+            for k in ("B", "Cin", "Cout", "L", "K", "stride", "dilation", "groups", "left", "right")
+        }
+    return result
+
+
+def _alike(one: list[float], other: list[float]) -> bool:
+    scale = max(map(abs, other)) + 1e-9
+    return (
+        len(one) == len(other)
+        and max(abs(a - b) for a, b in zip(one, other, strict=True)) < 1e-3 * scale
+    )
+
+
+def _spread(one: float, other: float) -> float:
+    return max(one, other) / min(one, other)
 
 
 def machine() -> dict[str, str]:
@@ -135,49 +187,72 @@ def machine() -> dict[str, str]:
     return {"date": date.today().isoformat(), **{name: facts[name] for name in wanted}}
 
 
+def line(row: dict[str, Any]) -> str:
+    """One row of the table."""
+
+    def number(name: str, form: str) -> str:
+        return format(row[name], form) if name in row else format("-", ">" + form.split(".")[0])
+
+    return (
+        f"{row['name']:<13}{row['family']:<12} {row['kernel']:<7}{row['torch_ms']:>9.3f}"
+        f"{row['tapwise_ms']:>9.3f}{row['ratio']:>8.2f}{row['spread']:>7.2f}{number('ratio_both', '9.2f')}"
+        f"{number('spread_both', '7.2f')}  {row.get('peer', '-'):<16}{number('ratio_peer', '7.2f')}"
+        f"{number('share_of_floor', '7.2f')}"
+    )
+
+
+HEAD = (
+    f"{'row':<13}{'family':<12} {'kernel':<7}{'torch ms':>9}{'ours ms':>9}{'ratio':>8}{'spread':>7}"
+    f"{'fwd+bwd':>9}{'spread':>7}  {'best peer':<16}{'ratio':>7}{'floor':>7}"
+)
+
+
+def mean(rows: list[dict[str, Any]], name: str) -> float:
+    """The geometric mean of a ratio."""
+    found = [row[name] for row in rows if name in row]
+    return math.exp(sum(map(math.log, found)) / len(found)) if found else math.nan
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--worker", choices=PEERS, help=argparse.SUPPRESS)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=0.15, help="for each peer in each round")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=0.1, help="for each peer in each round")
     parser.add_argument("--only", nargs="*", default=[], help="names of rows")
+    parser.add_argument("--random", type=int, default=0, help="so many shapes drawn anew instead")
+    parser.add_argument("--seed", type=int, default=0, help="of the random shapes")
+    parser.add_argument("--name", default="", help="of the result file; none is written without")
+    parser.add_argument("--no-backward", action="store_true")
+    parser.add_argument("--no-peers", action="store_true", help="torch alone")
     options = parser.parse_args()
-    if options.worker:
-        work(options.worker)
-        return
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    workers = {
-        peer: subprocess.Popen([sys.executable, __file__, "--worker", peer], **pipes)
-        for peer in PEERS
-    }
-    print(f"{'row':<13}{'family':<13}{'kernel':<8}{'torch ms':>10}{'ours ms':>10}{'ratio':>8}"
-          f"{'spread':>8}{'predicted':>11}")  # fmt: skip
+    names = list(TRAINS) if options.no_peers or options.random else [*PEERS, "floor"]
+    workers = {peer: Worker(peer, options.threads) for peer in names}
+    print(HEAD)
     rows = []
-    for shape in shapes():
+    drawn = random_shapes(options.random, options.seed) if options.random else shapes()
+    for shape in drawn:
         if options.only and shape["name"] not in options.only:
             continue
-        row = compare({**shape, "seconds": options.seconds}, workers, options.rounds)
-        rows.append(row)
-        print(
-            f"{row['name']:<13}{row['family']:<13}{row['kernel']:<8}{row['torch_ms']:>10.3f}"
-            f"{row['tapwise_ms']:>10.3f}{row['ratio']:>8.2f}{row['torch_spread']:>8.2f}"
-            f"{row['predicted_ms']:>11.3f}",
-            flush=True,
-        )
-    for worker in workers.values():
-        worker.stdin.close()
-        worker.wait()
-    for family in dict.fromkeys(row["family"] for row in rows):
-        ratios = [row["ratio"] for row in rows if row["family"] == family]
-        mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
-        print(f"{family:<13} geometric mean of the ratio {mean:.2f}")
-    if not options.only:
-        RESULT.parent.mkdir(exist_ok=True)
-        result = {"machine": machine(), "threads": THREADS, "dtype": "float32", "rows": rows}
-        RESULT.write_text(json.dumps(result, indent=1) + "\n")
-        print(f"wrote {RESULT}")
+        posed = {**shape, "seconds": options.seconds, "backward": not options.no_backward}
+        rows.append(compare(posed, workers, options.rounds))
+        print(line(rows[-1]), flush=True)
+    for family in (*dict.fromkeys(row["family"] for row in rows), "all"):
+        some = [row for row in rows if family in (row["family"], "all")]
+        print(f"{family:<12} geometric means: forward {mean(some, 'ratio'):.2f}, "
+              f"forward and backward {mean(some, 'ratio_both'):.2f}")  # fmt: skip
+    if options.name:
+        result = {
+            "machine": machine(),
+            "threads": options.threads,
+            "dtype": "float32",
+            "rows": rows,
+        }
+        path = HERE / "results" / f"{options.name}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(result, indent=1) + "\n")
+        print(f"wrote {path}")
 
 
 if __name__ == "__main__":

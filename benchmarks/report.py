@@ -1,34 +1,64 @@
-"""Write docs/speed.md from results/conv1d-cpu.json: python benchmarks/report.py."""
+"""Write docs/speed.md and docs/images/speed.svg from the result files: python benchmarks/report.py."""
 
 from __future__ import annotations
 
 import json
 import math
+from html import escape
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "speed.md"
-RESULT = HERE / "results" / "conv1d-cpu.json"
+CHART = HERE.parent / "docs" / "images" / "speed.svg"
+RESULTS = HERE / "results"
+
+Result = dict[str, Any]
 
 HEAD = """# Speed
 
-Forward, {dtype}, {threads} threads for torch and one for our own kernel. Each peer ran in a process of its
-own, in turns; the minimum counts. *Ratio* is torch's time over ours: above 1 we are faster. *Spread* is
-torch's time over its own in another process: a ratio within it says nothing. `make bench` measures anew
-and `python benchmarks/report.py` writes this page.
+{dtype}, {threads} threads, each peer in a process of its own, in turns; the minimum of many counts.
+*Ratio* is torch's time over ours, forward, and with backward for input, weight and bias: above 1 we are
+faster. *Spread* is torch's time over its own in another process: a ratio within it says nothing. torch's
+time is the better of padding first and padding both sides, then cropping to a view. *Best peer* is the
+fastest of ONNX Runtime (with a fresh output where that is over 32 MB), SciPy's `oaconvolve`, julius and
+fft-conv-pytorch, and the ratio to it. *Floor* is the share of the larger of two times measured beside: a
+copy of the row's bytes, and its products at the rate of a matrix product; transforms may pass it.
 
-Measured {date} on {processor}, {cores}, torch {torch}, Numba {numba}, Python {python}.
+Measured {date} on {processor}, {cores}, torch {torch}, Numba {numba}, Python {python}. Other programs
+shared the machine. `make bench` measures anew and `python benchmarks/report.py` writes this page.
 
-Where the kernel is *native*, torch runs. What is then lost on the smallest rows is the time to choose; on
-rows padded on one side, that torch's time is the better of padding first, as we do, and padding both
-sides, then cropping to a view.
+![Bars: torch's time over ours, by row, on a logarithmic axis](images/speed.svg)
 
-| row | family | kernel | torch, ms | Tapwise, ms | ratio | spread |
-|---|---|---|---:|---:|---:|---:|
+| row | family | kernel | torch, ms | Tapwise, ms | ratio | spread | with backward | spread | best peer | ratio | floor |
+|---|---|---|---:|---:|---:|---:|---:|---:|---|---:|---:|
 """
 
 
-def page(result: dict) -> str:  # type: ignore[type-arg]
+def _read(name: str) -> Result | None:
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def _cell(row: dict[str, Any], name: str) -> str:
+    return f"{row[name]:.2f}" if name in row else "-"
+
+
+def mean(rows: list[dict[str, Any]], name: str) -> str:
+    """The geometric mean of a ratio, as text."""
+    found = [row[name] for row in rows if name in row]
+    return f"{math.exp(sum(map(math.log, found)) / len(found)):.2f}" if found else "-"
+
+
+def _means(rows: list[dict[str, Any]]) -> str:
+    text = "\n| family | rows | forward | with backward |\n|---|---:|---:|---:|\n"
+    for family in (*dict.fromkeys(row["family"] for row in rows), "all"):
+        some = [row for row in rows if family in (row["family"], "all")]
+        text += f"| {family} | {len(some)} | {mean(some, 'ratio')} | {mean(some, 'ratio_both')} |\n"
+    return text
+
+
+def page(result: Result, others: dict[str, Result]) -> str:
     """The page's text."""
     machine = result["machine"]
     processor, vectors = machine["processor"], machine["vector units"].split()[0]
@@ -40,15 +70,100 @@ def page(result: dict) -> str:  # type: ignore[type-arg]
     for row in result["rows"]:
         text += (
             f"| {row['name']} | {row['family']} | {row['kernel']} | {row['torch_ms']:.3g} | "
-            f"{row['tapwise_ms']:.3g} | {row['ratio']:.2f} | {row['torch_spread']:.2f} |\n"
+            f"{row['tapwise_ms']:.3g} | {row['ratio']:.2f} | {row['spread']:.2f} | "
+            f"{_cell(row, 'ratio_both')} | {_cell(row, 'spread_both')} | {row.get('peer', '-')} | "
+            f"{_cell(row, 'ratio_peer')} | {_cell(row, 'share_of_floor')} |\n"
         )
-    text += "\n| family | geometric mean of the ratio |\n|---|---:|\n"
-    for family in dict.fromkeys(row["family"] for row in result["rows"]):
-        logs = [math.log(row["ratio"]) for row in result["rows"] if row["family"] == family]
-        text += f"| {family} | {math.exp(sum(logs) / len(logs)):.2f} |\n"
+    text += "\nGeometric means of the ratios to torch:\n" + _means(result["rows"])
+    text += "\nWhere no ratio with backward stands, torch's takes a minute.\n"
+    for title, other in others.items():
+        text += (
+            f"\n## {title}\n\nMeasured {other['machine']['date']}, {other['threads']} threads.\n"
+        )
+        text += _means(other["rows"]) + _losses(other["rows"])
     return text
 
 
+def _losses(rows: list[dict[str, Any]]) -> str:
+    """The rows where we are slower than torch beyond its own spread."""
+    lost = [
+        (row, kind)
+        for row in rows
+        for kind in ("", "_both")
+        if "ratio" + kind in row and row["ratio" + kind] * row["spread" + kind] < 1
+    ]
+    text = f"\nSlower than torch beyond its own spread: {len(lost)} of {2 * len(rows)}.\n"
+    if lost:
+        text += "\n| row | shape | kernel | | ratio | spread |\n|---|---|---|---|---:|---:|\n"
+    for row, kind in lost:
+        shape = ", ".join(f"{name} {value}" for name, value in row["shape"].items())
+        words = "with backward" if kind else "forward"
+        text += (
+            f"| {row['name']} | {shape} | {row['kernel']} | {words} | {row['ratio' + kind]:.2f} | "
+            f"{row['spread' + kind]:.2f} |\n"
+        )
+    return text
+
+
+STYLE = """
+svg{--ink:#1b1f24;--soft:#5b6570;--grid:#e3e7eb;--fast:#0072b2;--slow:#b06f00}
+@media (prefers-color-scheme:dark){svg{--ink:#eceff2;--soft:#a9b3bd;--grid:#2c343c;--fast:#6cb8ee;--slow:#f0b541}}
+text{font:12px system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;fill:var(--soft)}
+.title{font-size:15px;font-weight:600;fill:var(--ink)}
+.fast{fill:var(--fast)}.slow{fill:var(--slow)}.grid{stroke:var(--grid)}.one{stroke:var(--ink)}
+.end{text-anchor:end}.middle{text-anchor:middle}
+"""
+
+
+def chart(result: Result) -> str:
+    """Each row's ratio to torch, forward, as a bar on a logarithmic axis from 1."""
+    rows = sorted(result["rows"], key=lambda row: -row["ratio"])
+    left, right, top, step = 190, 60, 62, 17
+    width, height = 780, top + step * len(rows) + 14
+    low, high = 0.5, 10 ** math.ceil(math.log10(max(row["ratio"] for row in rows)))
+
+    def across(ratio: float) -> float:
+        share = math.log(max(ratio, low) / low) / math.log(high / low)
+        return round(left + share * (width - left - right), 1)
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
+        f'height="{height}" role="img" aria-labelledby="t"><title id="t">torch\'s time over ours, '
+        f"forward, for each row of the benchmark</title><style>{STYLE}</style>",
+        '<text class="title" x="14" y="24">How many times as fast as torch, forward</text>',
+    ]
+    for mark in (1, 2, 5, *(10**p for p in range(1, round(math.log10(high)) + 1))):
+        x = across(mark)
+        parts.append(
+            f'<line class="{"one" if mark == 1 else "grid"}" x1="{x}" x2="{x}" y1="{top - 10}" '
+            f'y2="{height - 10}"/><text class="middle" x="{x}" y="{top - 15}">{mark}x</text>'
+        )
+    for number, row in enumerate(rows):
+        y, one, end = top + step * number, across(1), across(row["ratio"])
+        kind = "slow" if row["ratio"] * row["spread"] < 1 else "fast"
+        parts.append(
+            f'<text class="end" x="{left - 12}" y="{y + 10}">{escape(row["name"])} · {row["family"]}</text>'
+            f'<rect class="{kind}" x="{min(one, end)}" y="{y}" width="{max(abs(end - one), 1):.1f}" '
+            f'height="{step - 5}"/><text x="{max(one, end) + 5}" y="{y + 10}">{row["ratio"]:.3g}</text>'
+        )
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+OTHERS = {
+    "Random shapes": "conv1d-cpu-random",
+    "One thread": "conv1d-cpu-1-thread",
+    "AVX2 only": "conv1d-cpu-avx2",
+}
+
+
+def main() -> None:
+    result = _read("conv1d-cpu")
+    assert result is not None
+    others = {title: found for title, name in OTHERS.items() if (found := _read(name))}
+    PAGE.write_text(page(result, others))
+    CHART.write_text(chart(result))
+    print(f"wrote {PAGE} and {CHART}")
+
+
 if __name__ == "__main__":
-    PAGE.write_text(page(json.loads(RESULT.read_text())))
-    print(f"wrote {PAGE}")
+    main()

@@ -138,3 +138,16 @@ def test_an_accelerated_model_compiles():
     tw.accelerate(model)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_what_others_put_in_is_left_and_left_alone():
+    from functools import partial
+
+    layer = nn.Conv1d(1, 1, 3)
+    report = tw.accelerate(layer)
+    layer.forward = lambda x: "wrapped"
+    report.undo()
+    assert layer(torch.zeros(1, 1, 5)) == "wrapped"
+    hooked = nn.ConvTranspose1d(1, 1, 3)
+    hooked.forward = partial(nn.ConvTranspose1d.forward, hooked)
+    assert tw.accelerate(hooked).left == {"": "its forward was replaced by somebody else"}

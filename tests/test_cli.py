@@ -178,6 +178,20 @@ def test_taps_may_begin_with_a_minus(here, tmp_path):
     assert pl.read_csv(tmp_path / "t.filtered.csv")["self"].to_list() == [1, 3]
 
 
+def test_doctor_compiles_ahead(here, tmp_path, monkeypatch):
+    monkeypatch.setenv("TAPWISE_CACHE_DIR", str(tmp_path / "kept"))
+    first = here("doctor", "--warm")
+    assert "direct float32: " in first
+    assert str(tmp_path / "kept") in first
+    assert "2 of " in here("doctor") or "of 8 loops" in here("doctor")
+
+
+def test_bench_times_well_known_layers(here):
+    printed = here("bench", "--seconds", "0.001")
+    assert "Mamba, depthwise" in printed
+    assert "geometric mean of the ratios: " in printed
+
+
 def test_doctor_names_versions_and_kernels(here):
     printed = here("doctor")
     for words in ("torch", "numba", "processor", "native", "direct", "reference", "runs"):

@@ -227,3 +227,12 @@ def test_transformers_give_the_same_outputs_whole_and_token_by_token(name):
     assert "causal_conv1d" not in sys.modules
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_no_samples_leave_the_states():
+    states = torch.randn(1, 2, 3)
+    y, final = compat.causal_conv1d_fn(
+        torch.zeros(1, 2, 0), torch.ones(2, 4), initial_states=states, return_final_states=True
+    )
+    assert y.shape == (1, 2, 0)
+    assert torch.equal(final, states)

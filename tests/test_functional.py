@@ -447,3 +447,51 @@ def test_threads_run_side_by_side():
         thread.join()
     assert len(results) == 80
     assert all(torch.equal(y, expected) for y in results)
+
+
+def test_compiled_gradients_of_a_stride_take_two_graphs():
+    torch._dynamo.reset()
+    layer, frames = tw.Conv1d(2, 2, 31, stride=4, groups=2), torch._dynamo.testing.CompileCounter()
+    compiled = torch.compile(layer, fullgraph=True, backend=frames)
+    for length in range(3000, 3010):
+        x = torch.randn(1, 2, length, requires_grad=True)
+        compiled(x).square().sum().backward()
+        y = torch.autograd.grad(layer(x).square().sum(), x)[0]
+        torch.testing.assert_close(x.grad, y, rtol=1e-4, atol=1e-4)
+    assert frames.frame_count <= 2
+
+
+def test_compiled_transforms_of_functions():
+    x, w = torch.randn(2, 2, 500), torch.randn(2, 1, 31)
+
+    def loss(w, x):
+        return tw.conv1d(x, w, groups=2).square().sum()
+
+    torch._dynamo.reset()
+    found = torch.compile(torch.func.grad(loss), backend="aot_eager")(w, x)
+    torch.testing.assert_close(found, torch.func.grad(loss)(w, x), rtol=1e-4, atol=1e-3)
+
+
+def test_gradients_are_of_the_forwards_type_under_autocast():
+    x, w = torch.randn(2, 2, 3000, requires_grad=True), torch.randn(2, 1, 31, requires_grad=True)
+    y = tw.conv1d(x, w, groups=2)
+    g = torch.randn_like(y)
+    plain = torch.autograd.grad(y, (x, w), g, retain_graph=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = torch.autograd.grad(y, (x, w), g)
+    assert all(torch.equal(a, b) for a, b in zip(plain, cast, strict=True))
+
+
+def test_a_transposed_gradient_where_all_outputs_were_added():
+    x = torch.randn(2, 10, 2, dtype=torch.float64, requires_grad=True)
+    w = torch.randn(10, 1, 1, dtype=torch.float64, requires_grad=True)
+    with tw.options(kernel="direct"):
+        y = tw.conv_transpose1d(x, w, None, 1, (4, 0), 3, 2, 4)
+        grads = torch.autograd.grad(y.sum(), (x, w))
+    assert all(not g.any() for g in grads)
+
+
+def test_another_layout_is_torchs():
+    x, w = torch.randn(1, 2, 500), torch.randn(2, 1, 31)
+    y = tw.conv1d(x.to_mkldnn(), w, groups=2)
+    torch.testing.assert_close(y.to_dense(), tw.conv1d(x, w, groups=2), rtol=1e-4, atol=1e-4)

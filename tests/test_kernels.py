@@ -394,7 +394,8 @@ def test_the_weights_gradient_sums_what_each_tap_met(kernel, case, batch, fan_in
 
 
 @pytest.mark.parametrize(
-    "shape", [(1, 1, 3, 300_000, 1), (64, 64, 4, 3000, 64), (48, 40, 5, 700, 1)]
+    "shape",
+    [(1, 1, 3, 300_000, 1), (64, 64, 4, 3000, 64), (48, 40, 5, 700, 1), (128, 8, 3, 20_000, 1)],
 )
 def test_the_weights_gradient_is_the_same_bits_for_any_count_of_threads(shape):
     channels, outputs, taps, length, groups = shape
@@ -413,3 +414,22 @@ def test_the_weights_gradient_is_the_same_bits_for_any_count_of_threads(shape):
     assert all(torch.equal(found[0], other) for other in found)
     native = KERNELS["native"].weight_gradient(geometry, g.double(), x.double(), w.double())
     torch.testing.assert_close(found[0].double(), native, rtol=1e-5, atol=1e-4 * length**0.5)
+
+
+def test_silence_before_a_loud_sample_stays_silent_in_fft():
+    x = torch.zeros(1, 1, 20_000)
+    x[..., 15_000] = 1e20
+    w = torch.from_numpy(np.random.default_rng(0).standard_normal((1, 1, 2001))).float()
+    y = KERNELS["fft"].run(Geometry(2001, padding="causal"), x, w, None)
+    assert y[..., :15_000].abs().max() == 0
+
+
+@pytest.mark.parametrize("kernel", ["fft", "fft32"])
+def test_what_a_transform_would_overflow_is_summed(kernel):
+    dtype, huge = (torch.float64, 1e306) if kernel == "fft" else (torch.float32, 1e36)
+    x, w = (
+        torch.full((1, 1, 3000), huge, dtype=dtype),
+        torch.full((1, 1, 1001), 1 / huge, dtype=dtype),
+    )
+    y = KERNELS[kernel].run(Geometry(1001), x, w, None)
+    torch.testing.assert_close(y, torch.full_like(y, 1001))

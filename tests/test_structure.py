@@ -30,7 +30,8 @@ ROOMS = [
     ["tapwise.layers", "tapwise.acceleration", "tapwise.compat"],
     ["tapwise.explanation"],
     ["tapwise.taps", "tapwise.signals"],
-    ["tapwise.blocks", "tapwise.doctor", "tapwise.progress"],
+    ["tapwise.blocks", "tapwise.doctor", "tapwise.timing"],
+    ["tapwise.progress"],
     ["tapwise.cli"],
     ["tapwise.__main__"],
 ]

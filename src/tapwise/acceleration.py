@@ -27,8 +27,9 @@ class Acceleration:
     def undo(self) -> None:
         """Give every changed layer its own forward back. What isn't changed any more stays."""
         for layer in self.changed.values():
-            for name in _HOOKS.values():
-                layer.__dict__.pop(name, None)
+            for kind, name in _HOOKS.items():
+                if isinstance(layer, kind) and _is_ours(layer, kind):
+                    del layer.__dict__[name]
         self.changed = {}
 
     def __enter__(self) -> Acceleration:
@@ -58,7 +59,8 @@ def accelerate(model: nn.Module) -> Acceleration:
 
     Layers stay the objects that they are: class, parameters, parametrizations, hooks and state_dict
     are untouched, and so are outputs, up to rounding. Where no kernel of ours is faster, torch's runs
-    as before.
+    as before. ``copy.deepcopy`` of a model copies the acceleration; a shallow copy of a transposed
+    layer goes on computing with the original's weights.
 
     Arguments:
         model: any module, a single convolution too.
@@ -97,19 +99,25 @@ def accelerate(model: nn.Module) -> Acceleration:
 
 def _obstacle(layer: nn.Module, kind: type[nn.Module]) -> str | None:
     """Why a layer is left; None where it isn't, and nothing to say where it is ours already."""
-    if isinstance(layer, Stepped) or _HOOKS[kind] in layer.__dict__:
-        if isinstance(layer.__dict__.get(_HOOKS[kind]), partial) or isinstance(layer, Stepped):
-            return ""
-        return f"its {_HOOKS[kind]} was replaced by somebody else"
+    if isinstance(layer, Stepped) or _is_ours(layer, kind):
+        return ""
+    replaced = next((name for name in ("forward", "_conv_forward") if name in layer.__dict__), None)
+    if replaced is not None:
+        return f"its {replaced} was replaced by somebody else"
     if isinstance(layer, nn.modules.lazy.LazyModuleMixin):
         return "it has no weight yet: run the model once first"
     own = [name for name in ("forward", "_conv_forward") if _overridden(layer, kind, name)]
     return f"{type(layer).__name__} has its own {own[0]}" if own else None
 
 
+def _is_ours(layer: nn.Module, kind: type[nn.Module]) -> bool:
+    hook = layer.__dict__.get(_HOOKS[kind])
+    return isinstance(hook, partial) and hook.func is _FORWARDS[kind] and hook.args[0] is layer
+
+
 def _overridden(layer: nn.Module, kind: type[nn.Module], name: str) -> bool:
     own = getattr(type(layer), name, None)
-    return name in layer.__dict__ or own is not getattr(kind, name, None)
+    return own is not getattr(kind, name, None)
 
 
 def _convolution(layer: Any, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

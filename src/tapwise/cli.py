@@ -15,9 +15,6 @@ from tapwise.taps import FORMS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tapwise.blocks import Summary
-    from tapwise.geometry import Geometry
-    from tapwise.signals import Reader
 
 app = App(
     name="tapwise",
@@ -146,7 +143,7 @@ def apply(
     from tapwise import blocks, signals
     from tapwise import taps as named
     from tapwise.geometry import Geometry
-    from tapwise.progress import Progress
+    from tapwise.progress import Progress, told
 
     started = time.perf_counter()
     target = output or signal.with_suffix(f".filtered{signal.suffix}")
@@ -175,15 +172,36 @@ def apply(
                 reader, writer, filter[::-1] if flip else filter, geometry,
                 refuse_nan=nan == "error", progress=progress,
             )  # fmt: skip
-    _report(reader, target, geometry, summary, rate_out, time.perf_counter() - started)
+    told(reader, target, geometry, summary, rate_out, time.perf_counter() - started)
 
 
 @app.command
-def doctor() -> None:
-    """Print versions, processor and which kernels run here, and why others don't."""
-    from tapwise.doctor import report
+def doctor(*, warm: bool = False) -> None:
+    """Print versions, processor and which kernels run here, and why others don't.
 
-    print(report())
+    Parameters
+    ----------
+    warm
+        Compile the loops of the kernels now and keep them on disk, so that no later process must.
+    """
+    from tapwise.doctor import report, warmed
+
+    print(warmed() if warm else report())
+
+
+@app.command
+def bench(*, seconds: float = 0.3) -> None:
+    """Time convolutions of a dozen well-known networks here, torch's beside Tapwise's.
+
+    Parameters
+    ----------
+    seconds
+        How long to time each.
+    """
+    from tapwise.timing import table
+
+    for line in table(seconds):
+        print(line)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -256,39 +274,3 @@ def _bias_beside(weights: str) -> Any:
     with safe_open(path, framework="pt") as tensors:
         bias = name.removesuffix("weight") + "bias"
         return tensors.get_tensor(bias).to(torch.float32) if bias in set(tensors.keys()) else None
-
-
-def _report(
-    reader: Reader,
-    target: Path,
-    geometry: Geometry,
-    summary: Summary,
-    rate: float | None,
-    seconds: float,
-) -> None:
-    from tapwise.progress import speed
-
-    channels = f"{reader.channels} channel" + "s" * (reader.channels != 1)
-    at = f" at {rate:g} Hz" if rate else ""
-    print(
-        f"{reader.path}: {reader.length:,} samples, {channels} -> {target}: "
-        f"{summary.outputs:,} samples{at}"
-    )
-    kernel = f"kernel {summary.plan.kernel}, " if summary.plan else ""
-    print(
-        f"  K={geometry.kernel_size}, padding {geometry.padding}, {kernel}{seconds:.2f} s, "
-        f"{speed(summary.outputs, seconds, rate)}"
-    )
-    if summary.overflowed:
-        print(
-            f"  {summary.overflowed:,} outputs are beyond the range of {reader.dtype} and were "
-            "written as infinite or NaN",
-            file=sys.stderr,
-        )
-    if summary.clipped:
-        total = summary.outputs * reader.channels
-        print(
-            f"  clipped {summary.clipped:,} of {total:,} samples to the range of {reader.dtype}: "
-            f"the loudest was {summary.loudest:.3g} times full scale",
-            file=sys.stderr,
-        )

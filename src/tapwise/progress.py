@@ -5,10 +5,17 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import rich.progress
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from tapwise.blocks import Summary
+    from tapwise.geometry import Geometry
+    from tapwise.signals import Reader
 
 
 class Progress:
@@ -41,3 +48,38 @@ def speed(outputs: int, seconds: float, rate: float | None) -> str:
     speed = outputs / max(seconds, 1e-9)
     text = f"{speed:,.0f} samples/s"
     return text + (f", {speed / rate:,.0f}x real time" if rate else "")
+
+
+def told(
+    reader: Reader,
+    target: Path,
+    geometry: Geometry,
+    summary: Summary,
+    rate: float | None,
+    seconds: float,
+) -> None:
+    """Print what a run did: what came in and out, how fast, and what was clipped or overflowed."""
+    channels = f"{reader.channels} channel" + "s" * (reader.channels != 1)
+    at = f" at {rate:g} Hz" if rate else ""
+    print(
+        f"{reader.path}: {reader.length:,} samples, {channels} -> {target}: "
+        f"{summary.outputs:,} samples{at}"
+    )
+    kernel = f"kernel {summary.plan.kernel}, " if summary.plan else ""
+    print(
+        f"  K={geometry.kernel_size}, padding {geometry.padding}, {kernel}{seconds:.2f} s, "
+        f"{speed(summary.outputs, seconds, rate)}"
+    )
+    if summary.overflowed:
+        print(
+            f"  {summary.overflowed:,} outputs are beyond the range of {reader.dtype} and were "
+            "written as infinite or NaN",
+            file=sys.stderr,
+        )
+    if summary.clipped:
+        total = summary.outputs * reader.channels
+        print(
+            f"  clipped {summary.clipped:,} of {total:,} samples to the range of {reader.dtype}: "
+            f"the loudest was {summary.loudest:.3g} times full scale",
+            file=sys.stderr,
+        )

@@ -1,9 +1,7 @@
 """The functions of the ``causal_conv1d`` library, on any processor, with nothing to compile.
 
-State-space models (Mamba, Mamba-2, Falcon-H1, LFM2) call them between their projections. ``install()``
-lets code that imports ``causal_conv1d``, as transformers does, find this module under that name.
-
-Source: the interface of Dao-AILab/causal-conv1d, whose arguments mean the same here.
+State-space models (Mamba, Mamba-2, Falcon-H1, LFM2) call them. ``install()`` lets code that imports
+``causal_conv1d``, as transformers does, find this module. Source: the interface of Dao-AILab/causal-conv1d, whose arguments mean the same here.
 """
 
 from __future__ import annotations
@@ -53,8 +51,7 @@ def causal_conv1d_fn(
         (batch, dim, seqlen), of x's dtype; with the final states if asked for.
 
     Raises:
-        NotImplementedError: another activation.
-        ShapeError: shapes that don't fit together, or seq_idx together with states.
+        NotImplementedError, ShapeError: another activation; shapes or states that don't fit together.
 
     Example:
         >>> import torch
@@ -64,6 +61,7 @@ def causal_conv1d_fn(
     """
     _check(x, weight, activation)
     dim, width = weight.shape
+    weight, bias = _wide(weight, bias)
     if seq_idx is not None:
         if initial_states is not None or return_final_states:
             raise ShapeError(
@@ -77,7 +75,9 @@ def causal_conv1d_fn(
     if initial_states is not None:
         _expect("initial_states", initial_states, (x.shape[0], dim, width - 1))
         known = torch.cat([initial_states.to(weight.dtype), x.to(weight.dtype)], dim=-1)
-        out = conv1d(known, weight[:, None], bias, groups=dim)
+        out = x.to(weight.dtype)
+        if x.shape[-1]:
+            out = conv1d(known, weight[:, None], bias, groups=dim)
     else:
         known = x
         out = conv1d(x.to(weight.dtype), weight[:, None], bias, padding="causal", groups=dim)
@@ -131,8 +131,7 @@ def causal_conv1d_update(
         As x.
 
     Raises:
-        NotImplementedError: another activation.
-        ShapeError: shapes that don't fit together.
+        NotImplementedError, ShapeError: another activation; shapes that don't fit together.
 
     Example:
         >>> import torch
@@ -145,6 +144,7 @@ def causal_conv1d_update(
     steps = x[..., None] if single else x
     _check(steps, weight, activation)
     (batch, dim, length), width = steps.shape, weight.shape[1]
+    weight, bias = _wide(weight, bias)
     size = conv_state.shape[-1]
     rows = conv_state.shape[0] if conv_state_indices is not None else batch
     _expect("conv_state", conv_state, (rows, dim, max(size, width - 1)))
@@ -215,10 +215,7 @@ def causal_conv1d_varlen_states(x: Tensor, cu_seqlens: Tensor, state_len: int) -
 
 
 def install() -> list[str]:
-    """Let ``import causal_conv1d`` find this module; parts of transformers already loaded, too.
-
-    Returns:
-        The modules that had been loaded before and were changed.
+    """Let ``import causal_conv1d`` find this module; returns parts of transformers that were changed.
 
     Raises:
         ImportError: where the library itself is installed.
@@ -270,6 +267,13 @@ def _lenient(function: Callable[..., Any]) -> Callable[..., Any]:
 
     setattr(lenient, _MARK, True)
     return lenient
+
+
+def _wide(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Half precision is summed and activated in float32, and rounded once."""
+    if weight.dtype in (torch.float16, torch.bfloat16):
+        return weight.float(), None if bias is None else bias.float()
+    return weight, bias
 
 
 def _activated(out: Tensor, activation: str | None, dtype: torch.dtype) -> Tensor:

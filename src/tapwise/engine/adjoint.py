@@ -14,6 +14,13 @@ def unpadded(geometry: Geometry) -> Geometry:
     return replace(geometry, padding=(0, 0), padding_mode="zeros")
 
 
+def whole_of(geometry: Geometry) -> Geometry:
+    """The convolution that a transposed one without cuts is the adjoint of."""
+    return Geometry(
+        geometry.kernel_size, geometry.stride, geometry.dilation, groups=geometry.groups
+    )
+
+
 def forward_of(geometry: Geometry, length: int, outputs: int) -> tuple[Geometry, int]:
     """The convolution that a transposed one is the adjoint of, and how much of its input it reads.
 
@@ -49,7 +56,7 @@ def backward_of(geometry: Geometry, length: int, outputs: int) -> tuple[Geometry
     return backward, (0, outputs)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)
 def of_weight_gradient(problem: Problem) -> Problem:
     """The problem, or for a transposed one the convolution whose weight's gradient is the same."""
     geometry = problem.geometry
@@ -62,7 +69,7 @@ def of_weight_gradient(problem: Problem) -> Problem:
     )
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)
 def of_input_gradient(problem: Problem) -> Problem:
     """The problem whose output is the gradient of the input."""
     geometry = problem.geometry

@@ -7,7 +7,7 @@ complex numbers) runs on native outside the op, made of torch's own operations.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, wraps
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from tapwise.engine.adjoint import (
     of_input_gradient,
     of_weight_gradient,
     unpadded,
+    whole_of,
 )
 from tapwise.engine.checks import autocast_dtype
 from tapwise.engine.kernels import KERNELS, native
@@ -94,6 +95,8 @@ def outside_the_op(input: Tensor, weight: Tensor, bias: Tensor | None) -> str | 
     """Why these tensors run on native outside the op; None where the op takes them."""
     tensors = (input, weight) if bias is None else (input, weight, bias)
     for tensor in tensors:
+        if tensor.layout is not torch.strided:
+            return f"torch alone reads the layout {tensor.layout}"
         if type(tensor) not in (Tensor, torch.nn.Parameter):
             return f"torch alone knows what a {type(tensor).__name__} means"
     if input.is_complex():
@@ -102,7 +105,10 @@ def outside_the_op(input: Tensor, weight: Tensor, bias: Tensor | None) -> str | 
         return "there is nothing to multiply"
     if forward_ad._current_level >= 0:
         return "forward-mode differentiation sees through torch's own operations only"
-    if not torch.compiler.is_compiling():
+    if torch.compiler.is_compiling():
+        if torch._C._functorch.maybe_current_level() is not None:
+            return "function transforms (vmap, grad, jvp) see through torch's own operations only"
+    else:
         functorch = torch._C._functorch
         batched = functorch.is_legacy_batchedtensor
         if functorch.peek_interpreter_stack() or any(batched(tensor) for tensor in tensors):
@@ -150,6 +156,21 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     return (*grads, *(None,) * len(ctx.shape))
 
 
+def _uncast(function: Any) -> Any:
+    """The function without autocast: a gradient is of the type that its forward had."""
+
+    @wraps(function)
+    def plain(*arguments: Any) -> Any:
+        kind = next(a for a in arguments if isinstance(a, Tensor)).device.type
+        if not torch.is_autocast_enabled(kind):
+            return function(*arguments)
+        with torch.autocast(kind, enabled=False):
+            return function(*arguments)
+
+    return plain
+
+
+@_uncast
 def gradients(
     geometry: Geometry, grad: Tensor, input: Tensor, weight: Tensor, needs: tuple[bool, ...]
 ) -> tuple[Tensor | None, ...]:
@@ -167,8 +188,14 @@ def input_gradient(geometry: Geometry, grad: Tensor, weight: Tensor, length: int
 
     # padded    p p|x x x x x|p      what the taps met; its gradient folds back onto x
     """
+    # A graph for all lengths can't hold a geometry that depends on them: torch's own then.
+    free = type(length) is not int and (geometry.transposed or geometry.stride > 1)
+    if free and geometry.padding_mode == "zeros":
+        return native.input_gradient(geometry, grad, weight, length)
     if geometry.transposed:
         forward, extent = forward_of(geometry, length, grad.shape[-1])
+        if extent <= 0:  # every output was added: none reads an input
+            return native.input_gradient(geometry, grad, weight, length)
         return convolve(forward, _cut(grad, 0, extent), weight, None)
     if geometry.padding_mode != "zeros" and geometry.padding != (0, 0):
         padded = length + geometry.left + geometry.right
@@ -191,7 +218,12 @@ def _cut(grad: Tensor, start: int, stop: int) -> Tensor:
 def weight_gradient(geometry: Geometry, grad: Tensor, input: Tensor, weight: Tensor) -> Tensor:
     """The gradient of the weight from those of the outputs; of ``weight`` only the shape counts."""
     if geometry.transposed:  # the same sum of products, the input in the place of the gradient
-        forward, extent = forward_of(geometry, input.shape[-1], grad.shape[-1])
+        length = input.shape[-1]
+        forward, extent = forward_of(geometry, length, grad.shape[-1])
+        if type(length) is not int or extent <= 0:
+            return weight_gradient(
+                whole_of(geometry), input, native.put_back(geometry, grad, length), weight
+            )
         return weight_gradient(forward, input, _cut(grad, 0, extent), weight)
     if outside_the_op(grad, input, None) is not None or outside_the_op(weight, grad, None):
         return native.weight_gradient(geometry, grad, input, weight)
@@ -219,12 +251,21 @@ def _weight_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _weight_backward(ctx: Any, upstream: Tensor) -> tuple[Any, ...]:
+    grads = _weight_gradients(
+        _geometry(*ctx.shape, False, 0), upstream, ctx.saved_tensors, ctx.needs_input_grad
+    )
+    return (*grads, *(None,) * len(ctx.shape))
+
+
+@_uncast
+def _weight_gradients(
+    geometry: Geometry, upstream: Tensor, saved: tuple[Tensor, Tensor], needs: tuple[bool, ...]
+) -> tuple[Tensor | None, ...]:
     # The sum of upstream * gradient is the convolution by ``upstream``, times the gradients.
-    grad, input = ctx.saved_tensors
-    geometry, needs = _geometry(*ctx.shape, False, 0), ctx.needs_input_grad
+    grad, input = saved
     of_grad = convolve(geometry, input, upstream, None) if needs[0] else None
     of_input = input_gradient(geometry, grad, upstream, input.shape[-1]) if needs[1] else None
-    return (of_grad, of_input, None, *(None,) * len(ctx.shape))
+    return of_grad, of_input, None
 
 
 torch.library.impl("tapwise::convolution", "default", _forward, lib=_library)

@@ -26,6 +26,16 @@ _kept: list[Any] = []  # engines whose code is in use: all of them, as long as t
 _bodies: dict[tuple[str, str], Body] = {}
 
 
+def _after_fork() -> None:
+    """A lock that another thread held at the fork would never open in the child."""
+    global _lock
+    _lock = RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 class Body:
     """A compiled function of one address, that of a job's numbers; the interpreter's lock is let go."""
 
@@ -78,7 +88,8 @@ def _fingerprint() -> str:
     """What the machine code depends on: our sources, the compiler and the processor."""
     cpu, features = processor()
     digest = sha256(f"{version('numba')} {version('llvmlite')} {cpu} {features}".encode())
-    for source in (*sorted(_LOOPS.glob("_*.py")), Path(__file__)):
+    threads = Path(__file__).with_name("threads.py")  # the head of a job
+    for source in (*sorted(_LOOPS.glob("_*.py")), threads, Path(__file__)):
         digest.update(source.read_bytes())
     return digest.hexdigest()[:24]
 

@@ -109,7 +109,7 @@ def choose_gradient(problem: Problem) -> str:
     return _choose_gradient(problem, steered.kernel, steered.exact, torch.get_num_threads())
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)
 def _choose_gradient(problem: Problem, forced: str | None, exact: bool | None, threads: int) -> str:
     costs = {
         name: kernel.gradient_cost(problem, threads)
@@ -150,7 +150,7 @@ def kernel_of(plan: Plan) -> Kernel:
     return KERNELS[plan.kernel]
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)
 def _choose(problem: Problem, forced: str | None, exact: bool | None, threads: int) -> Plan:
     obstacles = {name: kernel.why_not(problem) for name, kernel in KERNELS.items()}
     for name, wide in _TRANSFORMS.items():

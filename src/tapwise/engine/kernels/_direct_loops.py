@@ -222,7 +222,7 @@ def _tasks(job, begin, end, apart, together, room, phase, size, item):
             t0 = start
             while t0 < min(start + job[SPAN], job[OUTPUTS]):
                 inside = left <= t0 < right
-                t1 = min(t0 - t0 % job[BLOCK] + job[BLOCK], job[OUTPUTS])
+                t1 = min(t0 - t0 % job[BLOCK] + job[BLOCK], start + job[SPAN], job[OUTPUTS])
                 if inside:
                     t1 = min(t1, right)
                 elif t0 < left < right:

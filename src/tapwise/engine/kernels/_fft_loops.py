@@ -36,8 +36,8 @@ LOUDEST = 1e7
 
 # Frames: rows (b, c) of ``CHANNELS`` each; ``COUNT`` frames a row from frame ``FIRST`` on, each of
 # ``KEPT`` inputs and zeros up to ``SIZE``.
-FRAMES, SIZE, STEP, KEPT, FIRST, COUNT, CHANNELS, WILD = range(INPUTS, INPUTS + 8)
-FRAMES_JOB = INPUTS + 8
+FRAMES, SIZE, STEP, KEPT, FIRST, COUNT, CHANNELS, WILD, BESIDE_ZEROS = range(INPUTS, INPUTS + 9)
+FRAMES_JOB = INPUTS + 9
 
 # Outputs: of each frame the first ``OUT_STEP`` numbers, every ``OUT_STRIDE``-th, bias added.
 (
@@ -67,14 +67,17 @@ def _frame(job, row, f, inner, size, item, wide, wide_size):
         frame[q] = samples[q]
     for q in range(kept, length):
         frame[q] = 0
-    loudest, quietest = 0.0, np.inf
+    loudest, quietest, silent = 0.0, np.inf, False
     for q in range(0, kept, QUIET):
         here = peak(inner + q * size, QUIET, item)
         loudest = max(loudest, here)
         if here > 0:
             quietest = min(quietest, here)
+        else:
+            silent = True
     wild = numba.carray(pointer(job[WILD] + at, np.uint8(0)), (1,))
-    wild[0] = loudest == np.inf or loudest > LOUDEST * quietest
+    limit = job[BESIDE_ZEROS] if silent else (1e150 if wide_size == 8 else 1e15)
+    wild[0] = loudest > limit or loudest > LOUDEST * quietest
 
 
 @plain

@@ -32,10 +32,12 @@ from tapwise.geometry import Geometry
 NAME = "fft"
 
 # Numbers that the frames of one turn hold, so that a turn stays in the cache.
-_A_TURN = 1 << 18
+_A_TURN = 1 << 19
 # Numbers that the spectra of a group's filters may hold: 32 MB.
 _SPECTRA = 1 << 22
-_SMALLEST, _LARGEST = 1 << 8, 1 << 26
+# Beyond these, a product of spectra might leave the range of its numbers, or silence beside a loud
+# sample not be silent: such filters and frames are summed.
+_HEAVIEST, _HEAVIEST32, _BESIDE_ZEROS = 1e150, 1e15, 1e7
 
 
 def why_not(problem: Problem) -> str | None:
@@ -57,7 +59,7 @@ def tiles(problem: Problem) -> str:
     return f"frames of {size} samples, {step} outputs each"
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)
 def frames_of(geometry: Geometry, outputs: int) -> tuple[int, int]:
     """The size of the transforms, and how many outputs of stride 1 each gives."""
     reach = geometry.effective_kernel_size
@@ -110,7 +112,8 @@ def transformed(
         narrow, wider = input.dtype, direct.WIDER[input.dtype]
         b = None if bias is None else bias.to(wider)
         return transformed(geometry, input.to(wider), weight.to(wider), b, wide).to(narrow)
-    if not bool(torch.isfinite(weight).all()):
+    heaviest = float(weight.detach().abs().sum(-1).amax()) if weight.numel() else 0.0
+    if not heaviest < (_HEAVIEST if wide == torch.float64 else _HEAVIEST32):  # or no number
         return direct.run(geometry, input, weight, bias)
     if input.dtype == torch.float64:
         wide = torch.float64
@@ -129,7 +132,7 @@ def transformed(
     for g0, g1, row, f0, f1 in turns:
         if spectra is None or of != g0:
             spectra, of = _spectra(w[g0:g1], geometry.dilation, size, wide), g0
-        some, wild = _frames(geometry, x[row : row + 1], g0, g1, f0, f1, size, step, wide)
+        some, wild = _frames(geometry, x[row : row + 1], g0, g1, f0, f1, size, step, wide, heaviest)
         products = _multiply(torch.fft.rfft(some), spectra)
         _write(geometry, torch.fft.irfft(products, n=size), y[row : row + 1], b, g0, f0, step)
         for g, f in np.argwhere(wild[0]):
@@ -156,9 +159,11 @@ def weight_gradient(geometry: Geometry, grad: Tensor, input: Tensor, weight: Ten
         if g0 != of:
             _take_taps(total, result[of:g0], geometry.dilation, size)
             total, of = None, g0
-        some, wild = _frames(geometry, x[row : row + 1], g0, g1, f0, f1, size, step, torch.float64)
+        some, wild = _frames(
+            geometry, x[row : row + 1], g0, g1, f0, f1, size, step, torch.float64, 1.0
+        )
         grads, odd = _frames(
-            plain, g[row : row + 1], g0, g1, f0, f1, size, step, torch.float64, kept=step
+            plain, g[row : row + 1], g0, g1, f0, f1, size, step, torch.float64, 1.0, kept=step
         )
         if wild.any() or odd.any():
             return direct.weight_gradient(geometry, grad, input, weight)
@@ -203,7 +208,7 @@ def _spectra(w: Tensor, dilation: int, size: int, wide: torch.dtype) -> Tensor:
 
 def _frames(
     geometry: Geometry, x: Tensor, g0: int, g1: int, f0: int, f1: int, size: int, step: int,
-    wide: torch.dtype, kept: int | None = None,
+    wide: torch.dtype, heaviest: float, kept: int | None = None,
 ) -> tuple[Tensor, np.ndarray[Any, Any]]:  # fmt: skip
     """Frames (b, g, c, f, N) of x (b, C, L), and which (b, g, f) need another kernel."""
     channels = x.shape[1] // geometry.groups
@@ -215,13 +220,16 @@ def _frames(
     job = [
         *inputs.where(part, geometry.left, 1, sources), frames.data_ptr(), size, step,
         size if kept is None else kept, f0, f1 - f0, part.shape[1], wild.ctypes.data,
+        max(1, int(_BESIDE_ZEROS / max(heaviest, 1.0))),
     ]  # fmt: skip
     threads.run(_loop("frames", x, frames), job, wild.size, threads.count())
     return frames, np.asarray(wild.any(2))
 
 
 def _multiply(x: Tensor, w: Tensor) -> Tensor:
-    """Spectra (b, g, c, f, n) times (g, o, c, n), summed over c: (b, g, o, f, n)."""
+    """Spectra (b, g, c, f, n) times (g, o, c, n), summed over c: (b, g, o, f, n). May write to x."""
+    if w.shape[1] == w.shape[2] == 1:
+        return x.mul_(w[:, :, 0, None])
     if w.shape[2] == 1:
         return x * w[:, :, 0, None]
     if w.shape[2] <= 8:

@@ -40,9 +40,12 @@ def cost(problem: Problem, threads: int) -> float:
     groups, fan_in, fan_out = geometry.groups, problem.channels_in_group, problem.outputs_in_group
     inputs = problem.in_channels * problem.length
     outputs = problem.out_channels * problem.output_length
-    call, padded = _CALL, 0.0
+    call, padded, fitted = _CALL, 0.0, float(_FITTED_THREADS)
     if geometry.left != geometry.right or geometry.padding_mode != "zeros":
-        call += _PADDING_CALL
+        call, fitted = (
+            call + _PADDING_CALL,
+            1.25 * fitted,
+        )  # a padded copy lies elsewhere in the cache
         padded = (inputs + problem.in_channels * (geometry.left + geometry.right)) * 0.2e-9
     if groups == 1 and inputs <= _SMALL_INPUT and problem.device == "cpu":
         windows = problem.in_channels * geometry.kernel_size * problem.output_length
@@ -59,7 +62,7 @@ def cost(problem: Problem, threads: int) -> float:
     if geometry.stride > 1 and min(fan_in, fan_out) < 8:
         rate, an_output = rate / 6, 4 * an_output
     seconds = padded + outputs * an_output + problem.multiplications / rate
-    return call + seconds * _FITTED_THREADS / threads
+    return call + seconds * fitted / threads
 
 
 def gradient_cost(problem: Problem, threads: int) -> float:
@@ -82,6 +85,33 @@ def run(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) 
     return F.conv1d(
         input, weight, bias, geometry.stride, padding, geometry.dilation, geometry.groups
     )
+
+
+def input_gradient(geometry: Geometry, grad: Tensor, weight: Tensor, length: int) -> Tensor:
+    """The gradient of the input (B, C_in, length), zeros in the padding, from those of the outputs."""
+    if geometry.transposed:
+        full = put_back(geometry, grad, length)
+        return F.conv1d(full, weight, None, geometry.stride, 0, geometry.dilation, geometry.groups)
+    channels = weight.shape[1] * geometry.groups
+    padded = grad.new_empty((grad.shape[0], channels, geometry.left + length + geometry.right))
+    gradient: Tensor = torch.ops.aten.convolution_backward(
+        grad, padded, weight, None, [geometry.stride], [0], [geometry.dilation], False, [0],
+        geometry.groups, [True, False, False],
+    )[0]  # fmt: skip
+    return gradient.narrow(-1, geometry.left, length)
+
+
+def put_back(geometry: Geometry, grad: Tensor, length: int) -> Tensor:
+    """The gradient of a transposed convolution's whole output.
+
+    # full:  . . 2 3 4 5 6 .     put back where it was cut from, the added part dropped
+    """
+    whole = (length - 1) * geometry.stride + geometry.effective_kernel_size
+    right = whole - geometry.left - grad.shape[-1]
+    full = grad
+    if geometry.left or right > 0:
+        full = F.pad(grad, (geometry.left, max(right, 0)))
+    return full.narrow(-1, 0, whole) if right < 0 else full
 
 
 def weight_gradient(geometry: Geometry, grad: Tensor, input: Tensor, weight: Tensor) -> Tensor:

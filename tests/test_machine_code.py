@@ -1,0 +1,105 @@
+"""Compiled loops on disk: found again, and no harm where they can't be kept or read."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tapwise.engine import machine_code
+
+CALL = """
+import sys, time, torch, tapwise as tw
+x, w = torch.ones(1, 1, 100_000), torch.ones(1, 1, 31)
+begin = time.perf_counter()
+assert tw.explain(torch.nn.Conv1d(1, 1, 31), x[0]).plan.kernel == "direct"
+begin = time.perf_counter()
+y = tw.conv1d(x, w)
+took = time.perf_counter() - begin
+assert y.shape[-1] == 99_970 and (y == 31).all()
+print(took, "numba" in sys.modules)
+"""
+
+
+def call(folder):
+    environment = {**os.environ, "TAPWISE_CACHE_DIR": str(folder)}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", CALL], capture_output=True, text=True, check=False,
+        env=environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    took, with_numba = done.stdout.split()
+    return float(took), with_numba == "True"
+
+
+def test_a_later_process_loads_what_the_first_compiled(tmp_path):
+    assert call(tmp_path / "cache")[1]
+    took, with_numba = call(tmp_path / "cache")
+    assert took < 0.5
+    assert not with_numba
+
+
+@pytest.mark.parametrize("damage", ["cut", "other", "empty", "a folder"])
+def test_a_damaged_file_is_compiled_again_and_mended(tmp_path, damage):
+    call(tmp_path)
+    (file,) = tmp_path.glob("*.o")
+    code = file.read_bytes()
+    if damage == "a folder":
+        file.unlink()
+        file.mkdir()
+    else:
+        file.write_bytes({"cut": code[:1000], "other": b"x" * len(code), "empty": b""}[damage])
+    assert call(tmp_path)[1]
+    if damage != "a folder":
+        assert not call(tmp_path)[1]
+
+
+@pytest.mark.parametrize("place", ["/proc/tapwise", "/dev/null/tapwise"])
+def test_a_folder_that_cant_be_written(place):
+    if not os.path.exists(os.path.dirname(place)):
+        pytest.skip(f"no {os.path.dirname(place)} here")
+    assert call(place)[1]
+
+
+def test_nothing_half_written_is_left(tmp_path):
+    call(tmp_path)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".o"]
+
+
+def test_two_processes_that_compile_at_once_agree(tmp_path):
+    environment = {**os.environ, "TAPWISE_CACHE_DIR": str(tmp_path)}
+    both = [subprocess.Popen([sys.executable, "-c", CALL], env=environment) for _ in "ab"]
+    assert [process.wait(120) for process in both] == [0, 0]
+    assert not call(tmp_path)[1]
+
+
+def test_code_of_other_sources_or_processors_is_not_taken(tmp_path, monkeypatch):
+    monkeypatch.setenv("TAPWISE_CACHE_DIR", str(tmp_path))
+    machine_code._fingerprint.cache_clear()
+    here = machine_code._file("_direct_loops", "float32")
+    monkeypatch.setenv("NUMBA_CPU_NAME", "haswell")
+    machine_code._fingerprint.cache_clear()
+    there = machine_code._file("_direct_loops", "float32")
+    monkeypatch.undo()
+    machine_code._fingerprint.cache_clear()
+    assert here.name != there.name
+    assert here.name.startswith("direct_loops-float32-")
+
+
+def test_the_body_is_compiled_once_for_all_threads(monkeypatch):
+    from concurrent.futures import ThreadPoolExecutor
+
+    made = []
+
+    def ready(module, name):
+        time.sleep(0.05)
+        made.append(name)
+        return object()
+
+    monkeypatch.setattr(machine_code, "_ready", ready)
+    monkeypatch.setattr(machine_code, "_bodies", {})
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: machine_code.body("m", "n"), range(8)))
+    assert made == ["n"]
+    assert len({id(body) for body in found}) == 1

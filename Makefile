@@ -18,8 +18,15 @@ check: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Some twenty minutes; report.py writes docs/speed.md and its chart from what they leave.
 bench: .venv/ready
-	$(BIN)/python benchmarks/bench_conv1d.py
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/python benchmarks/bench_conv1d.py --name conv1d-cpu
+	$(BIN)/python benchmarks/bench_conv1d.py --random 200 --name conv1d-cpu-random
+	$(BIN)/python benchmarks/bench_conv1d.py --threads 1 --no-peers --name conv1d-cpu-1-thread
+	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=+avx,+avx2,+fma \
+	  $(BIN)/python benchmarks/bench_conv1d.py --no-peers --name conv1d-cpu-avx2
+	$(BIN)/python benchmarks/report.py
 
 fuzz: .venv/ready
 	TAPWISE_FUZZ=1 $(TEST) -n $(JOBS) --timeout 7200 -m fuzz

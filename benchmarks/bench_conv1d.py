@@ -116,7 +116,7 @@ def compare(row: dict[str, Any], workers: dict[str, Worker], rounds: int) -> dic
             for name, value in found.items():
                 if isinstance(value, float) and name != "predicted":
                     known[name] = min(value, known.get(name, math.inf))
-        if best["torch"].get("both", best["torch"]["forward"]) > 2:
+        if best["torch"].get("both", best["torch"]["forward"]) > 0.8:
             break
     return _row(row, best)
 

@@ -144,9 +144,13 @@ def chart(result: Result) -> str:
         parts.append(
             f'<text class="end" x="{left - 12}" y="{y + 10}">{escape(row["name"])} · {row["family"]}</text>'
             f'<rect class="{kind}" x="{min(one, end)}" y="{y}" width="{max(abs(end - one), 1):.1f}" '
-            f'height="{step - 5}"/><text x="{max(one, end) + 5}" y="{y + 10}">{row["ratio"]:.3g}</text>'
+            f'height="{step - 5}"/><text x="{max(one, end) + 5}" y="{y + 10}">{_short(row["ratio"])}</text>'
         )
     return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _short(ratio: float) -> str:
+    return f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.3g}"
 
 
 OTHERS = {

@@ -203,8 +203,9 @@ def causal_conv1d_varlen_states(x: Tensor, cu_seqlens: Tensor, state_len: int) -
     Example:
         >>> import torch
         >>> from tapwise.compat.causal_conv1d import causal_conv1d_varlen_states
-        >>> x = torch.arange(5.0)[:, None]
-        >>> causal_conv1d_varlen_states(x, torch.tensor([0, 1, 5]), 3).tolist()
+        >>> causal_conv1d_varlen_states(
+        ...     torch.arange(5.0)[:, None], torch.tensor([0, 1, 5]), 3
+        ... ).tolist()
         [[[0.0, 0.0, 0.0]], [[2.0, 3.0, 4.0]]]
     """
     starts, ends = cu_seqlens[:-1].long(), cu_seqlens[1:].long()
@@ -246,7 +247,7 @@ def install() -> list[str]:
 
 
 def uninstall() -> None:
-    """Undo ``install``, for what is imported from now on and for the modules that it changed."""
+    """Undo ``install``."""
     if sys.modules.get(_NAME) is sys.modules[__name__]:
         del sys.modules[_NAME]
     while _replaced:

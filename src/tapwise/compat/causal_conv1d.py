@@ -40,8 +40,7 @@ def causal_conv1d_fn(
         x: (batch, dim, seqlen).
         weight: (dim, width), any width.
         bias: (dim,).
-        seq_idx: (batch, seqlen), whole numbers: samples of different numbers don't see one another;
-            where the number is negative the output is 0.
+        seq_idx: (batch, seqlen): samples of different numbers don't meet; where negative, the output is 0.
         initial_states: (batch, dim, width - 1), the samples before the first.
         return_final_states: return the last width - 1 samples too, for the next call.
         final_states_out: (batch, dim, width - 1), where to write them.
@@ -122,10 +121,8 @@ def causal_conv1d_update(
         weight: (dim, width).
         bias: (dim,).
         activation: None, ``"silu"`` or ``"swish"``.
-        cache_seqlens: (batch,), how many samples each row has seen: the state is then a ring buffer,
-            of which sample i is at ``i % state_len``.
-        conv_state_indices: (batch,), which row of a larger conv_state each row of x goes with; where
-            negative, the output is 0 and no state is written.
+        cache_seqlens: (batch,), samples each row has seen: sample i is then at ``i % state_len``.
+        conv_state_indices: (batch,), each row's place in a larger conv_state; negative: output 0, no state.
 
     Returns:
         As x.

@@ -128,7 +128,9 @@ def _row(row: dict[str, Any], best: dict[str, dict[str, Any]]) -> dict[str, Any]
         if "sample" in found and not _alike(found["sample"], theirs["sample"])
     ]  # fmt: skip
     assert "tapwise" not in wrong, f"{row['name']}: our outputs are not torch's"
-    others = {p: best[p]["forward"] for p in OTHERS if "forward" in best[p] and p not in wrong}
+    others = {
+        p: best[p]["forward"] for p in OTHERS if "forward" in best.get(p, ()) and p not in wrong
+    }
     result: dict[str, Any] = {
         "name": row["name"], "family": row["family"], "kernel": ours["kernel"],
         "gradient": ours["gradient"], "torch_ms": theirs["forward"] * 1e3,

@@ -69,6 +69,7 @@ def filter_sound() -> None:
 def main() -> None:
     started = time.perf_counter()
     OUT.mkdir(exist_ok=True)
+    tapwise("doctor", "--warm")  # compiles once, so that what follows is timed without
     tapwise("explain", "--input", "0:10", "--taps", "1,1,1")
     tapwise(
         "explain", "--input", "0:10", "--taps", "1,1,1", "--causal", "--save",

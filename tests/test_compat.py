@@ -194,7 +194,6 @@ def models():
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ["mamba", "mamba2", "falcon_h1", "lfm2"])
 def test_transformers_give_the_same_outputs_whole_and_token_by_token(name):
-    pytest.importorskip("transformers")
     kind, config = models()[name]
     torch.manual_seed(0)
     model = kind(config).eval()

@@ -27,12 +27,7 @@ def rows():
 ROWS = {row["name"]: row for row in rows()}
 
 
-@pytest.fixture(autouse=True)
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("two_threads")
 
 
 def posed(row):

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import oracle
 import tapwise as tw
+from against_the_oracle import EVERY, FLOATS, SUMS, check, expected, tensor
 from strategies import convolutions, transposed
 from tapwise.engine.kernels import KERNELS
 from tapwise.engine.kernels._direct_loops import PRODUCTS_A_SUM
@@ -17,65 +17,25 @@ from tapwise.engine.problem import Problem
 from tapwise.geometry import Geometry
 from tapwise.settings import PADDING_MODES
 
-# fft32 rounds in float32: its bound is another, in test_fft32.
-EVERY = [name for name in KERNELS if name != "fft32"]
-SUMS = ["native", "direct", "gemm", "reference"]
-FLOATS = [torch.float32, torch.float64]
-# rtol and atol of torch.testing; the rest of the bound is contract 3 of the design.
-TOLERANCE = {
-    torch.float64: (1e-7, 1e-7),
-    torch.float32: (1.3e-6, 1e-5),
-    torch.float16: (1e-3, 1e-5),
-    torch.bfloat16: (1.6e-2, 1e-5),
+ANYTHING = given(
+    st.one_of(convolutions(), transposed()),
+    st.sampled_from([0, 1, 2, 3, 9]),
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.sampled_from(FLOATS),
+    st.booleans(),
+)
+
+
+VIEWS = {
+    "reversed channels": lambda t: t.flip(1),
+    "channels last": lambda t: t.transpose(1, 2).contiguous().transpose(1, 2),
+    "every second sample": lambda t: t.repeat_interleave(2, -1)[..., ::2],
+    "a row expanded": lambda t: t[:1].expand(t.shape),
+    "one sample expanded": lambda t: t[..., :1].expand(t.shape),
+    "within a larger array": lambda t: torch.nn.functional.pad(t, (3, 5, 1, 1))[:, 1:-1, 3:-5],
+    "batch and channels swapped": lambda t: t.transpose(0, 1).contiguous().transpose(0, 1),
 }
-
-
-def tensor(random, *shape, dtype=torch.float64):
-    return torch.from_numpy(random.standard_normal(shape)).to(dtype)
-
-
-def array(value):
-    if value is None:
-        return None
-    return (value.double() if value.dtype in TOLERANCE else value).numpy()
-
-
-def expected(geometry, x, w, b, **options):
-    if geometry.transposed:
-        y = oracle.conv_transpose1d(
-            array(x), array(w), array(b), geometry.stride, (geometry.left, 0),
-            geometry.output_padding, geometry.dilation, geometry.groups,
-        )  # fmt: skip
-        return y[..., : y.shape[-1] - geometry.right]
-    return oracle.conv1d(
-        array(x), array(w), array(b), geometry.stride, geometry.padding, geometry.dilation,
-        geometry.groups, geometry.padding_mode, **options,
-    )  # fmt: skip
-
-
-def problem_of(geometry, x, w):
-    outer, inner = w.shape[0], w.shape[1] * geometry.groups
-    channels = (outer, inner) if geometry.transposed else (inner, outer)
-    return Problem(geometry, *channels, x.shape[-1], x.dtype, "cpu")
-
-
-def check(kernel, geometry, x, w, b=None):
-    """One run of a kernel against the oracle, within contract 3; False where it can't run."""
-    if KERNELS[kernel].why_not(problem_of(geometry, x, w)):
-        return False
-    y = KERNELS[kernel].run(geometry, x, w, b)
-    truth = expected(geometry, x, w, b)
-    assert y.shape == truth.shape
-    assert y.dtype == x.dtype
-    rtol, atol = TOLERANCE[x.dtype]
-    if geometry.transposed:
-        size = expected(geometry, x.abs(), w.abs(), None if b is None else b.abs())
-    else:
-        size = expected(geometry, x, w, b, magnitude=True)
-    bound = atol + rtol * abs(truth) + 16 * torch.finfo(x.dtype).eps * size
-    error = abs(y.double().numpy() - truth)
-    assert (error <= bound).all(), f"{kernel}: {error.max()} at {np.argmax(error - bound)}"
-    return True
 
 
 @pytest.fixture(autouse=True)
@@ -90,14 +50,7 @@ def poisoned(monkeypatch):
 
 
 @pytest.mark.parametrize("kernel", EVERY)
-@given(
-    st.one_of(convolutions(), transposed()),
-    st.sampled_from([0, 1, 2, 3, 9]),
-    st.integers(1, 3),
-    st.integers(1, 3),
-    st.sampled_from(FLOATS),
-    st.booleans(),
-)
+@ANYTHING
 def test_any_geometry(kernel, case, batch, fan_in, fan_out, dtype, bias):
     geometry, length = case
     random = np.random.default_rng(length + batch)
@@ -181,17 +134,6 @@ def test_many_channels_groups_lengths_and_rows(kernel, shape):
     for padding in ("same", (0, 3)):
         geometry = Geometry(shape.kernel_size, padding=padding, groups=shape.groups)
         assert check(kernel, geometry, x, w, tensor(random, shape.outputs, dtype=torch.float32))
-
-
-VIEWS = {
-    "reversed channels": lambda t: t.flip(1),
-    "channels last": lambda t: t.transpose(1, 2).contiguous().transpose(1, 2),
-    "every second sample": lambda t: t.repeat_interleave(2, -1)[..., ::2],
-    "a row expanded": lambda t: t[:1].expand(t.shape),
-    "one sample expanded": lambda t: t[..., :1].expand(t.shape),
-    "within a larger array": lambda t: torch.nn.functional.pad(t, (3, 5, 1, 1))[:, 1:-1, 3:-5],
-    "batch and channels swapped": lambda t: t.transpose(0, 1).contiguous().transpose(0, 1),
-}
 
 
 @pytest.mark.parametrize("kernel", EVERY)
@@ -318,118 +260,6 @@ def test_the_laws_of_convolution():
 
 @pytest.mark.fuzz
 @pytest.mark.parametrize("kernel", EVERY)
-@given(
-    st.one_of(convolutions(), transposed()),
-    st.sampled_from([0, 1, 2, 3, 9]),
-    st.integers(1, 3),
-    st.integers(1, 3),
-    st.sampled_from(FLOATS),
-    st.booleans(),
-)
+@ANYTHING
 def test_any_geometry_all_night(kernel, case, batch, fan_in, fan_out, dtype, bias):
     test_any_geometry.hypothesis.inner_test(kernel, case, batch, fan_in, fan_out, dtype, bias)
-
-
-@given(convolutions(), st.booleans())
-def test_fft32_errs_by_the_loudest_sample_around(case, bias):
-    geometry, length = case
-    random = np.random.default_rng(length)
-    x = tensor(random, 2, geometry.groups, length, dtype=torch.float32)
-    w = tensor(random, geometry.groups, 1, geometry.kernel_size, dtype=torch.float32)
-    b = tensor(random, geometry.groups, dtype=torch.float32) if bias else None
-    y = KERNELS["fft32"].run(geometry, x, w, b)
-    error = abs(y.double().numpy() - expected(geometry, x, w, b))
-    size = float(x.abs().max() * w.abs().sum(-1).max()) if length else 0
-    assert error.max(initial=0) <= 1e-5 + 16 * torch.finfo(torch.float32).eps * size
-
-
-@pytest.mark.parametrize("channels", [1, 2, 12])
-@pytest.mark.parametrize("loudest", [1e4, 3e6, 1e9, 1e30])
-def test_a_loud_burst_leaves_no_trace_in_what_fft_makes_of_quiet_samples(loudest, channels):
-    random = np.random.default_rng(0)
-    x = tensor(random, 2, channels, 5000, dtype=torch.float32) * 1e-3
-    x[:, 0, 3000:3010] *= loudest
-    w = tensor(random, 3, channels, 400, dtype=torch.float32)
-    geometry = Geometry(400, padding=(399, 3))
-    assert check("fft", geometry, x, w)
-    y = KERNELS["fft"].run(geometry, x, w, None)[..., :3000].double().numpy()
-    truth = expected(geometry, x, w, None)[..., :3000]
-    assert abs(y - truth).max() <= 1e-5 * abs(truth).max()
-
-
-@pytest.mark.parametrize("kernel", ["fft", "direct"])
-def test_a_filter_that_holds_no_finite_number_spoils_its_own_channel_only(kernel):
-    w = torch.ones(2, 1, 300)
-    w[1, 0, 7] = float("nan")
-    y = KERNELS[kernel].run(Geometry(300, groups=2), torch.ones(1, 2, 900), w, None)
-    assert y[0, 0].isfinite().all()
-    assert y[0, 1].isnan().all()
-
-
-@pytest.mark.parametrize("kernel", [k for k in KERNELS if KERNELS[k].weight_gradient])
-@given(
-    convolutions(), st.sampled_from([1, 2, 9]), st.integers(1, 5), st.integers(1, 5),
-    st.sampled_from(FLOATS),
-)  # fmt: skip
-def test_the_weights_gradient_sums_what_each_tap_met(kernel, case, batch, fan_in, fan_out, dtype):
-    geometry, length = case
-    if KERNELS[kernel].gradient_cost(
-        Problem(geometry, geometry.groups, geometry.groups, length, dtype, "cpu"), 2
-    ) == float("inf"):
-        return
-    random = np.random.default_rng(length)
-    groups, taps = geometry.groups, geometry.kernel_size
-    x = tensor(random, batch, fan_in * groups, length, dtype=dtype)
-    w = tensor(random, fan_out * groups, fan_in, taps, dtype=dtype)
-    g = tensor(random, batch, fan_out * groups, geometry.output_length(length), dtype=dtype)
-    found = KERNELS[kernel].weight_gradient(geometry, g, x, w).double().numpy()
-    line = oracle.padded(array(x), *geometry.padding, geometry.padding_mode)
-    truth = np.zeros(w.shape)
-    for o, c, k in np.ndindex(*w.shape):
-        begin = k * geometry.dilation
-        met = line[:, o // fan_out * fan_in + c, begin :: geometry.stride][:, : g.shape[-1]]
-        truth[o, c, k] = (met * array(g)[:, o]).sum()
-    scale = abs(line).max() * abs(array(g)).max() * batch * g.shape[-1]
-    assert abs(found - truth).max() <= 1e-6 + 16 * torch.finfo(dtype).eps * scale
-
-
-@pytest.mark.parametrize(
-    "shape",
-    [(1, 1, 3, 300_000, 1), (64, 64, 4, 3000, 64), (48, 40, 5, 700, 1), (128, 8, 3, 20_000, 1)],
-)
-def test_the_weights_gradient_is_the_same_bits_for_any_count_of_threads(shape):
-    channels, outputs, taps, length, groups = shape
-    random, before = np.random.default_rng(0), torch.get_num_threads()
-    x = tensor(random, 2, channels, length, dtype=torch.float32)
-    w = tensor(random, outputs, channels // groups, taps, dtype=torch.float32)
-    geometry = Geometry(taps, padding="causal", groups=groups)
-    g = tensor(random, 2, outputs, length, dtype=torch.float32)
-    found = []
-    try:
-        for threads in (1, 2, 3, 2):
-            torch.set_num_threads(threads)
-            found.append(KERNELS["direct"].weight_gradient(geometry, g, x, w))
-    finally:
-        torch.set_num_threads(before)
-    assert all(torch.equal(found[0], other) for other in found)
-    native = KERNELS["native"].weight_gradient(geometry, g.double(), x.double(), w.double())
-    torch.testing.assert_close(found[0].double(), native, rtol=1e-5, atol=1e-4 * length**0.5)
-
-
-def test_silence_before_a_loud_sample_stays_silent_in_fft():
-    x = torch.zeros(1, 1, 20_000)
-    x[..., 15_000] = 1e20
-    w = torch.from_numpy(np.random.default_rng(0).standard_normal((1, 1, 2001))).float()
-    y = KERNELS["fft"].run(Geometry(2001, padding="causal"), x, w, None)
-    assert y[..., :15_000].abs().max() == 0
-
-
-@pytest.mark.parametrize("kernel", ["fft", "fft32"])
-def test_what_a_transform_would_overflow_is_summed(kernel):
-    dtype, huge = (torch.float64, 1e306) if kernel == "fft" else (torch.float32, 1e36)
-    x, w = (
-        torch.full((1, 1, 3000), huge, dtype=dtype),
-        torch.full((1, 1, 1001), 1 / huge, dtype=dtype),
-    )
-    y = KERNELS[kernel].run(Geometry(1001), x, w, None)
-    torch.testing.assert_close(y, torch.full_like(y, 1001))

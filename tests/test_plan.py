@@ -12,13 +12,7 @@ from tapwise.engine.plan import Plan, choose
 from tapwise.engine.problem import Problem
 from tapwise.geometry import Geometry
 
-
-@pytest.fixture(autouse=True)
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("two_threads")
 
 
 def problem(channels, outputs, length, *geometry, dtype=torch.float32, **settings):

@@ -8,7 +8,10 @@ from hypothesis import strategies as st
 
 import tapwise as tw
 from strategies import convolutions, transposed
+from tapwise.engine.autograd import continued
+from tapwise.engine.kernels import direct
 
+FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 STREAMED = ("zeros", "reflect", "replicate")
 
 
@@ -172,3 +175,35 @@ def test_counts_stay_on_the_cpu():
 @given(st.one_of(convolutions(STREAMED), transposed()), st.data())
 def test_streams_all_night(case, data):
     test_any_stream_is_the_offline_run.hypothesis.inner_test(case, data)
+
+
+@given(convolutions(), st.integers(1, 30), st.sampled_from(FLOATS), st.booleans())
+def test_direct_reads_two_pieces_as_the_one_signal(case, at, dtype, with_bias):
+    geometry, length = case
+    torch.manual_seed(length)
+    channels = 2 * geometry.groups
+    x = torch.randn(2, channels, length).to(dtype)
+    w = torch.randn(channels, 2, geometry.kernel_size).to(dtype)
+    b = torch.randn(channels).to(dtype) if with_bias else None
+    before, after = x[..., :at], x[..., at:]
+    with tw.options(kernel="direct"):
+        pieces = continued(geometry, before, after, w, b)
+        whole = continued(geometry, x[..., :0], x, w, b)
+    torch.testing.assert_close(pieces, whole, rtol=0, atol=0)
+
+
+def test_a_step_by_direct_copies_nothing_together(monkeypatch):
+    given_pieces = []
+
+    def run(geometry, input, weight, bias, before=None):
+        given_pieces.append((before.shape[-1], input.shape[-1]))
+        return plain(geometry, input, weight, bias, before)
+
+    plain = direct.run
+    monkeypatch.setattr(direct, "run", run)
+    layer, x = tw.CausalConv1d(64, 64, 5, groups=64), torch.randn(1, 64, 2000)
+    with torch.no_grad():
+        _, state = layer.step(x[..., :1000], layer.init_state())
+        y, _ = layer.step(x[..., 1000:], state)
+    assert given_pieces == [(4, 1000)]
+    torch.testing.assert_close(y, layer(x)[..., 1000:])

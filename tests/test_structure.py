@@ -25,6 +25,7 @@ ROOMS = [
     ["tapwise.engine.adjoint"],
     ["tapwise.engine.kernels"],
     ["tapwise.engine.plan"],
+    ["tapwise.engine.op"],
     ["tapwise.engine.autograd"],
     ["tapwise.functional", "tapwise.stepping"],
     ["tapwise.layers", "tapwise.acceleration", "tapwise.compat"],

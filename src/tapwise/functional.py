@@ -121,5 +121,5 @@ def _refuse_others(input: Tensor, weight: Tensor) -> None:
 
 def _batched(problem: Problem, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if input.ndim == 3:
-        return convolve(problem.geometry, input, weight, bias)
-    return convolve(problem.geometry, input[None], weight, bias)[0]
+        return convolve(problem.geometry, input, weight, bias, problem)
+    return convolve(problem.geometry, input[None], weight, bias, problem)[0]

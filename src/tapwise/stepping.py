@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tapwise import partition
-from tapwise.engine.autograd import convolve
+from tapwise.engine.autograd import continued
 from tapwise.engine.checks import autocast_dtype, check_dtypes
 from tapwise.errors import ShapeError
 from tapwise.geometry import Geometry
@@ -71,12 +71,12 @@ def step(
             "the channels are the layer's",
         )
     check_dtypes(x, weight, bias)
-    known = torch.cat((state.kept, x), dim=-1)  # (B, C_in, kept + chunk)
     seen, emitted = int(state.seen) + x.shape[-1], int(state.emitted)
     stop = max(partition.determined(geometry, seen), emitted)
-    y = _outputs(geometry, weight, bias, known, emitted, stop, seen)
-    first = partition.first_needed(geometry, stop, seen)
-    kept = known[..., first - (seen - known.shape[-1]) :].clone()
+    y = _outputs(geometry, weight, bias, state.kept, x, emitted, stop, seen)
+    known = state.kept.shape[-1] + x.shape[-1]
+    first = partition.first_needed(geometry, stop, seen) - (seen - known)
+    kept = torch.cat(_between(state.kept, x, first, known), dim=-1)
     return y, replace(state, kept=kept, seen=_count(seen), emitted=_count(stop))
 
 
@@ -84,7 +84,7 @@ def flush(geometry: Geometry, weight: Tensor, bias: Tensor | None, state: State)
     """The outputs that only the end of the signal determines. The state is spent."""
     seen, emitted = int(state.seen), int(state.emitted)
     stop = geometry.output_length(seen) if seen else 0
-    return _outputs(geometry, weight, bias, state.kept, emitted, stop, seen)
+    return _outputs(geometry, weight, bias, state.kept, state.kept[..., :0], emitted, stop, seen)
 
 
 def _count(number: int) -> Tensor:
@@ -96,27 +96,36 @@ def _outputs(
     geometry: Geometry,
     weight: Tensor,
     bias: Tensor | None,
-    known: Tensor,
+    kept: Tensor,
+    x: Tensor,
     start: int,
     stop: int,
     seen: int,
 ) -> Tensor:
-    """Outputs [start, stop); ``known`` (..., C_in, n) holds the last n of ``seen`` inputs."""
+    """Outputs [start, stop); ``kept`` and then ``x`` (..., C_in, n) are the last of ``seen`` inputs."""
     if start >= stop:
         channels = weight.shape[1] * geometry.groups if geometry.transposed else weight.shape[0]
-        return known.new_zeros((*known.shape[:-2], channels, 0), dtype=autocast_dtype(known))
+        return x.new_zeros((*x.shape[:-2], channels, 0), dtype=autocast_dtype(x))
     needed = partition.part(geometry, start, stop, seen)
-    offset = seen - known.shape[-1]
-    pieces = [
-        known[..., [j - offset for j in needed.left]],
-        known[..., needed.inputs[0] - offset : needed.inputs[1] - offset],
-        known[..., [j - offset for j in needed.right]],
-    ]
-    pieces = [piece for piece in pieces if piece.shape[-1]] or [known[..., :0]]
-    x = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=-1)
+    offset = seen - kept.shape[-1] - x.shape[-1]
+    before, after = _between(kept, x, *(end - offset for end in needed.inputs))
+    if needed.left or needed.right:
+        known = torch.cat((kept, x), dim=-1)
+        left, right = ([j - offset for j in side] for side in (needed.left, needed.right))
+        before = torch.cat((known[..., left], before), dim=-1)
+        after = torch.cat((after, known[..., right]), dim=-1)
     if x.ndim == 3:
-        return convolve(needed.geometry, x, weight, bias)
-    return convolve(needed.geometry, x[None], weight, bias)[0]
+        return continued(needed.geometry, before, after, weight, bias)
+    return continued(needed.geometry, before[None], after[None], weight, bias)[0]
+
+
+def _between(kept: Tensor, x: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
+    """The samples [start, stop) of ``kept`` followed by ``x``: those of each."""
+    border = kept.shape[-1]
+    return (
+        kept[..., min(start, border) : min(stop, border)],
+        x[..., max(start - border, 0) : max(stop - border, 0)],
+    )
 
 
 class Stepped(nn.Module):

@@ -56,6 +56,9 @@ def backward_of(geometry: Geometry, length: int, outputs: int) -> tuple[Geometry
     return backward, (0, outputs)
 
 
+known_backward_of = lru_cache(maxsize=1024)(backward_of)  # where lengths are numbers, not symbols
+
+
 @lru_cache(maxsize=512)
 def of_weight_gradient(problem: Problem) -> Problem:
     """The problem, or for a transposed one the convolution whose weight's gradient is the same."""

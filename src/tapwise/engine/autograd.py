@@ -1,54 +1,46 @@
-"""The op: one convolution as torch sees it, with its gradient, whichever kernel runs inside.
+"""The convolution as torch differentiates it: every gradient is a convolution by the same plans.
 
-``torch.ops.tapwise.convolution`` chooses its plan when it runs, so that one compiled graph serves
-every length. What torch's transforms must see through (functorch, forward-mode AD, subclasses,
-complex numbers) runs on native outside the op, made of torch's own operations.
+What torch's transforms must see through (functorch, forward-mode AD, subclasses, complex numbers) runs
+on native outside the op, made of torch's own operations.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache, wraps
+from functools import wraps
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from tapwise.engine.adjoint import (
     backward_of,
     forward_of,
-    of_input_gradient,
-    of_weight_gradient,
+    known_backward_of,
     unpadded,
     whole_of,
 )
-from tapwise.engine.checks import autocast_dtype
-from tapwise.engine.kernels import KERNELS, native
-from tapwise.engine.plan import Plan, choose, choose_gradient, kernel_of, native_because
+from tapwise.engine.checks import autocast_dtype, outside_the_op
+from tapwise.engine.kernels import KERNELS, direct, native
+from tapwise.engine.op import (
+    LIBRARY,
+    OP,
+    WEIGHT_GRADIENT,
+    geometry_of,
+    problem_of,
+    weight_gradient_of,
+)
+from tapwise.engine.plan import Plan, choose, native_because, natives_alone
 from tapwise.engine.problem import Problem
 from tapwise.geometry import Geometry
 
-_library = torch.library.Library("tapwise", "DEF")  # type: ignore[no-untyped-call]
-_library.define(  # type: ignore[no-untyped-call]
-    "convolution(Tensor input, Tensor weight, Tensor? bias, int kernel_size, int stride, "
-    "int dilation, int left, int right, int groups, str padding_mode, bool transposed, "
-    "int output_padding) -> Tensor"
-)
-_library.define(  # type: ignore[no-untyped-call]
-    "weight_gradient(Tensor grad, Tensor input, Tensor weight, int kernel_size, int stride, "
-    "int dilation, int left, int right, int groups, str padding_mode) -> Tensor"
-)
-_geometry = lru_cache(maxsize=4096)(
-    lambda kernel_size, stride, dilation, left, right, groups, mode, transposed, output_padding: (
-        Geometry(
-            kernel_size, stride, dilation, (left, right), groups, mode, transposed, output_padding
-        )
-    )
-)
 
-
-def convolve(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def convolve(
+    geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None,
+    problem: Problem | None = None,
+) -> Tensor:  # fmt: skip
     """The convolution of ``input`` (B, C_in, L): (B, C_out, L_out). The arguments fit together.
+
+    ``problem`` is what they pose, where the caller knows it.
 
     Example:
         >>> import torch
@@ -57,32 +49,84 @@ def convolve(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | N
     """
     if outside_the_op(input, weight, bias) is not None:
         return native.run(geometry, input, weight, bias)
-    dtype = autocast_dtype(input)
-    # Where nothing is being compiled for other lengths, native needs no op around it.
-    if not torch.compiler.is_compiling():
-        problem = _problem(geometry, input, weight, dtype)
-        plan = choose(problem)
-        if plan.kernel == native.NAME and not _gradients_are_ours(problem, input, weight):
-            return kernel_of(plan).run(geometry, input, weight, bias)
+    dtype = autocast_dtype(input) if problem is None else problem.dtype
+    # What is compiled for other lengths, or watched by a mode or a tracer, is the op; else it needs
+    # none around it.
+    free = not (torch.compiler.is_compiling() or _watched())
+    if free:
+        problem = problem_of(geometry, input, weight, dtype) if problem is None else problem
+        kernel = choose(problem).kernel
+        recorded = torch.is_grad_enabled() and (
+            input.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
+        )
+        if kernel == native.NAME:
+            of_input, of_weight = input.requires_grad, weight.requires_grad
+            if not recorded or natives_alone(problem, of_input, of_weight):
+                return KERNELS[kernel].run(geometry, input, weight, bias)
     if dtype != input.dtype:
         input, weight = input.to(dtype), weight.to(dtype)
         bias = None if bias is None else bias.to(dtype)
-    result: Tensor = OP(
-        input, weight, bias, geometry.kernel_size, geometry.stride, geometry.dilation,
-        geometry.left, geometry.right, geometry.groups, geometry.padding_mode,
-        geometry.transposed, geometry.output_padding,
-    )  # fmt: skip
+    result: Tensor
+    if not free:
+        result = OP(
+            input, weight, bias, geometry.kernel_size, geometry.stride, geometry.dilation,
+            geometry.left, geometry.right, geometry.groups, geometry.padding_mode,
+            geometry.transposed, geometry.output_padding,
+        )  # fmt: skip
+    elif recorded:
+        result = _Recorded.apply(input, weight, bias, geometry, KERNELS[kernel])  # type: ignore[no-untyped-call]
+    else:
+        result = KERNELS[kernel].run(geometry, input, weight, bias)
     return result
 
 
-def _gradients_are_ours(problem: Problem, input: Tensor, weight: Tensor) -> bool:
-    """Whether a gradient will be asked for that another kernel than native computes."""
-    if not torch.is_grad_enabled():
-        return False
-    inputs, weights = input.requires_grad, weight.requires_grad
-    if weights and choose_gradient(of_weight_gradient(problem)) != native.NAME:
-        return True
-    return inputs and choose(of_input_gradient(problem)).kernel != native.NAME
+class _Recorded(torch.autograd.Function):
+    """The op's own steps without its dispatch, which takes longer than many a convolution."""
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None, *how: Any) -> Tensor:
+        ctx.geometry, kernel = how
+        ctx.save_for_backward(input, weight)
+        result: Tensor = kernel.run(ctx.geometry, input, weight, bias)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        input, weight = ctx.saved_tensors
+        needs = ctx.needs_input_grad[:3]
+        return (*gradients(ctx.geometry, grads[0], input, weight, needs), None, None)
+
+
+def _watched() -> bool:
+    """Whether a mode or a tracer wants to see the op itself."""
+    return torch._C._len_torch_dispatch_stack() > 0 or torch._C._get_tracing_state() is not None
+
+
+def continued(
+    geometry: Geometry, before: Tensor, input: Tensor, weight: Tensor, bias: Tensor | None
+) -> Tensor:
+    """The convolution of ``before`` (B, C_in, n) and ``input`` as one signal, one after the other.
+
+    ``direct`` reads both where they lie, where it runs and nothing is recorded for a gradient; for
+    others they are copied together.
+    """
+    if input.shape[-1] == 0 or before.shape[-1] == 0:
+        return convolve(geometry, before if input.shape[-1] == 0 else input, weight, bias)
+    tensors = (before, input, weight) if bias is None else (before, input, weight, bias)
+    recorded = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    if not (
+        geometry.transposed
+        or recorded
+        or torch.compiler.is_compiling()
+        or _watched()
+        or before.dtype != autocast_dtype(input)
+        or outside_the_op(before, weight, None)
+        or outside_the_op(input, weight, bias)
+    ):
+        length = before.shape[-1] + input.shape[-1]
+        if choose(problem_of(geometry, input, weight, input.dtype, length)).kernel == direct.NAME:
+            return direct.run(geometry, input, weight, bias, before)
+    return convolve(geometry, torch.cat((before, input), dim=-1), weight, bias)
 
 
 def plan_of(problem: Problem, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Plan:
@@ -91,68 +135,15 @@ def plan_of(problem: Problem, input: Tensor, weight: Tensor, bias: Tensor | None
     return choose(problem) if obstacle is None else native_because(obstacle)
 
 
-def outside_the_op(input: Tensor, weight: Tensor, bias: Tensor | None) -> str | None:
-    """Why these tensors run on native outside the op; None where the op takes them."""
-    tensors = (input, weight) if bias is None else (input, weight, bias)
-    for tensor in tensors:
-        if tensor.layout is not torch.strided:
-            return f"torch alone reads the layout {tensor.layout}"
-        if type(tensor) not in (Tensor, torch.nn.Parameter):
-            return f"torch alone knows what a {type(tensor).__name__} means"
-    if input.is_complex():
-        return "complex numbers run as torch's real convolutions"
-    if input.numel() == 0:
-        return "there is nothing to multiply"
-    if forward_ad._current_level >= 0:
-        return "forward-mode differentiation sees through torch's own operations only"
-    if torch.compiler.is_compiling():
-        if torch._C._functorch.maybe_current_level() is not None:
-            return "function transforms (vmap, grad, jvp) see through torch's own operations only"
-    else:
-        functorch = torch._C._functorch
-        batched = functorch.is_legacy_batchedtensor
-        if functorch.peek_interpreter_stack() or any(batched(tensor) for tensor in tensors):
-            return "function transforms (vmap, grad, jvp) see through torch's own operations only"
-    return None
-
-
-def _problem(geometry: Geometry, input: Tensor, weight: Tensor, dtype: torch.dtype) -> Problem:
-    outer, inner = weight.shape[0], weight.shape[1] * geometry.groups
-    channels = (outer, inner) if geometry.transposed else (inner, outer)
-    return Problem(geometry, *channels, input.shape[-1], dtype, input.device.type)
-
-
-def _forward(input: Tensor, weight: Tensor, bias: Tensor | None, *shape: Any) -> Tensor:
-    geometry = _geometry(*shape)
-    problem = _problem(geometry, input, weight, input.dtype)
-    output = kernel_of(choose(problem)).run(geometry, input, weight, bias)
-    # An op's output is memory of its own, laid out as the fake says; native's may be a view.
-    if output.storage_offset() or not output.is_contiguous():
-        return output.clone(memory_format=torch.contiguous_format)
-    return output
-
-
-def _fake(input: Tensor, weight: Tensor, bias: Tensor | None, *shape: Any) -> Tensor:
-    kernel_size, stride, dilation, left, right, groups, _, transposed, output_padding = shape
-    reach = dilation * (kernel_size - 1) + 1
-    length = input.shape[-1]
-    if transposed:
-        outputs = (length - 1) * stride + reach + output_padding - left - right
-        return input.new_empty((input.shape[0], weight.shape[1] * groups, outputs))
-    outputs = (length + left + right - reach) // stride + 1
-    return input.new_empty((input.shape[0], weight.shape[0], outputs))
-
-
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    input, weight, bias, *ctx.shape = inputs
-    ctx.has_bias = bias is not None
+    input, weight, _, *ctx.shape = inputs
     ctx.save_for_backward(input, weight)
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     input, weight = ctx.saved_tensors
     needs = ctx.needs_input_grad[:3]
-    grads = gradients(_geometry(*ctx.shape), grad, input, weight, needs)
+    grads = gradients(geometry_of(*ctx.shape), grad, input, weight, needs)
     return (*grads, *(None,) * len(ctx.shape))
 
 
@@ -178,6 +169,12 @@ def gradients(
 
     They are themselves differentiable.
     """
+    if (
+        not torch.compiler.is_compiling()
+        and outside_the_op(grad, input, weight) is None
+        and natives_alone(problem_of(geometry, input, weight, input.dtype), needs[0], needs[1])
+    ):
+        return native.gradients(geometry, grad, input, weight, needs)
     grad_input = input_gradient(geometry, grad, weight, input.shape[-1]) if needs[0] else None
     grad_weight = weight_gradient(geometry, grad, input, weight) if needs[1] else None
     return grad_input, grad_weight, grad.sum((0, 2)) if needs[2] else None
@@ -201,7 +198,9 @@ def input_gradient(geometry: Geometry, grad: Tensor, weight: Tensor, length: int
         padded = length + geometry.left + geometry.right
         whole = input_gradient(unpadded(geometry), grad, weight, padded)
         return native.unpad(geometry, whole, length)
-    backward, (start, stop) = backward_of(geometry, length, grad.shape[-1])
+    known = type(length) is int and type(grad.shape[-1]) is int
+    adjoint = known_backward_of if known else backward_of
+    backward, (start, stop) = adjoint(geometry, length, grad.shape[-1])
     if backward.transposed:
         return convolve(backward, grad, weight, None)
     outer, inner, taps = weight.shape
@@ -219,30 +218,22 @@ def weight_gradient(geometry: Geometry, grad: Tensor, input: Tensor, weight: Ten
     """The gradient of the weight from those of the outputs; of ``weight`` only the shape counts."""
     if geometry.transposed:  # the same sum of products, the input in the place of the gradient
         length = input.shape[-1]
-        forward, extent = forward_of(geometry, length, grad.shape[-1])
-        if type(length) is not int or extent <= 0:
-            return weight_gradient(
-                whole_of(geometry), input, native.put_back(geometry, grad, length), weight
-            )
-        return weight_gradient(forward, input, _cut(grad, 0, extent), weight)
+        if type(length) is int:  # no graph for all lengths, whose geometry would depend on them
+            forward, extent = forward_of(geometry, length, grad.shape[-1])
+            if extent > 0:
+                return weight_gradient(forward, input, _cut(grad, 0, extent), weight)
+        whole = native.put_back(geometry, grad, length)
+        return weight_gradient(whole_of(geometry), input, whole, weight)
     if outside_the_op(grad, input, None) is not None or outside_the_op(weight, grad, None):
         return native.weight_gradient(geometry, grad, input, weight)
+    recorded = torch.is_grad_enabled() and (grad.requires_grad or input.requires_grad)
+    if not (recorded or torch.compiler.is_compiling() or _watched()):
+        return weight_gradient_of(geometry, grad, input, weight)
     result: Tensor = WEIGHT_GRADIENT(
         grad, input, weight, geometry.kernel_size, geometry.stride, geometry.dilation,
         geometry.left, geometry.right, geometry.groups, geometry.padding_mode,
     )  # fmt: skip
     return result
-
-
-def _weight_forward(grad: Tensor, input: Tensor, weight: Tensor, *shape: Any) -> Tensor:
-    geometry = _geometry(*shape, False, 0)
-    kernel = KERNELS[choose_gradient(_problem(geometry, input, weight, input.dtype))]
-    assert kernel.weight_gradient is not None
-    return kernel.weight_gradient(geometry, grad, input, weight).contiguous()
-
-
-def _weight_fake(grad: Tensor, input: Tensor, weight: Tensor, *shape: Any) -> Tensor:
-    return weight.new_empty(weight.shape)
 
 
 def _weight_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -252,7 +243,7 @@ def _weight_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _weight_backward(ctx: Any, upstream: Tensor) -> tuple[Any, ...]:
     grads = _weight_gradients(
-        _geometry(*ctx.shape, False, 0), upstream, ctx.saved_tensors, ctx.needs_input_grad
+        geometry_of(*ctx.shape, False, 0), upstream, ctx.saved_tensors, ctx.needs_input_grad
     )
     return (*grads, *(None,) * len(ctx.shape))
 
@@ -268,15 +259,9 @@ def _weight_gradients(
     return of_grad, of_input, None
 
 
-torch.library.impl("tapwise::convolution", "default", _forward, lib=_library)
-torch.library.register_fake("tapwise::convolution", _fake, lib=_library)
 torch.library.register_autograd(
-    "tapwise::convolution", _backward, setup_context=_setup_context, lib=_library
+    "tapwise::convolution", _backward, setup_context=_setup_context, lib=LIBRARY
 )
-torch.library.impl("tapwise::weight_gradient", "default", _weight_forward, lib=_library)
-torch.library.register_fake("tapwise::weight_gradient", _weight_fake, lib=_library)
 torch.library.register_autograd(
-    "tapwise::weight_gradient", _weight_backward, setup_context=_weight_context, lib=_library
+    "tapwise::weight_gradient", _weight_backward, setup_context=_weight_context, lib=LIBRARY
 )
-OP = torch.ops.tapwise.convolution
-WEIGHT_GRADIENT = torch.ops.tapwise.weight_gradient

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from tapwise.errors import ShapeError
 from tapwise.geometry import Geometry
 from tapwise.settings import Padding
 
+_PLAIN = (Tensor, torch.nn.Parameter)
 EMPTY_ALLOWED = ("causal", "semicausal")
 
 
@@ -192,3 +194,29 @@ def _check_length_transposed(geometry: Geometry, padding: Padding, input: Tensor
             expected=f"at least {geometry.input_length(1)} samples",
             fix="a longer input or less padding",
         )
+
+
+def outside_the_op(input: Tensor, weight: Tensor, bias: Tensor | None) -> str | None:
+    """Why these tensors run on native outside the op; None where the op takes them."""
+    tensors = (input, weight) if bias is None else (input, weight, bias)
+    for tensor in tensors:
+        if tensor.layout is not torch.strided:
+            return f"torch alone reads the layout {tensor.layout}"
+        if type(tensor) not in _PLAIN:
+            return f"torch alone knows what a {type(tensor).__name__} means"
+    if input.is_complex():
+        return "complex numbers run as torch's real convolutions"
+    if input.numel() == 0:
+        return "there is nothing to multiply"
+    if forward_ad._current_level >= 0:
+        return "forward-mode differentiation sees through torch's own operations only"
+    if torch.compiler.is_compiling():
+        if torch._C._functorch.maybe_current_level() is not None:
+            return "function transforms (vmap, grad, jvp) see through torch's own operations only"
+    else:
+        functorch = torch._C._functorch
+        batched = functorch.is_legacy_batchedtensor
+        inside = functorch.peek_interpreter_stack() is not None
+        if inside or batched(input) or batched(weight) or (bias is not None and batched(bias)):
+            return "function transforms (vmap, grad, jvp) see through torch's own operations only"
+    return None

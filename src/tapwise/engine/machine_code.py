@@ -10,10 +10,13 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from functools import cache
+import time
+from contextlib import suppress
+from functools import cache, lru_cache
 from hashlib import sha256
 from importlib import import_module
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -21,6 +24,7 @@ from typing import Any
 from tapwise.files import WholeFile
 
 _LOOPS = Path(__file__).parent / "kernels"
+_A_MONTH = 30 * 24 * 3600
 _lock = RLock()
 _kept: list[Any] = []  # engines whose code is in use: all of them, as long as the process lives
 _bodies: dict[tuple[str, str], Body] = {}
@@ -71,6 +75,22 @@ def kept(module: str, name: str) -> bool:
     return _read(module, name) is not None
 
 
+@lru_cache(maxsize=64)
+def why_not(module: str, name: str) -> str | None:
+    """Why that function can't be had here; None where it is kept, or Numba can compile it."""
+    if find_spec("numba") is None:
+        return "Numba is not installed"
+    try:
+        if kept(module, name):
+            return None
+        import numba
+    except Exception as error:  # whatever a broken installation raises
+        return f"Numba can't be imported: {error}"
+    if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+        return "NUMBA_DISABLE_JIT turns the compiler off"
+    return None
+
+
 def _ready(module: str, name: str) -> Body:
     code = _read(module, name)
     if code is None:
@@ -108,9 +128,12 @@ def processor() -> tuple[str, str]:
 
 def _read(module: str, name: str) -> bytes | None:
     try:
-        data = _file(module, name).read_bytes()
+        path = _file(module, name)
+        data = path.read_bytes()
     except (OSError, RuntimeError):  # RuntimeError: the user has no home
         return None
+    with suppress(OSError):
+        os.utime(path)  # in use: see _forget_others
     digest, code = data[:32], data[32:]
     return code if sha256(code).digest() == digest else None
 
@@ -125,8 +148,16 @@ def _write(module: str, name: str, code: bytes) -> None:
             whole.commit()
         except OSError:
             whole.discard()
+        _forget_others(path, f"{module.strip('_')}-{name}-")
     except (OSError, RuntimeError):
         pass  # a later process compiles again
+
+
+def _forget_others(path: Path, beginning: str) -> None:
+    """Delete what other versions kept of the same function and nobody has read for a month."""
+    for other in path.parent.glob(f"{beginning}*.o"):
+        if other != path and time.time() - other.stat().st_mtime > _A_MONTH:
+            other.unlink(missing_ok=True)
 
 
 def _compile(module: str, name: str) -> bytes:

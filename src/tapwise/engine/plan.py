@@ -12,6 +12,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from tapwise.engine.adjoint import of_input_gradient, of_weight_gradient
 from tapwise.engine.kernels import KERNELS, Kernel, native
 from tapwise.engine.problem import Problem
 
@@ -21,6 +22,10 @@ MARGIN = 0.85
 # Products of one batch row and up to eight output channels, up to which no kernel but native is worth
 # its call.
 _SMALL = 8192
+
+
+# Seconds that gradients by our kernels take beyond those of torch, which computes all in one call.
+_RECORDING = 60e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +127,36 @@ def _choose_gradient(problem: Problem, forced: str | None, exact: bool | None, t
         return forced if costs.get(forced, math.inf) < math.inf else native.NAME
     fastest = min(costs, key=costs.__getitem__)
     return fastest if costs[fastest] <= MARGIN * costs[native.NAME] else native.NAME
+
+
+def natives_alone(problem: Problem, of_input: bool, of_weight: bool) -> bool:
+    """Whether native computes those gradients of a problem that are needed: torch then does in one call."""
+    steered = _options.get()
+    return _natives_alone(
+        problem, of_input, of_weight, steered.kernel, steered.exact, torch.get_num_threads()
+    )
+
+
+@lru_cache(maxsize=512)
+def _natives_alone(
+    problem: Problem, of_input: bool, of_weight: bool, forced: str | None, exact: bool | None,
+    threads: int,
+) -> bool:  # fmt: skip
+    kernels, saved = [], 0.0
+    if of_input:
+        posed = of_input_gradient(problem)
+        plan = _choose(posed, forced, exact, threads)
+        kernels.append(plan.kernel)
+        saved += native.cost(posed, threads) - (plan.seconds or 0.0)
+    if of_weight:
+        posed = of_weight_gradient(problem)
+        kernels.append(_choose_gradient(posed, forced, exact, threads))
+        cost = KERNELS[kernels[-1]].gradient_cost
+        assert cost is not None
+        saved += native.gradient_cost(posed, threads) - cost(posed, threads)
+    if forced is None and saved < _RECORDING:
+        return True
+    return all(kernel == native.NAME for kernel in kernels)
 
 
 def always_native(input: Tensor, weight: Tensor, padding: int, groups: int) -> bool:

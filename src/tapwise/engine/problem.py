@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -32,6 +32,13 @@ class Problem:
     length: int
     dtype: torch.dtype
     device: str
+    _hash: int = field(default=0, init=False, repr=False, compare=False)
+
+    def __hash__(self) -> int:
+        if self._hash == 0:  # every choice looks problems up: they are hashed more often than made
+            parts = (self.geometry, self.in_channels, self.out_channels, self.length, self.dtype)
+            object.__setattr__(self, "_hash", hash((*parts, self.device)))
+        return self._hash
 
     @property
     def output_length(self) -> int:
@@ -74,6 +81,12 @@ class Problem:
             ShapeError: arguments that don't fit together, with torch's sentence, both values and
                 the fix.
         """
+        key = _key(
+            input, weight, bias, stride, padding, dilation, groups, padding_mode, transposed,
+            output_padding,
+        )  # fmt: skip
+        if key is not None and (known := _known.get(key)) is not None:
+            return known
         name = "conv_transpose1d" if transposed else "conv1d"
         if weight.ndim < 3:
             raise ShapeError(
@@ -100,7 +113,38 @@ class Problem:
             geometry, in_channels, out_channels, input.shape[-1], dtype, input.device.type
         )
         check_length(geometry, padding, input)
+        if key is not None:
+            if len(_known) >= _MOST_KNOWN:
+                _known.clear()
+            _known[key] = problem
         return problem
+
+
+# Problems whose arguments were checked before, by all that the checks looked at.
+_known: dict[tuple[Any, ...], Problem] = {}
+_MOST_KNOWN = 4096
+
+
+def _key(input: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> Any:
+    """What the checks look at; None where that is more than shapes, types and plain numbers."""
+    plain = input.is_cpu and weight.is_cpu and (bias is None or bias.is_cpu)
+    if not plain or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+        return None
+    for value in settings:
+        if type(value) not in _PLAIN and not (
+            type(value) is tuple and all(type(number) is int for number in value)
+        ):
+            return None  # 2.0 and 2 are the same key, and not the same stride
+    others = (None, None) if bias is None else (bias.shape, bias.dtype)
+    key = (input.shape, input.dtype, weight.shape, weight.dtype, *others, *settings)
+    try:
+        hash(key)
+    except TypeError:  # lengths that are symbols
+        return None
+    return key
+
+
+_PLAIN = (int, str, bool)
 
 
 def _make_geometry(

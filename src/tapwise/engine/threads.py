@@ -20,8 +20,10 @@ import torch
 
 from tapwise.engine.machine_code import Body
 
-# The first numbers of every job: its tasks [BEGIN, END), and where the pool's functions stand or 0.
-BEGIN, END, NEXT, FINISH = range(4)
+# The first numbers of every job: its tasks [BEGIN, END), where the pool's functions stand or 0, and
+# whether a thread found no memory.
+BEGIN, END, NEXT, FINISH, FAILED = range(5)
+HEAD = 5
 
 _forked = False
 
@@ -75,13 +77,18 @@ def run(body: Body, job: list[int], tasks: int, threads: int) -> None:
 
     Arguments:
         body: does the tasks between two of the job's numbers, or those that it fetches.
-        job: the numbers from the fifth on; the first four are written here.
+        job: the numbers after the first ones, which are written here.
+
+    Raises:
+        MemoryError: a thread found no room to work in; what the job writes is then incomplete.
     """
     pool = _pool() if threads > 1 and tasks > 1 else None
-    head = (0, tasks, 0, 0) if pool is None else (0, tasks, pool.next, pool.finish)
-    numbers = (ctypes.c_int64 * (4 + len(job)))(*head, *job)
+    head = (0, tasks, 0, 0, 0) if pool is None else (0, tasks, pool.next, pool.finish, 0)
+    numbers = (ctypes.c_int64 * (HEAD + len(job)))(*head, *job)
     if pool is None:
         body.call(ctypes.addressof(numbers))
-        return
-    a_turn = max(1, tasks // (threads * 8))
-    pool.start(body.address, ctypes.addressof(numbers), threads, 0, tasks, 1, a_turn, 0)
+    else:
+        a_turn = max(1, tasks // (threads * 8))
+        pool.start(body.address, ctypes.addressof(numbers), threads, 0, tasks, 1, a_turn, 0)
+    if numbers[FAILED]:
+        raise MemoryError("no memory for the blocks that a convolution works in")

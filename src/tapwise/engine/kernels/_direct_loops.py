@@ -6,9 +6,6 @@ import numba
 import numpy as np
 
 from tapwise.engine.kernels._addresses import (
-    allocate,
-    end_tasks,
-    fetch_tasks,
     pair,
     peek,
     pointer,
@@ -27,10 +24,11 @@ from tapwise.engine.kernels._loops import (
     X_ROW,
     X,
     gather,
+    next_tasks,
     plain,
+    room_for,
 )  # fmt: skip
 from tapwise.engine.kernels._vectors import VECTOR, make_correlation, make_tile
-from tapwise.engine.threads import BEGIN, END, FINISH, NEXT
 
 # Sums of so many products are added up apart, so that rounding doesn't grow with the taps.
 PRODUCTS_A_SUM = 256
@@ -47,68 +45,33 @@ JOB = INPUTS + 18
 
 # Eight rows pay where there are registers for 24 sums and their operands.
 _WIDE = VECTOR == 64
-# Vectors of a tile of 8, 4, 2 and 1 rows.
-_A, _B, _C, _D = (3, 6, 8, 8) if _WIDE else (1, 3, 4, 8)
-_tile_8, _tile_8_1, _tile_8_part = make_tile(8, _A), make_tile(8, 1), make_tile(8, 1, True)
-_tile_4, _tile_4_1, _tile_4_part = make_tile(4, _B), make_tile(4, 1), make_tile(4, 1, True)
-_tile_2, _tile_2_1, _tile_2_part = make_tile(2, _C), make_tile(2, 1), make_tile(2, 1, True)
-_tile_1, _tile_1_1, _tile_1_part = make_tile(1, _D), make_tile(1, 1), make_tile(1, 1, True)
 _pairs_4_6, _pairs_4_1 = make_correlation(4, 6 if _WIDE else 2), make_correlation(4, 1)
 _pairs_1_8, _pairs_1_4 = make_correlation(1, 8), make_correlation(1, 4)
 _pairs_1_1 = make_correlation(1, 1)
 _MANY = 6 if _WIDE else 2
 
 
-@plain
-def _rows_8(x, offsets, q0, q1, weight, row, y, y_row, bias, count, lanes, item):
-    t, at = 0, 0
-    while t + _A * lanes <= count:
-        _tile_8(x + at, offsets, q0, q1, weight, row, y + at, y_row, bias, 0, item)
-        t, at = t + _A * lanes, at + _A * VECTOR
-    while t + lanes <= count:
-        _tile_8_1(x + at, offsets, q0, q1, weight, row, y + at, y_row, bias, 0, item)
-        t, at = t + lanes, at + VECTOR
-    if t < count:
-        _tile_8_part(x + at, offsets, q0, q1, weight, row, y + at, y_row, bias, count - t, item)
+def _make_rows(rows, vectors):
+    """The outputs of so many rows at a time: tiles of so many vectors, of one, and part of one."""
+    whole, one, part = make_tile(rows, vectors), make_tile(rows, 1), make_tile(rows, 1, True)
+
+    @plain
+    def sums_of_rows(x, offsets, q0, q1, weight, row, y, y_row, bias, count, lanes, item):
+        t, at = 0, 0
+        while t + vectors * lanes <= count:
+            whole(x + at, offsets, q0, q1, weight, row, y + at, y_row, bias, 0, item)
+            t, at = t + vectors * lanes, at + vectors * VECTOR
+        while t + lanes <= count:
+            one(x + at, offsets, q0, q1, weight, row, y + at, y_row, bias, 0, item)
+            t, at = t + lanes, at + VECTOR
+        if t < count:
+            part(x + at, offsets, q0, q1, weight, row, y + at, y_row, bias, count - t, item)
+
+    return sums_of_rows
 
 
-@plain
-def _rows_4(x, offsets, q0, q1, weight, row, y, y_row, bias, count, lanes, item):
-    t, at = 0, 0
-    while t + _B * lanes <= count:
-        _tile_4(x + at, offsets, q0, q1, weight, row, y + at, y_row, bias, 0, item)
-        t, at = t + _B * lanes, at + _B * VECTOR
-    while t + lanes <= count:
-        _tile_4_1(x + at, offsets, q0, q1, weight, row, y + at, y_row, bias, 0, item)
-        t, at = t + lanes, at + VECTOR
-    if t < count:
-        _tile_4_part(x + at, offsets, q0, q1, weight, row, y + at, y_row, bias, count - t, item)
-
-
-@plain
-def _rows_2(x, offsets, q0, q1, weight, row, y, y_row, bias, count, lanes, item):
-    t, at = 0, 0
-    while t + _C * lanes <= count:
-        _tile_2(x + at, offsets, q0, q1, weight, row, y + at, y_row, bias, 0, item)
-        t, at = t + _C * lanes, at + _C * VECTOR
-    while t + lanes <= count:
-        _tile_2_1(x + at, offsets, q0, q1, weight, row, y + at, y_row, bias, 0, item)
-        t, at = t + lanes, at + VECTOR
-    if t < count:
-        _tile_2_part(x + at, offsets, q0, q1, weight, row, y + at, y_row, bias, count - t, item)
-
-
-@plain
-def _rows_1(x, offsets, q0, q1, weight, row, y, y_row, bias, count, lanes, item):
-    t, at = 0, 0
-    while t + _D * lanes <= count:
-        _tile_1(x + at, offsets, q0, q1, weight, row, y + at, y_row, bias, 0, item)
-        t, at = t + _D * lanes, at + _D * VECTOR
-    while t + lanes <= count:
-        _tile_1_1(x + at, offsets, q0, q1, weight, row, y + at, y_row, bias, 0, item)
-        t, at = t + lanes, at + VECTOR
-    if t < count:
-        _tile_1_part(x + at, offsets, q0, q1, weight, row, y + at, y_row, bias, count - t, item)
+_rows_8, _rows_4 = _make_rows(8, 3 if _WIDE else 1), _make_rows(4, 6 if _WIDE else 3)
+_rows_2, _rows_1 = _make_rows(2, 8 if _WIDE else 4), _make_rows(1, 8)
 
 
 @plain
@@ -241,7 +204,9 @@ def _body(numbers, size, item):
     products = channels * taps
     phase = min(job[BLOCK], job[OUTPUTS]) + (job[DILATION] * (taps - 1)) // stride + 1
     # Where the run of tap k of channel c begins: in x, and in the room.
-    scratch = allocate(2 * products * 8 + channels * stride * phase * size + 192)
+    scratch = room_for(job, 2 * products * 8 + channels * stride * phase * size + 192)
+    if scratch == 0:
+        return
     here = scratch + -scratch % 64
     there = here + products * 8
     room = there + products * 8
@@ -253,14 +218,12 @@ def _body(numbers, size, item):
             reach = k * job[DILATION]
             together[c * taps + k] = c * job[X_CHANNEL] + reach * size
             apart[c * taps + k] = ((c * stride + reach % stride) * phase + reach // stride) * size
-    if job[NEXT] == 0:
-        _tasks(job, job[BEGIN], job[END], there, here, room, phase, size, item)
-    else:
-        span = pair()
-        while fetch_tasks(job[NEXT], span, span + 8):
-            begin, end = peek(span, np.int64(0)), peek(span + 8, np.int64(0))
-            _tasks(job, begin, end, there, here, room, phase, size, item)
-        end_tasks(job[FINISH])
+    span = pair()
+    more = next_tasks(job, span, True)
+    while more:
+        begin, end = peek(span, np.int64(0)), peek(span + 8, np.int64(0))
+        _tasks(job, begin, end, there, here, room, phase, size, item)
+        more = next_tasks(job, span, False)
     release(scratch)
 
 

@@ -6,13 +6,9 @@ import numba
 import numpy as np
 
 from tapwise.engine.kernels._addresses import (
-    allocate,
-    end_tasks,
-    fetch_tasks,
     pair,
     peek,
     pointer,
-    poke,
     release,
 )
 from tapwise.engine.kernels._loops import (
@@ -25,10 +21,12 @@ from tapwise.engine.kernels._loops import (
     X_ROW,
     X,
     gather,
+    next_tasks,
     plain,
+    room_for,
 )  # fmt: skip
 from tapwise.engine.kernels._vectors import peak
-from tapwise.engine.threads import BEGIN, END, FINISH, NEXT
+from tapwise.engine.threads import HEAD
 
 # Samples over whose peak a frame's quietest part is found, and how much louder its loudest may be.
 QUIET = 32
@@ -43,8 +41,8 @@ FRAMES_JOB = INPUTS + 9
 (
     FROM, TO, BIAS, OUT_CHANNELS, OUT_STEP, OUT_SIZE, OUT_STRIDE, OUT_FIRST, OUT_COUNT, OUTPUTS,
     TO_ROW,
-) = range(4, 15)  # fmt: skip
-OUTPUTS_JOB = 15
+) = range(HEAD, HEAD + 11)  # fmt: skip
+OUTPUTS_JOB = HEAD + 11
 
 
 @plain
@@ -83,17 +81,15 @@ def _frame(job, row, f, inner, size, item, wide, wide_size):
 @plain
 def _frames(numbers, size, item, wide, wide_size):
     job = numba.carray(numbers, (FRAMES_JOB,))
-    scratch = allocate((job[KEPT] + QUIET) * size + 64)
+    scratch = room_for(job, (job[KEPT] + QUIET) * size + 64)
+    if scratch == 0:
+        return
     inner, span, count = scratch + -scratch % 64, pair(), job[COUNT]
-    poke(span, job[BEGIN])
-    poke(span + 8, job[END])
-    more = fetch_tasks(job[NEXT], span, span + 8) if job[NEXT] else 1
+    more = next_tasks(job, span, True)
     while more:
         for task in range(peek(span, np.int64(0)), peek(span + 8, np.int64(0))):
             _frame(job, task // count, task % count, inner, size, item, wide, wide_size)
-        more = fetch_tasks(job[NEXT], span, span + 8) if job[NEXT] else 0
-    if job[NEXT]:
-        end_tasks(job[FINISH])
+        more = next_tasks(job, span, False)
     release(scratch)
 
 
@@ -127,15 +123,11 @@ def _output(job, row, f, size, item, wide, wide_size):
 def _outputs(numbers, size, item, wide, wide_size):
     job = numba.carray(numbers, (OUTPUTS_JOB,))
     span, count = pair(), job[OUT_COUNT]
-    poke(span, job[BEGIN])
-    poke(span + 8, job[END])
-    more = fetch_tasks(job[NEXT], span, span + 8) if job[NEXT] else 1
+    more = next_tasks(job, span, True)
     while more:
         for task in range(peek(span, np.int64(0)), peek(span + 8, np.int64(0))):
             _output(job, task // count, task % count, size, item, wide, wide_size)
-        more = fetch_tasks(job[NEXT], span, span + 8) if job[NEXT] else 0
-    if job[NEXT]:
-        end_tasks(job[FINISH])
+        more = next_tasks(job, span, False)
 
 
 def frames_32_32(numbers):

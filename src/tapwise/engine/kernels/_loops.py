@@ -11,18 +11,53 @@ from typing import Any
 import numba
 import numpy as np
 
-from tapwise.engine.kernels._addresses import copy, peek, poke
+from tapwise.engine.kernels._addresses import (
+    allocate,
+    copy,
+    end_tasks,
+    fetch_tasks,
+    peek,
+    poke,
+)
+from tapwise.engine.threads import BEGIN, END, FAILED, FINISH, HEAD, NEXT
 
 # The numbers of a job that say where inputs lie: those of ``before``, then those of ``x``. Strides are
-# in bytes. ``threads`` writes the four before them.
+# in bytes. ``threads`` writes those before them.
 (
     X, X_ROW, X_CHANNEL, BEFORE, BEFORE_ROW, BEFORE_CHANNEL, BEFORE_LENGTH, LENGTH, LEFT, STRIDE,
     SOURCES, SOURCES_END,
-) = range(4, 16)  # fmt: skip
-INPUTS = 16
+) = range(HEAD, HEAD + 12)  # fmt: skip
+INPUTS = HEAD + 12
 
 OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
 plain = numba.njit(**OPTIONS)
+
+
+@plain
+def next_tasks(job, span, first):
+    """Whether this thread has tasks to do; their range is then written to ``span``.
+
+    Those that it fetches from the pool, or all, the first time, where there is none.
+    """
+    if job[NEXT]:
+        if fetch_tasks(job[NEXT], span, span + 8):
+            return True
+        end_tasks(job[FINISH])
+        return False
+    poke(span, job[BEGIN])
+    poke(span + 8, job[END])
+    return first
+
+
+@plain
+def room_for(job, size):
+    """The address of so many bytes, until released; 0 where memory is full, and the job has failed."""
+    address = allocate(size)
+    if address == 0:
+        job[FAILED] = 1
+        if job[NEXT]:
+            end_tasks(job[FINISH])
+    return address
 
 
 @plain

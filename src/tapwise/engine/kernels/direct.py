@@ -7,36 +7,29 @@ precision is widened to float32.
 
 from __future__ import annotations
 
-import importlib.util
-from functools import cache
-
 import torch
 from torch import Tensor
 
-from tapwise.engine import threads
+from tapwise.engine import machine_code
+from tapwise.engine import threads as pool
 from tapwise.engine.kernels import _inputs as inputs
-from tapwise.engine.machine_code import body
 from tapwise.engine.memory import ask_large_pages
 from tapwise.engine.problem import Problem
 from tapwise.geometry import Geometry
 
 NAME = "direct"
+LOOPS = "_direct_loops"
 
 # Bytes of gathered samples for one block of outputs: beyond this, not the cache but memory holds them.
 LARGEST_ROOM = 1 << 25
-WIDER = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
-DTYPES = (torch.float32, torch.float64, *WIDER)
 
 
 def why_not(problem: Problem) -> str | None:
     """Why this kernel can't run the problem; None where it can."""
-    if problem.device != "cpu":
-        return f"runs on the CPU, not on {problem.device}"
-    if problem.dtype not in DTYPES:
-        names = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
-        return f"takes {names}, not {str(problem.dtype).removeprefix('torch.')}"
-    if not has_numba():
-        return "Numba is not installed"
+    if (obstacle := inputs.obstacle(problem)) is not None:
+        return obstacle
+    if (obstacle := machine_code.why_not(LOOPS, _loop(problem.dtype))) is not None:
+        return obstacle
     if _room(problem) > LARGEST_ROOM:
         return "its windows reach too far for a block of them to stay in the cache"
     return None
@@ -53,10 +46,8 @@ def _room(problem: Problem) -> int:
     )
 
 
-@cache
-def has_numba() -> bool:
-    """Whether the compiler of our loops is there."""
-    return importlib.util.find_spec("numba") is not None
+def _loop(dtype: torch.dtype) -> str:
+    return f"float{8 * inputs.summed_bytes(dtype)}"
 
 
 def _packed(channels: int, outputs: int) -> bool:
@@ -74,15 +65,15 @@ def _block(geometry: Geometry, channels: int, outputs: int, size: int) -> int:
 
 # Products a second that one thread adds up for this many rows of outputs at a time, float32 in vectors of
 # 64 bytes; seconds for a byte that is read or written; for the rest, what is done once.
-_RATES = ((8, 75e9), (4, 60e9), (2, 45e9), (1, 28e9))
+_RATES = ((8, 64e9), (4, 54e9), (2, 42e9), (1, 28e9))
 _A_BYTE = 0.05e-9
-_A_TASK, _CALL = 0.1e-6, 12e-6
+_A_TASK, _CALL = 0.1e-6, 16e-6
 
 
 def tiles(problem: Problem) -> str:
     """How the work is divided, in words."""
     channels, in_group = problem.channels_in_group, problem.outputs_in_group
-    size = 8 if problem.dtype == torch.float64 else 4
+    size = inputs.summed_bytes(problem.dtype)
     words = f"blocks of {_block(problem.geometry, channels, in_group, size)} outputs"
     if problem.geometry.stride > 1 or _packed(channels, in_group):
         words += ", inputs gathered"
@@ -95,7 +86,7 @@ def cost(problem: Problem, threads: int) -> float:
         return _cost_transposed(problem, threads)
     geometry, outputs = problem.geometry, problem.output_length
     channels, in_group = problem.channels_in_group, problem.outputs_in_group
-    size = 8 if problem.dtype == torch.float64 else 4
+    size = inputs.summed_bytes(problem.dtype)
     lanes = 64 // size
     products = geometry.groups * channels * geometry.kernel_size * (outputs + -outputs % lanes)
     seconds, rows = 0.0, in_group
@@ -104,11 +95,13 @@ def cost(problem: Problem, threads: int) -> float:
         rows %= many
     gathered = problem.in_channels * problem.length
     moved = gathered + problem.out_channels * outputs
-    if problem.dtype in WIDER:
+    if problem.dtype in inputs.WIDER:
         moved *= 3
     seconds += moved * size * _A_BYTE
     if geometry.stride > 1 or _packed(channels, in_group):
-        seconds += gathered * (0.45e-9 if geometry.stride > 1 else 0.15e-9)
+        tasks = geometry.groups * -(-outputs // _block(geometry, channels, in_group, size))
+        shares = -(-in_group // _share(in_group, tasks, threads, geometry.stride))
+        seconds += shares * gathered * (0.45e-9 if geometry.stride > 1 else 0.15e-9)
     seconds += problem.in_channels * (geometry.left + geometry.right) * 1e-9
     if outputs < 3 * lanes:  # taps are then read for few products each
         seconds = (
@@ -147,20 +140,24 @@ def gradient_cost(problem: Problem, threads: int) -> float:
     return 20e-6 + seconds / threads
 
 
-def run(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The convolution of ``input`` (B, C_in, L) by compiled loops: (B, C_out, L_out)."""
-    if input.dtype in WIDER:
-        wide = WIDER[input.dtype]
-        b = None if bias is None else bias.to(wide)
-        return run(geometry, input.to(wide), weight.to(wide), b).to(input.dtype)
+@inputs.widened
+def run(
+    geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None,
+    before: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """The convolution of ``input`` (B, C_in, L) by compiled loops: (B, C_out, L_out).
+
+    Where ``before`` (B, C_in, n) is given, it is the beginning of the signal, which ``input`` continues;
+    not for transposed convolutions.
+    """
     if geometry.transposed:
+        assert before is None
         return _run_transposed(geometry, input, weight, bias)
-    output = input.new_empty(
-        (input.shape[0], weight.shape[0], geometry.output_length(input.shape[-1]))
-    )
+    length = input.shape[-1] + (0 if before is None else before.shape[-1])
+    output = input.new_empty((input.shape[0], weight.shape[0], geometry.output_length(length)))
     w = weight.detach().contiguous()
     b = None if bias is None else bias.detach().contiguous()
-    _start(geometry, input, w, b, ask_large_pages(output), None)
+    _start(geometry, input, w, b, ask_large_pages(output), before=before)
     return output
 
 
@@ -206,13 +203,9 @@ def _run_transposed(
     return y
 
 
+@inputs.widened
 def weight_gradient(geometry: Geometry, grad: Tensor, input: Tensor, weight: Tensor) -> Tensor:
     """The gradient of the weight (C_out, C_in / groups, K) from those of the outputs."""
-    if input.dtype in WIDER:
-        wide = WIDER[input.dtype]
-        return weight_gradient(geometry, grad.to(wide), input.to(wide), weight.to(wide)).to(
-            input.dtype
-        )
     # Totals of each piece, in float64, are added up in order: the same bits for any count of threads.
     _, spans, rows = _spans(geometry, weight, input.shape[0], grad.shape[-1])
     pieces = -(-input.shape[0] // rows) * spans
@@ -233,7 +226,8 @@ def _spans(geometry: Geometry, weight: Tensor, batch: int, outputs: int) -> tupl
 
 
 def _start(
-    geometry: Geometry, input: Tensor, w: Tensor, b: Tensor | None, y: Tensor, totals: Tensor | None
+    geometry: Geometry, input: Tensor, w: Tensor, b: Tensor | None, y: Tensor,
+    totals: Tensor | None = None, before: Tensor | None = None,
 ) -> None:  # fmt: skip
     """Run the loops: ``y`` is written, or read where its correlations are added to ``totals``."""
     batch, _, length = input.shape
@@ -245,22 +239,27 @@ def _start(
     if totals is not None:
         span, spans, rows = _spans(geometry, w, batch, outputs)
         block = min(block, 1008) if _packed(channels, in_group) or geometry.stride > 1 else 4032
-    pieces, workers = -(-batch // rows) * spans, threads.count()
-    share = _share(in_group, pieces * groups, workers)
+    pieces, workers = -(-batch // rows) * spans, pool.count()
+    share = _share(in_group, pieces * groups, workers, geometry.stride)
     shares = -(-in_group // share)
+    earlier = None if before is None else inputs.dense_rows(before)
+    length += 0 if earlier is None else earlier.shape[-1]
     sources = inputs.padding_sources(geometry, length)
     job = [
-        *inputs.where(x, geometry.left, geometry.stride, sources),
+        *inputs.where(x, geometry.left, geometry.stride, sources, earlier),
         w.data_ptr(), 0 if b is None else b.data_ptr(), y.data_ptr(), outputs, groups, channels,
         in_group, taps, geometry.dilation, _packed(channels, in_group), block, span, spans, rows,
         batch, share, shares, 0 if totals is None else totals.data_ptr(),
     ]  # fmt: skip
-    threads.run(body("_direct_loops", f"float{8 * size}"), job, pieces * groups * shares, workers)
+    pool.run(machine_code.body(LOOPS, _loop(x.dtype)), job, pieces * groups * shares, workers)
 
 
-def _share(outputs: int, tasks: int, workers: int) -> int:
-    """Output channels a task, of those in a group: fewer than all where tasks are few."""
-    wanted = -(-4 * workers // max(tasks, 1))
+def _share(outputs: int, tasks: int, workers: int, stride: int) -> int:
+    """Output channels a task, of those in a group: fewer than all where tasks are few.
+
+    Each share gathers its inputs anew, which takes long where they lie a stride apart.
+    """
+    wanted = -(-(2 if stride == 1 else 1) * workers // max(tasks, 1))
     if workers == 1 or wanted == 1 or outputs < 16:
         return outputs
     return -(-outputs // min(wanted, outputs // 8) // 8) * 8

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tapwise.engine import threads
+from tapwise.engine import threads as pool
 from tapwise.engine.kernels import _inputs as inputs
 from tapwise.engine.kernels import direct
 from tapwise.engine.machine_code import Body, body
@@ -100,6 +100,7 @@ def gradient_cost(problem: Problem, threads: int) -> float:
     return 1.2 * cost(problem, threads)
 
 
+@inputs.widened
 def run(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """The convolution of ``input`` (B, C_in, L) by transforms in float64: (B, C_out, L_out)."""
     return transformed(geometry, input, weight, bias, torch.float64)
@@ -108,10 +109,6 @@ def run(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) 
 def transformed(
     geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None, wide: torch.dtype
 ) -> Tensor:
-    if input.dtype in direct.WIDER:
-        narrow, wider = input.dtype, direct.WIDER[input.dtype]
-        b = None if bias is None else bias.to(wider)
-        return transformed(geometry, input.to(wider), weight.to(wider), b, wide).to(narrow)
     heaviest = float(weight.detach().abs().sum(-1).amax()) if weight.numel() else 0.0
     if not heaviest < (_HEAVIEST if wide == torch.float64 else _HEAVIEST32):  # or no number
         return direct.run(geometry, input, weight, bias)
@@ -140,13 +137,9 @@ def transformed(
     return y
 
 
+@inputs.widened
 def weight_gradient(geometry: Geometry, grad: Tensor, input: Tensor, weight: Tensor) -> Tensor:
     """The gradient of the weight (C_out, C_in / groups, K) from those of the outputs; stride 1."""
-    if input.dtype in direct.WIDER:
-        wide = direct.WIDER[input.dtype]
-        return weight_gradient(geometry, grad.to(wide), input.to(wide), weight.to(wide)).to(
-            input.dtype
-        )
     out_channels, channels, taps = weight.shape
     groups, in_group = geometry.groups, out_channels // geometry.groups
     size, step = frames_of(geometry, grad.shape[-1])
@@ -222,7 +215,7 @@ def _frames(
         size if kept is None else kept, f0, f1 - f0, part.shape[1], wild.ctypes.data,
         max(1, int(_BESIDE_ZEROS / max(heaviest, 1.0))),
     ]  # fmt: skip
-    threads.run(_loop("frames", x, frames), job, wild.size, threads.count())
+    pool.run(_loop("frames", x, frames), job, wild.size, pool.count())
     return frames, np.asarray(wild.any(2))
 
 
@@ -252,7 +245,7 @@ def _write(
         frames.data_ptr(), first.data_ptr(), b, groups * in_group, step, size, geometry.stride,
         f0, many, y.shape[-1], y.stride(0) * y.element_size(),
     ]  # fmt: skip
-    threads.run(_loop("outputs", y, frames), job, rows * groups * in_group * many, threads.count())
+    pool.run(_loop("outputs", y, frames), job, rows * groups * in_group * many, pool.count())
 
 
 def _by_direct(

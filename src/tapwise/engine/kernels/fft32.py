@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tapwise.engine.kernels import _inputs as inputs
 from tapwise.engine.kernels import fft
 from tapwise.engine.problem import Problem
 from tapwise.geometry import Geometry
@@ -32,6 +33,7 @@ def tiles(problem: Problem) -> str:
     return fft.tiles(problem)
 
 
+@inputs.widened
 def run(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """The convolution of ``input`` (B, C_in, L) by transforms in float32: (B, C_out, L_out)."""
     return fft.transformed(geometry, input, weight, bias, torch.float32)

@@ -21,8 +21,6 @@ from tapwise.geometry import Geometry
 
 NAME = "gemm"
 
-WIDER = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
-DTYPES = (torch.float32, torch.float64, *WIDER)
 # Numbers that the windows of one block may hold.
 _WINDOWS = 1 << 18
 # Rows of a product below which gathering windows is cheaper than a pass over y a tap.
@@ -31,10 +29,8 @@ _FEW_CHANNELS = 16
 
 def why_not(problem: Problem) -> str | None:
     """Why this kernel can't run the problem; None where it can."""
-    if problem.device != "cpu":
-        return f"runs on the CPU, not on {problem.device}"
-    if problem.dtype not in DTYPES:
-        return f"takes floating-point numbers, not {str(problem.dtype).removeprefix('torch.')}"
+    if (obstacle := inputs.obstacle(problem)) is not None:
+        return obstacle
     if problem.geometry.transposed:
         return "doesn't do transposed convolutions"
     return None
@@ -66,24 +62,24 @@ def cost(problem: Problem, threads: int) -> float:
     channels, in_group = problem.channels_in_group, problem.outputs_in_group
     block = _block(geometry, channels)
     outputs = problem.out_channels * problem.output_length
-    seconds = problem.multiplications / (60e9 * min(1.0, in_group / 32))
+    seconds = problem.multiplications / (50e9 * min(1.0, in_group / 32))
     seconds += (problem.in_channels * problem.length + outputs) * 0.2e-9
     if block == 0:
         calls = geometry.groups * geometry.kernel_size
+        # Taps lie K apart: each product first copies its own together.
+        taps = problem.out_channels * channels * geometry.kernel_size
+        seconds += taps * 1.5e-9 * (threads if geometry.kernel_size > 1 else 0)
         seconds += geometry.kernel_size * outputs * 0.25e-9
     else:
         calls = 4 * geometry.groups * -(-problem.output_length // block)
         windows = geometry.groups * channels * geometry.kernel_size * problem.output_length
         seconds += windows * 0.8e-9 * threads
-    return 10e-6 + calls * 6e-6 + seconds / threads
+    return 12e-6 + calls * 9e-6 + seconds / threads
 
 
+@inputs.widened
 def run(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """The convolution of ``input`` (B, C_in, L) by matrix products: (B, C_out, L_out)."""
-    if input.dtype in WIDER:
-        wide = WIDER[input.dtype]
-        b = None if bias is None else bias.to(wide)
-        return run(geometry, input.to(wide), weight.to(wide), b).to(input.dtype)
     groups, outputs = geometry.groups, geometry.output_length(input.shape[-1])
     x = inputs.dense_rows(input)
     w = _grouped(weight.detach().contiguous(), 0, groups)  # (g, o, c, K)

@@ -73,18 +73,48 @@ def gradient_cost(problem: Problem, threads: int) -> float:
 def run(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """The convolution of ``input`` (B, C_in, L) by torch: (B, C_out, L_out)."""
     outputs = geometry.output_length(input.shape[-1])
-    if input.numel() == 0 or outputs == 0:
+    if outputs == 0 or input.numel() == 0:
         return _without_products(geometry, input, weight, bias, outputs)
     if geometry.transposed:
         return _run_transposed(geometry, input, weight, bias, outputs)
     padding = 0
-    if geometry.left == geometry.right and geometry.padding_mode == "zeros":
+    if _padded_by_torch(geometry):
         padding = geometry.left
     else:
         input = pad(geometry, input)
-    return F.conv1d(
+    return torch.conv1d(
         input, weight, bias, geometry.stride, padding, geometry.dilation, geometry.groups
     )
+
+
+def gradients(
+    geometry: Geometry, grad: Tensor, input: Tensor, weight: Tensor, needs: tuple[bool, ...]
+) -> tuple[Tensor | None, ...]:
+    """The gradients of input, weight and bias, those needed, in one call of torch's."""
+    whole, padded, cut, extra = grad, input, geometry.left, geometry.output_padding
+    if geometry.transposed and not _cut_by_torch(geometry):
+        whole, cut, extra = put_back(geometry, grad, input.shape[-1]), 0, 0
+    elif not (geometry.transposed or _padded_by_torch(geometry)):
+        padded, cut = pad(geometry, input), 0
+    of_input, of_weight, of_bias = torch.ops.aten.convolution_backward(
+        whole, padded, weight, [grad.shape[1]], [geometry.stride], [cut], [geometry.dilation],
+        geometry.transposed, [extra], geometry.groups,
+        [needs[0], needs[1], needs[2] and whole is grad],
+    )  # fmt: skip
+    if needs[0] and padded is not input:
+        of_input = unpad(geometry, of_input, input.shape[-1])
+    if needs[2] and whole is not grad:
+        of_bias = grad.sum((0, 2))
+    return of_input, of_weight, of_bias
+
+
+def _padded_by_torch(geometry: Geometry) -> bool:
+    return geometry.left == geometry.right and geometry.padding_mode == "zeros"
+
+
+def _cut_by_torch(geometry: Geometry) -> bool:
+    fits = geometry.output_padding < max(geometry.stride, geometry.dilation)
+    return geometry.left == geometry.right and fits
 
 
 def input_gradient(geometry: Geometry, grad: Tensor, weight: Tensor, length: int) -> Tensor:
@@ -154,9 +184,7 @@ def unpad(geometry: Geometry, grad: Tensor, length: int) -> Tensor:
 def _run_transposed(
     geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None, outputs: int
 ) -> Tensor:
-    symmetric = geometry.left == geometry.right
-    fits = geometry.output_padding < max(geometry.stride, geometry.dilation)
-    if symmetric and fits:
+    if _cut_by_torch(geometry):
         return F.conv_transpose1d(
             input, weight, bias, geometry.stride, geometry.left,
             geometry.output_padding, geometry.groups, geometry.dilation,

@@ -1,0 +1,68 @@
+"""One run of a kernel, and what the oracle says of it."""
+
+import numpy as np
+import torch
+
+import oracle
+from tapwise.engine.kernels import KERNELS
+from tapwise.engine.problem import Problem
+
+# fft32 rounds in float32: its bound is another, in test_transforms.
+EVERY = [name for name in KERNELS if name != "fft32"]
+SUMS = ["native", "direct", "gemm", "reference"]
+FLOATS = [torch.float32, torch.float64]
+# rtol and atol of torch.testing; the rest of the bound is contract 3 of the design.
+TOLERANCE = {
+    torch.float64: (1e-7, 1e-7),
+    torch.float32: (1.3e-6, 1e-5),
+    torch.float16: (1e-3, 1e-5),
+    torch.bfloat16: (1.6e-2, 1e-5),
+}
+
+
+def tensor(random, *shape, dtype=torch.float64):
+    return torch.from_numpy(random.standard_normal(shape)).to(dtype)
+
+
+def array(value):
+    if value is None:
+        return None
+    return (value.double() if value.dtype in TOLERANCE else value).numpy()
+
+
+def expected(geometry, x, w, b, **options):
+    if geometry.transposed:
+        y = oracle.conv_transpose1d(
+            array(x), array(w), array(b), geometry.stride, (geometry.left, 0),
+            geometry.output_padding, geometry.dilation, geometry.groups,
+        )  # fmt: skip
+        return y[..., : y.shape[-1] - geometry.right]
+    return oracle.conv1d(
+        array(x), array(w), array(b), geometry.stride, geometry.padding, geometry.dilation,
+        geometry.groups, geometry.padding_mode, **options,
+    )  # fmt: skip
+
+
+def problem_of(geometry, x, w):
+    outer, inner = w.shape[0], w.shape[1] * geometry.groups
+    channels = (outer, inner) if geometry.transposed else (inner, outer)
+    return Problem(geometry, *channels, x.shape[-1], x.dtype, "cpu")
+
+
+def check(kernel, geometry, x, w, b=None):
+    """One run of a kernel against the oracle, within contract 3; False where it can't run."""
+    if KERNELS[kernel].why_not(problem_of(geometry, x, w)):
+        return False
+    y = KERNELS[kernel].run(geometry, x, w, b)
+    truth = expected(geometry, x, w, b)
+    assert y.shape == truth.shape
+    assert y.dtype == x.dtype
+    rtol, atol = TOLERANCE[x.dtype]
+    if geometry.transposed:
+        size = expected(geometry, x.abs(), w.abs(), None if b is None else b.abs())
+    else:
+        size = expected(geometry, x, w, b, magnitude=True)
+    bound = atol + rtol * abs(truth) + 16 * torch.finfo(x.dtype).eps * size
+    error = abs(y.double().numpy() - truth)
+    assert (error <= bound).all(), f"{kernel}: {error.max()} at {np.argmax(error - bound)}"
+    return True

@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from tapwise.engine import machine_code
+from tapwise.engine import machine_code, threads
+from tapwise.engine.kernels import _fft_loops
 
 CALL = """
 import sys, time, torch, tapwise as tw
@@ -103,3 +104,60 @@ def test_the_body_is_compiled_once_for_all_threads(monkeypatch):
         found = list(pool.map(lambda _: machine_code.body("m", "n"), range(8)))
     assert made == ["n"]
     assert len({id(body) for body in found}) == 1
+
+
+CANT = """
+import torch, tapwise as tw
+plan = tw.explain(torch.nn.Conv1d(1, 1, 31), torch.ones(1, 100_000)).plan
+assert plan.kernel == "native", plan
+print(dict(plan.rejected)["direct"])
+assert tw.conv1d(torch.ones(1, 1, 100_000), torch.ones(1, 1, 31)).shape[-1] == 99_970
+"""
+
+
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [("NUMBA_DISABLE_JIT", "turns the compiler off"), ("broken", "Numba can't be imported: it is")],
+)
+def test_without_a_working_compiler_native_runs_and_the_plan_says_why(tmp_path, trouble, said):
+    environment = {**os.environ, "TAPWISE_CACHE_DIR": str(tmp_path / "cache")}
+    if trouble == "broken":
+        package = tmp_path / "lib" / "numba"
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text("raise ImportError('it is too old')")
+        environment["PYTHONPATH"] = str(package.parent)
+    else:
+        environment[trouble] = "1"
+    done = subprocess.run(
+        [sys.executable, "-c", CANT], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert said in done.stdout
+
+
+def test_what_other_versions_kept_is_forgotten_when_nobody_has_read_it_for_a_month(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("TAPWISE_CACHE_DIR", str(tmp_path))
+    names = [
+        "direct_loops-float32-old.o",
+        "direct_loops-float32-new.o",
+        "direct_loops-float64-old.o",
+    ]
+    for name in names:
+        (tmp_path / name).write_bytes(b"")
+        if "old" in name:
+            os.utime(tmp_path / name, (0, 0))
+    machine_code._write("_direct_loops", "float32", b"code")
+    assert not (tmp_path / names[0]).exists()
+    assert (tmp_path / names[1]).exists()
+    assert (tmp_path / names[2]).exists()
+    assert machine_code._read("_direct_loops", "float32") == b"code"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_memory_for_a_block_is_an_error_in_python(workers):
+    job = [0] * (_fft_loops.FRAMES_JOB - threads.HEAD)
+    job[_fft_loops.KEPT - threads.HEAD] = 1 << 56  # samples of a frame, for which there is no room
+    with pytest.raises(MemoryError, match="no memory"):
+        threads.run(machine_code.body("_fft_loops", "frames_64_64"), job, 100, workers)

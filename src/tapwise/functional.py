@@ -10,6 +10,8 @@ from tapwise.engine.plan import always_native
 from tapwise.engine.problem import Problem
 from tapwise.settings import Padding
 
+_PLAIN = (Tensor, torch.nn.Parameter)
+
 
 def conv1d(
     input: Tensor,
@@ -50,7 +52,8 @@ def conv1d(
 
     Source: ``torch.nn.functional.conv1d``, whose arguments mean the same here.
     """
-    _refuse_others(input, weight)
+    if type(input) not in _PLAIN or type(weight) not in _PLAIN:
+        _refuse_others(input, weight)
     number = padding[0] if type(padding) is tuple and len(padding) == 1 else padding
     if (
         type(number) is int
@@ -102,7 +105,8 @@ def conv_transpose1d(
 
     Source: ``torch.nn.functional.conv_transpose1d``, whose arguments mean the same here.
     """
-    _refuse_others(input, weight)
+    if type(input) not in _PLAIN or type(weight) not in _PLAIN:
+        _refuse_others(input, weight)
     problem = Problem.of(
         input, weight, bias, stride, padding, dilation, groups,
         transposed=True, output_padding=output_padding,

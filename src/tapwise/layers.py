@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tapwise.errors import ShapeError
 from tapwise.functional import conv1d, conv_transpose1d
 from tapwise.geometry import Geometry
-from tapwise.settings import Padding, single
+from tapwise.settings import Padding, held, single
 from tapwise.stepping import Stepped
 
 _One = int | tuple[int]
@@ -65,9 +65,10 @@ class Conv1d(nn.Conv1d, Stepped):
             in_channels, out_channels, kernel_size, stride, 0, dilation, groups, bias,
             cast(Any, padding_mode), device, dtype,
         )  # fmt: skip
-        self.padding = _held(padding)
-        # For foreign code that pads by itself.
-        self._reversed_padding_repeated_twice = list(geometry.padding)
+        self.padding = held(padding)
+        self._reversed_padding_repeated_twice = list(
+            geometry.padding
+        )  # for code that pads by itself
 
     @classmethod
     def from_taps(
@@ -127,6 +128,15 @@ class Conv1d(nn.Conv1d, Stepped):
         with torch.no_grad():
             layer.weight.copy_(values.flip(0) if flip else values)
         return layer
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The convolution of ``input`` (batch, in_channels, length) or (in_channels, length)."""
+        own = self._parameters  # attributes of a module cost more than a tiny convolution
+        try:
+            weight, bias = own["weight"], own["bias"]
+        except KeyError:  # one of them is computed from others
+            weight, bias = self.weight, self.bias
+        return self._conv_forward(input, cast(Tensor, weight), bias)
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return conv1d(
@@ -217,7 +227,7 @@ class ConvTranspose1d(nn.ConvTranspose1d, Stepped):
             in_channels, out_channels, kernel_size, stride, 0, output_padding, groups, bias,
             dilation, cast(Any, padding_mode), device, dtype,
         )  # fmt: skip
-        self.padding = _held(padding)
+        self.padding = held(padding)
 
     def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
         """The transposed convolution of ``input`` (batch, in_channels, length).
@@ -281,13 +291,6 @@ class CausalConvTranspose1d(ConvTranspose1d):
             in_channels, out_channels, kernel_size, stride, "causal", 0, groups, bias, dilation,
             "zeros", device, dtype,
         )  # fmt: skip
-
-
-def _held(padding: Padding) -> Any:
-    """As torch holds it: a word, or a tuple."""
-    if isinstance(padding, str):
-        return padding
-    return tuple(padding) if isinstance(padding, Sequence) else (padding,)
 
 
 def _check_divisible(in_channels: int, out_channels: int, groups: int) -> None:

@@ -93,3 +93,10 @@ def _pads_of_numbers(padding: int | Sequence[int]) -> tuple[int, int]:
             fix="cut the signal instead: x[..., n:]",
         )
     return left, right
+
+
+def held(padding: Padding) -> Any:
+    """Padding as torch's layers hold it: a word, or a tuple."""
+    if isinstance(padding, str):
+        return padding
+    return tuple(padding) if isinstance(padding, Sequence) else (padding,)

@@ -165,12 +165,15 @@ def always_native(input: Tensor, weight: Tensor, padding: int, groups: int) -> b
     Another kernel's call alone costs more than native does for so few products. With groups, torch's
     own call costs more than others'.
     """
-    if groups != 1 or input.ndim == 0 or weight.ndim != 3:
+    if groups != 1:
         return False
-    products = (input.shape[-1] + 2 * padding) * weight.numel()
-    small = 0 < products <= _SMALL * min(weight.shape[0], 8)
+    size, taps = input.shape, weight.shape
+    if len(size) == 0 or len(taps) != 3:
+        return False
+    length, outputs, windows = size[-1], taps[0], taps[1] * taps[2]
+    products = (length + 2 * padding) * windows * (outputs / 8 if outputs > 8 else 1)
     return (
-        small and 0 < input.shape[-1] * weight.shape[1] <= _SMALL and _options.get().kernel is None
+        0 < products <= _SMALL and 0 < length * taps[1] <= _SMALL and _options.get().kernel is None
     )
 
 

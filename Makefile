@@ -26,6 +26,7 @@ bench: .venv/ready
 	$(BIN)/python benchmarks/bench_conv1d.py --threads 1 --no-peers --name conv1d-cpu-1-thread
 	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=+avx,+avx2,+fma \
 	  $(BIN)/python benchmarks/bench_conv1d.py --no-peers --name conv1d-cpu-avx2
+	$(BIN)/python benchmarks/bench_models.py --name models-cpu
 	$(BIN)/python benchmarks/report.py
 
 fuzz: .venv/ready

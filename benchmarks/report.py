@@ -84,6 +84,21 @@ def page(result: Result, others: dict[str, Result]) -> str:
     return text
 
 
+def _models(result: Result) -> str:
+    text = (
+        f"\n## Whole networks\n\nOf transformers, with random weights, before and after "
+        f"`tapwise.accelerate`, {result['threads']} threads; measured {result['machine']['date']} by "
+        "`python benchmarks/bench_models.py`.\n\n| model | layers changed | before, ms | after, ms | "
+        "ratio | spread |\n|---|---:|---:|---:|---:|---:|\n"
+    )
+    for row in result["rows"]:
+        text += (
+            f"| {row['name']} | {row['layers']} | {row['before_ms']:.0f} | {row['after_ms']:.0f} | "
+            f"{row['ratio']:.2f} | {row['spread']:.2f} |\n"
+        )
+    return text
+
+
 def _losses(rows: list[dict[str, Any]]) -> str:
     """The rows where we are slower than torch beyond its own spread."""
     lost = [
@@ -164,7 +179,8 @@ def main() -> None:
     result = _read("conv1d-cpu")
     assert result is not None
     others = {title: found for title, name in OTHERS.items() if (found := _read(name))}
-    PAGE.write_text(page(result, others))
+    models = _read("models-cpu")
+    PAGE.write_text(page(result, others) + (_models(models) if models else ""))
     CHART.write_text(chart(result))
     print(f"wrote {PAGE} and {CHART}")
 

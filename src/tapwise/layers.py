@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from tapwise.errors import ShapeError
 from tapwise.functional import conv1d, conv_transpose1d
 from tapwise.geometry import Geometry
-from tapwise.settings import Padding, held, single
+from tapwise.settings import Padding, check_divisible, held, single
 from tapwise.stepping import Stepped
 
 _One = int | tuple[int]
@@ -60,7 +59,7 @@ class Conv1d(nn.Conv1d, Stepped):
             single("kernel_size", kernel_size), single("stride", stride),
             single("dilation", dilation), padding, groups, padding_mode,
         )  # fmt: skip
-        _check_divisible(in_channels, out_channels, groups)
+        check_divisible(in_channels, out_channels, groups)
         super().__init__(
             in_channels, out_channels, kernel_size, stride, 0, dilation, groups, bias,
             cast(Any, padding_mode), device, dtype,
@@ -131,12 +130,10 @@ class Conv1d(nn.Conv1d, Stepped):
 
     def forward(self, input: Tensor) -> Tensor:
         """The convolution of ``input`` (batch, in_channels, length) or (in_channels, length)."""
-        own = self._parameters  # attributes of a module cost more than a tiny convolution
-        try:
-            weight, bias = own["weight"], own["bias"]
-        except KeyError:  # one of them is computed from others
-            weight, bias = self.weight, self.bias
-        return self._conv_forward(input, cast(Tensor, weight), bias)
+        own: Any = self._parameters  # attributes of a module cost more than a tiny convolution
+        if "weight" in own and "bias" in own:
+            return self._conv_forward(input, own["weight"], own["bias"])
+        return self._conv_forward(input, self.weight, self.bias)  # one is computed from others
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return conv1d(
@@ -222,7 +219,7 @@ class ConvTranspose1d(nn.ConvTranspose1d, Stepped):
             single("dilation", dilation), padding, groups, padding_mode, True,
             single("output_padding", output_padding),
         )  # fmt: skip
-        _check_divisible(in_channels, out_channels, groups)
+        check_divisible(in_channels, out_channels, groups)
         super().__init__(
             in_channels, out_channels, kernel_size, stride, 0, output_padding, groups, bias,
             dilation, cast(Any, padding_mode), device, dtype,
@@ -291,13 +288,3 @@ class CausalConvTranspose1d(ConvTranspose1d):
             in_channels, out_channels, kernel_size, stride, "causal", 0, groups, bias, dilation,
             "zeros", device, dtype,
         )  # fmt: skip
-
-
-def _check_divisible(in_channels: int, out_channels: int, groups: int) -> None:
-    for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
-        if channels % groups:
-            raise ShapeError(
-                f"{name} must be divisible by groups",
-                got=f"{name} ({channels}) and groups ({groups})",
-                expected=f"a divisor of {channels}, as {math.gcd(channels, groups)}",
-            )

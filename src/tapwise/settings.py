@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -100,3 +101,14 @@ def held(padding: Padding) -> Any:
     if isinstance(padding, str):
         return padding
     return tuple(padding) if isinstance(padding, Sequence) else (padding,)
+
+
+def check_divisible(in_channels: int, out_channels: int, groups: int) -> None:
+    """Refuse channels that can't be divided into so many groups."""
+    for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
+        if channels % groups:
+            raise ShapeError(
+                f"{name} must be divisible by groups",
+                got=f"{name} ({channels}) and groups ({groups})",
+                expected=f"a divisor of {channels}, as {math.gcd(channels, groups)}",
+            )

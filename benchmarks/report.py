@@ -175,12 +175,18 @@ OTHERS = {
 }
 
 
-def main() -> None:
-    result = _read("conv1d-cpu")
+def document() -> str:
+    """The whole page, from the result files that there are."""
+    result, models = _read("conv1d-cpu"), _read("models-cpu")
     assert result is not None
     others = {title: found for title, name in OTHERS.items() if (found := _read(name))}
-    models = _read("models-cpu")
-    PAGE.write_text(page(result, others) + (_models(models) if models else ""))
+    return page(result, others) + (_models(models) if models else "")
+
+
+def main() -> None:
+    PAGE.write_text(document())
+    result = _read("conv1d-cpu")
+    assert result is not None
     CHART.write_text(chart(result))
     print(f"wrote {PAGE} and {CHART}")
 

@@ -15,10 +15,7 @@ def test_the_speed_page_is_the_result_file():
     spec = importlib.util.spec_from_file_location("report", ROOT / "benchmarks" / "report.py")
     report = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(report)
-    others = {
-        title: found for title, name in report.OTHERS.items() if (found := report._read(name))
-    }
-    assert (ROOT / "docs" / "speed.md").read_text() == report.page(RESULT, others)
+    assert (ROOT / "docs" / "speed.md").read_text() == report.document()
     assert (ROOT / "docs" / "images" / "speed.svg").read_text() == report.chart(RESULT)
 
 

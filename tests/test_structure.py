@@ -32,7 +32,7 @@ ROOMS = [
     ["tapwise.explanation"],
     ["tapwise.taps", "tapwise.signals"],
     ["tapwise.blocks", "tapwise.doctor", "tapwise.timing"],
-    ["tapwise.progress"],
+    ["tapwise.progress", "tapwise.case"],
     ["tapwise.cli"],
     ["tapwise.__main__"],
 ]

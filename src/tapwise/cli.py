@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
+from tapwise.case import Case, Dilation, Mode, PaddingOption, Stride, padding_of
 from tapwise.taps import FORMS
 
 if TYPE_CHECKING:
@@ -23,85 +25,60 @@ app = App(
     version=lambda: _version(),
 )
 
-Stride = Annotated[int, Parameter(help="Input samples from one output's window to the next.")]
-Dilation = Annotated[int, Parameter(help="Input samples from one tap to the next.")]
-PaddingOption = Annotated[
-    str, Parameter(help="A number, LEFT,RIGHT, valid, same, causal, semicausal or full.")
-]
-Mode = Annotated[
-    Literal["zeros", "reflect", "replicate", "circular"],
-    Parameter(help="What stands in the padding."),
+_Signal = Annotated[
+    Path | None, Parameter(help="A file whose first samples are the signal, instead of --input.")
 ]
 
 
 @app.command
 def explain(
-    signal: Annotated[
-        Path | None,
-        Parameter(help="A file whose first samples are the signal, instead of --input."),
-    ] = None,
+    signal: _Signal = None,
     /,
     *,
-    input: Annotated[
-        str,
-        Parameter(
-            help="Samples: 0:10 for 0..9, or numbers: 1,2,3. Channels apart by ';'.",
-            allow_leading_hyphen=True,
-        ),
-    ] = "0:10",
-    taps: Annotated[
-        str | None,
-        Parameter(help="The taps; see 'tapwise apply --help'.", allow_leading_hyphen=True),
-    ] = None,
-    weights: Annotated[
-        str | None, Parameter(help="FILE.safetensors:NAME: a trained layer's weight; its bias too.")
-    ] = None,
-    stride: Stride = 1,
-    padding: PaddingOption = "0",
-    dilation: Dilation = 1,
-    groups: Annotated[int, Parameter(help="Independent groups of channels.")] = 1,
-    padding_mode: Mode = "zeros",
-    causal: Annotated[
-        bool, Parameter(negative="", help="The same as --padding causal: never sees the future.")
-    ] = False,
-    samples: Annotated[int, Parameter(help="How many samples of a file are taken.")] = 32,
-    column: Annotated[list[str] | None, Parameter(help="Columns of a table.", negative="")] = None,
+    case: Case = Case(),  # noqa: B008 (frozen)
     save: Annotated[
-        Path | None, Parameter(help="Write the figures (.svg) or the text (.txt) there.")
+        Path | None,
+        Parameter(help="Write the page (.html), the figures (.svg) or the text (.txt) there."),
     ] = None,
 ) -> None:
     """Print every step of a convolution: its products and their sum.
 
     tapwise explain --input 0:10 --taps 1,1,1
     """
-    import numpy as np
-    import torch
-
-    from tapwise.explanation.explain import explain as explain_layer
-    from tapwise.taps import parse
-
-    if (taps is None) == (weights is None):
-        raise ValueError("give the taps as --taps, or as --weights FILE.safetensors:NAME")
-    x, rate = (
-        (_numbers(input), None) if signal is None else _beginning(signal, samples, column or [])
-    )
-    weight = parse(weights or taps or "", rate)
-    dtype = np.complex64 if np.iscomplexobj(weight) or np.iscomplexobj(x) else np.float32
-    bias = _bias_beside(weights) if weights else None
-    explanation = explain_layer(
-        torch.from_numpy(weight.astype(dtype)),
-        torch.from_numpy(x.astype(dtype)),
-        bias=bias,
-        stride=stride,
-        padding="causal" if causal else _padding(padding),
-        dilation=dilation,
-        groups=groups,
-        padding_mode=padding_mode,
-    )
+    explanation = case.explained(signal)
     if save is None:
         print(explanation.text)
     else:
         print(f"wrote {explanation.save(save)}")
+
+
+@app.command
+def explore(
+    signal: _Signal = None,
+    /,
+    *,
+    case: Case = Case(),  # noqa: B008 (frozen)
+    output: Annotated[
+        Path, Parameter(name=["--output", "-o"], help="The page to write; it needs no network.")
+    ] = Path("tapwise.html"),
+    open: Annotated[bool, Parameter(help="Show the page in the browser.")] = True,
+) -> None:
+    """Write a page in which every number of a convolution can be seen and changed, and open it.
+
+    tapwise explore                              the tutorial's: ten samples, three taps
+
+    tapwise explore --taps 1,2,1 speech.wav      your own
+    """
+    if case.taps is None and case.weights is None:
+        case = replace(case, taps="1,1,1")
+    if output.suffix.lower() != ".html":
+        raise ValueError(f"the page is an .html file, got {output.name!r}")
+    page = case.explained(signal).save(output)
+    print(f"wrote {page}")
+    if open:
+        import webbrowser
+
+        webbrowser.open(page.resolve().as_uri())
 
 
 @app.command(help_epilogue=f"Taps, for --taps:\n\n{FORMS}")
@@ -157,7 +134,7 @@ def apply(
         rate = reader.rate if reader.rate is not None else rate
         filter = named.one_filter(named.parse(taps, rate), taps)
         geometry = Geometry(
-            len(filter), stride, dilation, _padding(padding), padding_mode=padding_mode
+            len(filter), stride, dilation, padding_of(padding), padding_mode=padding_mode
         )
         outputs = geometry.output_length(reader.length)
         rows = None
@@ -223,54 +200,3 @@ def _version() -> str:
     from importlib.metadata import version
 
     return f"tapwise {version('tapwise')}"
-
-
-def _padding(text: str) -> Any:
-    """A word stays a word; numbers become an int or a pair."""
-    try:
-        numbers = [int(part) for part in text.split(",")]
-    except ValueError:
-        return text
-    return numbers[0] if len(numbers) == 1 else tuple(numbers)
-
-
-def _numbers(text: str) -> Any:
-    import numpy as np
-
-    rows = []
-    try:
-        for row in text.split(";"):
-            bounds = row.split(":")
-            if len(bounds) > 1:
-                rows.append(np.arange(*(float(b) for b in bounds)))
-            else:
-                rows.append(np.array([float(n) for n in row.split(",")]))
-    except (ValueError, TypeError, ZeroDivisionError, MemoryError):
-        raise ValueError(
-            f"--input {text!r}: expected START:STOP, START:STOP:STEP or numbers apart by commas"
-        ) from None
-    if len({len(row) for row in rows}) != 1:
-        raise ValueError(f"--input {text!r}: the channels differ in length")
-    return np.stack(rows)
-
-
-def _beginning(path: Path, samples: int, columns: list[str]) -> tuple[Any, float | None]:
-    from tapwise.signals import open_reader
-
-    if samples < 1:
-        raise ValueError(f"--samples must be at least 1, got {samples}")
-    with open_reader(path, tuple(columns)) as reader:
-        return reader.read(0, min(samples, reader.length)), reader.rate
-
-
-def _bias_beside(weights: str) -> Any:
-    """The bias that stands beside a layer's weight in a checkpoint, or None."""
-    import torch
-    from safetensors import safe_open
-
-    path, _, name = weights.partition(":")
-    if not name.endswith("weight"):
-        return None
-    with safe_open(path, framework="pt") as tensors:
-        bias = name.removesuffix("weight") + "bias"
-        return tensors.get_tensor(bias).to(torch.float32) if bias in set(tensors.keys()) else None

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import json
+from functools import cache
 from html import escape
+from importlib.resources import files
+from typing import Any
 
-STYLE = """
-.tw{--ink:#1b1f24;--soft:#5b6570;--line:#8a949e;--page:#ffffff;--x:#dcebf7;--xe:#0072b2;
---w:#fbe3b5;--we:#b06f00;--y:#cfeadf;--ye:#00795a}
-@media (prefers-color-scheme:dark){.tw{--ink:#eceff2;--soft:#a9b3bd;--line:#6d7781;--page:#15191e;
---x:#173a56;--xe:#6cb8ee;--w:#513a0c;--we:#f0b541;--y:#10402f;--ye:#4fd0a5}}
-.tw text{font:14px system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;fill:var(--ink)}
-.tw .title{font-size:16px;font-weight:600}
-.tw .note{font-size:12.5px;fill:var(--soft)}
-.tw .index{font-size:11px;fill:var(--soft)}
-.tw .number{font-variant-numeric:tabular-nums}
-.tw .input{fill:var(--x);stroke:var(--xe)}
-.tw .tap{fill:var(--w);stroke:var(--we)}
-.tw .output{fill:var(--y);stroke:var(--ye)}
-.tw .pad{fill:url(#tw-hatch);stroke:var(--line);stroke-dasharray:3 2}
-.tw .link{stroke:var(--soft);fill:none;stroke-width:1.1;opacity:.75}
-.tw .strong{stroke:var(--we);stroke-width:1.8;opacity:1}
-.tw .page{fill:var(--page)}
-.tw .hatch{stroke:var(--line);stroke-width:1;opacity:.7}
-.tw .head{fill:var(--soft)}
-"""
+_PAGE = files("tapwise.explanation") / "page"
+# One specification of sizes and colours for these images and for the page's.
+LAYOUT: dict[str, Any] = json.loads((_PAGE / "layout.json").read_text(encoding="utf-8"))
+
+
+def variables(selector: str) -> str:
+    """The colours as style sheet variables, light and dark."""
+    light, dark = (
+        ";".join(f"--{name}:{colour}" for name, colour in LAYOUT[theme].items())
+        for theme in ("light", "dark")
+    )
+    return f"{selector}{{{light}}}\n@media (prefers-color-scheme:dark){{{selector}{{{dark}}}}}\n"
+
+
+@cache
+def style_of_figures() -> str:
+    """The style sheet that every figure carries along."""
+    return variables(".tw") + (_PAGE / "figure.css").read_text(encoding="utf-8")
+
 
 DEFINITIONS = (
     '<defs><pattern id="tw-hatch" width="6" height="6" patternUnits="userSpaceOnUse" '
@@ -87,6 +90,6 @@ class Canvas:
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" class="tw" viewBox="0 0 {size}" '
             f'width="{self.width}" height="{self.height:.0f}" role="img" '
-            f'aria-label="{escape(label, quote=True)}"><style>{STYLE}</style>{DEFINITIONS}'
+            f'aria-label="{escape(label, quote=True)}"><style>{style_of_figures()}</style>{DEFINITIONS}'
             f'<rect class="page" width="100%" height="100%"/>{"".join(self._shapes)}</svg>\n'
         )

@@ -14,12 +14,13 @@ from tapwise.engine.autograd import plan_of
 from tapwise.engine.checks import autocast_dtype
 from tapwise.engine.plan import Plan
 from tapwise.engine.problem import Problem
+from tapwise.explanation.page import document, state_of
 from tapwise.explanation.svg import FIGURES, figures
 from tapwise.explanation.text import text_of_explanation
 from tapwise.explanation.trace import Trace, follow
 from tapwise.files import WholeFile
 
-FORMS = (".svg", ".txt")
+FORMS = (".html", ".svg", ".txt")
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +58,21 @@ class Explanation:
             raise ValueError(f"figure must be one of {names} or None, got {figure!r}")
         return figures(self.trace, FIGURES if figure is None else (figure,))
 
+    @property
+    def state(self) -> dict[str, Any]:
+        """What the page starts with: input, weight, settings and plan, as JSON can hold them."""
+        return state_of(self.trace, self.title, str(self.plan))
+
+    def page(self) -> str:
+        """A whole HTML page that explains this convolution and lets its reader change it, offline.
+
+        Raises:
+            ValueError: complex numbers, which the page doesn't compute with.
+        """
+        return document(self.state)
+
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the text (``.txt``) or the figures (``.svg``), whole or not at all.
+        """Write the page (``.html``), the figures (``.svg``) or the text (``.txt``), whole or not at all.
 
         Raises:
             ValueError: a name that ends otherwise.
@@ -70,7 +84,9 @@ class Explanation:
             raise ValueError(f"save to a name ending in one of {FORMS}, got {target.name!r}")
         if not target.parent.is_dir():
             raise FileNotFoundError(f"{target}: there is no folder {target.parent}")
-        content = self.svg() if suffix == ".svg" else self.text + "\n"
+        content = self.text + "\n"
+        if suffix != ".txt":
+            content = self.page() if suffix == ".html" else self.svg()
         whole = WholeFile(target)
         try:
             whole.file.write(content.encode())

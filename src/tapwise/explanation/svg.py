@@ -6,18 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from tapwise.explanation.canvas import Canvas
+from tapwise.explanation.canvas import LAYOUT, Canvas
 from tapwise.explanation.text import length_formula, settings, window_rule
 from tapwise.explanation.trace import Step, Trace
 
 FIGURES = ("window", "shapes", "sources")
 
-WIDTH = 780
-MARGIN, LABEL = 18, 92
-CELL, GAP = 32, 5
+WIDTH, MARGIN, LABEL, CELL = (LAYOUT[name] for name in ("width", "margin", "label", "row"))
 # A row holds so many cells; what is longer is cut there and the rest counted.
-COLUMNS = 16
-ROWS = 3
+COLUMNS, ROWS = LAYOUT["columns"], LAYOUT["rows"]
 
 
 def figures(trace: Trace, names: tuple[str, ...]) -> str:
@@ -52,7 +49,9 @@ class _Axis:
             (self.outputs - 1) * self.stride,
         )
         self.columns = min(last - self.first + 1, COLUMNS)
-        self.cell = min(44.0, (WIDTH - 2 * MARGIN - LABEL - 36) / max(self.columns, 1))
+        self.cell = min(
+            float(LAYOUT["cell"]), (WIDTH - 2 * MARGIN - LABEL - 36) / max(self.columns, 1)
+        )
         low = 0 if geometry.transposed else self.first
         self.input_positions = [
             p for p in range(low, self.inputs + right) if self._fits(p * self.spread - self.shift)

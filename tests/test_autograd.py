@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import pickle
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from functorch.compile import make_boxed_func
 from torch._dynamo.backends.common import aot_autograd
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 import tapwise as tw
 from tapwise.engine import autograd
@@ -260,3 +262,66 @@ def test_another_layout_is_torchs():
     x, w = torch.randn(1, 2, 500), torch.randn(2, 1, 31)
     y = tw.conv1d(x.to_mkldnn(), w, groups=2)
     torch.testing.assert_close(y.to_dense(), tw.conv1d(x, w, groups=2), rtol=1e-4, atol=1e-4)
+
+
+def test_numbers_that_are_not_as_they_lie_in_memory():
+    halves = torch.randn(8, dtype=torch.cfloat)
+    negated = halves.conj().imag  # a view whose numbers torch negates as it reads them
+    assert negated.is_neg()
+    x, w = torch.randn(1, 8, 40_000), torch.randn(8, 1, 5)
+    torch.testing.assert_close(
+        tw.conv1d(x, w, negated, groups=8), F.conv1d(x, w, negated, groups=8)
+    )
+    one = torch.randn(1, 1, 1, dtype=torch.cfloat).conj().imag
+    torch.testing.assert_close(tw.conv1d(x[:, :1], one), F.conv1d(x[:, :1], one))
+    zeros = torch._efficientzerotensor(2, 8, 40_000)
+    assert not tw.conv1d(zeros, w, groups=8).any()
+
+
+def test_backward_on_meta_under_a_mode():
+    layer = tw.Conv1d(8, 8, 5, groups=8, device="meta")
+    x = torch.randn(2, 8, 4000, device="meta", requires_grad=True)
+    with FlopCounterMode(display=False):
+        layer(x).sum().backward()
+    assert x.grad.shape == x.shape
+
+
+def test_a_frozen_weight_changes_no_bit_of_the_inputs_gradient():
+    for channels, taps, length in ((8, 5, 2000), (2, 64, 3000), (16, 3, 500), (1, 31, 5000)):
+        x = torch.randn(2, channels, length, requires_grad=True)
+        w = torch.randn(channels, 1, taps)
+        grads = []
+        for weight in (w, w.clone().requires_grad_()):
+            y = tw.conv1d(x, weight, groups=channels, padding="causal")
+            grads.append(torch.autograd.grad(y, x, torch.ones_like(y))[0])
+        assert torch.equal(*grads)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_compiled_gradient_is_our_op_where_the_eager_one_is(stride):
+    graphs = []
+
+    def shown(graph, _):
+        graphs.append({str(node.target) for node in graph.graph.nodes})
+        return make_boxed_func(graph.forward)
+
+    layer = tw.Conv1d(2, 2, 100, stride, groups=2, padding=(99, 0))
+    backend = aot_autograd(fw_compiler=shown, bw_compiler=shown)
+    torch.compile(layer, backend=backend, dynamic=False)(
+        torch.randn(1, 2, 2000, requires_grad=True)
+    ).sum().backward()
+    assert "tapwise.convolution.default" in graphs[0]
+    assert {"tapwise.convolution.default", "tapwise.weight_gradient.default"} <= graphs[1]
+
+
+def test_export_keeps_the_op():
+    exported = torch.export.export(tw.Conv1d(8, 8, 5, groups=8), (torch.randn(2, 8, 4000),))
+    assert "tapwise.convolution.default" in {str(node.target) for node in exported.graph.nodes}
+
+
+def test_problems_travel_between_processes():
+    problem = Problem.of(torch.zeros(1, 1, 10), torch.zeros(1, 1, 3))
+    hash(problem)
+    again = pickle.loads(pickle.dumps(problem))
+    assert again == problem
+    assert again._hash == 0

@@ -254,6 +254,7 @@ def test_what_was_checked_once_is_checked_again_in_another_type():
     x, w = torch.zeros(1, 2, 3000), torch.zeros(2, 2, 5)
     for number in (1, 2):
         tw.conv1d(x, w, stride=number, dilation=(number,))
+        tw.conv1d(x, w, dilation=(number,), padding=(0, 0))
     for settings in ({"stride": 2.0}, {"dilation": (2.0,)}, {"padding": (0.0, 0)}, {"groups": 1.0}):
         with pytest.raises(TypeError):
             tw.conv1d(x, w, **settings)

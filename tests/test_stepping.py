@@ -207,3 +207,18 @@ def test_a_step_by_direct_copies_nothing_together(monkeypatch):
         y, _ = layer.step(x[..., 1000:], state)
     assert given_pieces == [(4, 1000)]
     torch.testing.assert_close(y, layer(x)[..., 1000:])
+
+
+def test_a_state_of_another_dtype_or_device_is_refused_and_autocast_is_followed():
+    layer, x = tw.CausalConv1d(8, 8, 5, groups=8), torch.randn(1, 8, 40_000)
+    with torch.no_grad():
+        _, state = layer.step(x[..., :100], layer.init_state())
+        for kept in (state.kept.double(), state.kept.to("meta")):
+            other = tw.State(kept, state.seen, state.emitted)
+            with pytest.raises(tw.ShapeError, match="state"):
+                layer.step(x[..., 100:], other)
+        layer, x = layer.bfloat16(), x.bfloat16()
+        _, state = layer.step(x[..., :100], layer.init_state())
+        with torch.autocast("cpu", torch.bfloat16):
+            y, _ = layer.step(x[..., 100:].float(), state)
+        torch.testing.assert_close(y, layer(x)[..., 100:])

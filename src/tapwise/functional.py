@@ -52,8 +52,10 @@ def conv1d(
 
     Source: ``torch.nn.functional.conv1d``, whose arguments mean the same here.
     """
-    if type(input) not in _PLAIN or type(weight) not in _PLAIN:
-        _refuse_others(input, weight)
+    if not (
+        type(input) in _PLAIN and type(weight) in _PLAIN and (type(bias) in _PLAIN or bias is None)
+    ):
+        _refuse_others(input, weight, bias)
     number = padding[0] if type(padding) is tuple and len(padding) == 1 else padding
     if (
         type(number) is int
@@ -105,8 +107,10 @@ def conv_transpose1d(
 
     Source: ``torch.nn.functional.conv_transpose1d``, whose arguments mean the same here.
     """
-    if type(input) not in _PLAIN or type(weight) not in _PLAIN:
-        _refuse_others(input, weight)
+    if not (
+        type(input) in _PLAIN and type(weight) in _PLAIN and (type(bias) in _PLAIN or bias is None)
+    ):
+        _refuse_others(input, weight, bias)
     problem = Problem.of(
         input, weight, bias, stride, padding, dilation, groups,
         transposed=True, output_padding=output_padding,
@@ -114,9 +118,9 @@ def conv_transpose1d(
     return _batched(problem, input, weight, bias)
 
 
-def _refuse_others(input: Tensor, weight: Tensor) -> None:
-    for name, value in (("input", input), ("weight", weight)):
-        if not isinstance(value, Tensor):
+def _refuse_others(input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    for name, value in (("input", input), ("weight", weight), ("bias", bias)):
+        if not isinstance(value, Tensor) and not (name == "bias" and value is None):
             raise TypeError(
                 f"{name} must be a torch.Tensor, got {type(value).__name__}: "
                 f"torch.as_tensor({name}) makes one"

@@ -71,6 +71,7 @@ def step(
             "the channels are the layer's",
         )
     check_dtypes(x, weight, bias)
+    _check_state(x, state)
     seen, emitted = int(state.seen) + x.shape[-1], int(state.emitted)
     stop = max(partition.determined(geometry, seen), emitted)
     y = _outputs(geometry, weight, bias, state.kept, x, emitted, stop, seen)
@@ -85,6 +86,18 @@ def flush(geometry: Geometry, weight: Tensor, bias: Tensor | None, state: State)
     seen, emitted = int(state.seen), int(state.emitted)
     stop = geometry.output_length(seen) if seen else 0
     return _outputs(geometry, weight, bias, state.kept, state.kept[..., :0], emitted, stop, seen)
+
+
+def _check_state(x: Tensor, state: State) -> None:
+    """The state's samples and the chunk's are one signal: of one dtype and on one device."""
+    kept = state.kept
+    if autocast_dtype(kept) != autocast_dtype(x) or kept.device != x.device:
+        raise ShapeError(
+            "the chunk doesn't fit the stream's state",
+            got=f"x of {x.dtype} on {x.device}, a state of {kept.dtype} on {kept.device}",
+            expected="one dtype and one device for a whole stream",
+            fix="move or convert the chunk, or begin anew with init_state",
+        )
 
 
 def _count(number: int) -> Tensor:

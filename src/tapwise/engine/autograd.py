@@ -59,10 +59,8 @@ def convolve(
         recorded = torch.is_grad_enabled() and (
             input.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
         )
-        if kernel == native.NAME:
-            of_input, of_weight = input.requires_grad, weight.requires_grad
-            if not recorded or natives_alone(problem, of_input, of_weight):
-                return KERNELS[kernel].run(geometry, input, weight, bias)
+        if kernel == native.NAME and not (recorded and not natives_alone(problem)):
+            return KERNELS[kernel].run(geometry, input, weight, bias)
     if dtype != input.dtype:
         input, weight = input.to(dtype), weight.to(dtype)
         bias = None if bias is None else bias.to(dtype)
@@ -119,7 +117,7 @@ def continued(
         or recorded
         or torch.compiler.is_compiling()
         or _watched()
-        or before.dtype != autocast_dtype(input)
+        or any(t.dtype != autocast_dtype(input) or t.device != input.device for t in tensors)
         or outside_the_op(before, weight, None)
         or outside_the_op(input, weight, bias)
     ):
@@ -153,7 +151,7 @@ def _uncast(function: Any) -> Any:
     @wraps(function)
     def plain(*arguments: Any) -> Any:
         kind = next(a for a in arguments if isinstance(a, Tensor)).device.type
-        if not torch.is_autocast_enabled(kind):
+        if kind == "meta" or not torch.is_autocast_enabled(kind):
             return function(*arguments)
         with torch.autocast(kind, enabled=False):
             return function(*arguments)
@@ -170,9 +168,9 @@ def gradients(
     They are themselves differentiable.
     """
     if (
-        not torch.compiler.is_compiling()
+        not (torch.compiler.is_compiling() or _watched())
         and outside_the_op(grad, input, weight) is None
-        and natives_alone(problem_of(geometry, input, weight, input.dtype), needs[0], needs[1])
+        and natives_alone(problem_of(geometry, input, weight, input.dtype))
     ):
         return native.gradients(geometry, grad, input, weight, needs)
     grad_input = input_gradient(geometry, grad, weight, input.shape[-1]) if needs[0] else None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.autograd import forward_ad
 
 from tapwise.errors import ShapeError
@@ -11,6 +13,8 @@ from tapwise.geometry import Geometry
 from tapwise.settings import Padding
 
 _PLAIN = (Tensor, torch.nn.Parameter)
+_TRACED = (FakeTensor, FunctionalTensor)  # what torch's tracers put in the place of a plain tensor
+_DENSE = torch._C._dispatch_keys(torch.empty(0, device="cpu")).raw_repr()
 EMPTY_ALLOWED = ("causal", "semicausal")
 
 
@@ -198,19 +202,23 @@ def _check_length_transposed(geometry: Geometry, padding: Padding, input: Tensor
 
 def outside_the_op(input: Tensor, weight: Tensor, bias: Tensor | None) -> str | None:
     """Why these tensors run on native outside the op; None where the op takes them."""
-    tensors = (input, weight) if bias is None else (input, weight, bias)
-    for tensor in tensors:
-        if tensor.layout is not torch.strided:
-            return f"torch alone reads the layout {tensor.layout}"
-        if type(tensor) not in _PLAIN:
-            return f"torch alone knows what a {type(tensor).__name__} means"
+    compiling = torch.compiler.is_compiling()
+    for tensor in (input, weight) if bias is None else (input, weight, bias):
+        if (
+            compiling
+            or torch._C._dispatch_keys(tensor).raw_repr() != _DENSE
+            or (type(tensor) not in _PLAIN)
+        ):
+            obstacle = _strange(tensor, compiling)
+            if obstacle is not None:
+                return obstacle
     if input.is_complex():
         return "complex numbers run as torch's real convolutions"
     if input.numel() == 0:
         return "there is nothing to multiply"
     if forward_ad._current_level >= 0:
         return "forward-mode differentiation sees through torch's own operations only"
-    if torch.compiler.is_compiling():
+    if compiling:
         if torch._C._functorch.maybe_current_level() is not None:
             return "function transforms (vmap, grad, jvp) see through torch's own operations only"
     else:
@@ -219,4 +227,17 @@ def outside_the_op(input: Tensor, weight: Tensor, bias: Tensor | None) -> str | 
         inside = functorch.peek_interpreter_stack() is not None
         if inside or batched(input) or batched(weight) or (bias is not None and batched(bias)):
             return "function transforms (vmap, grad, jvp) see through torch's own operations only"
+    return None
+
+
+def _strange(tensor: Tensor, compiling: bool) -> str | None:
+    """What there is to a tensor beyond numbers in memory that loops may read; None for nothing."""
+    if tensor.layout is not torch.strided:
+        return f"torch alone reads the layout {tensor.layout}"
+    if type(tensor) not in _PLAIN and type(tensor) not in _TRACED:
+        return f"torch alone knows what a {type(tensor).__name__} means"
+    if compiling:
+        return None
+    if tensor.is_neg() or torch._is_zerotensor(tensor) or torch._is_functional_tensor(tensor):
+        return "torch alone reads a view whose numbers are negated, or not there"
     return None

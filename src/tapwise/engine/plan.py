@@ -129,34 +129,27 @@ def _choose_gradient(problem: Problem, forced: str | None, exact: bool | None, t
     return fastest if costs[fastest] <= MARGIN * costs[native.NAME] else native.NAME
 
 
-def natives_alone(problem: Problem, of_input: bool, of_weight: bool) -> bool:
-    """Whether native computes those gradients of a problem that are needed: torch then does in one call."""
+def natives_alone(problem: Problem) -> bool:
+    """Whether native computes both gradients of a problem: torch then does in one call.
+
+    Which of them is needed doesn't count, so that a frozen weight changes no bit of the other.
+    """
     steered = _options.get()
-    return _natives_alone(
-        problem, of_input, of_weight, steered.kernel, steered.exact, torch.get_num_threads()
-    )
+    return _natives_alone(problem, steered.kernel, steered.exact, torch.get_num_threads())
 
 
 @lru_cache(maxsize=512)
-def _natives_alone(
-    problem: Problem, of_input: bool, of_weight: bool, forced: str | None, exact: bool | None,
-    threads: int,
-) -> bool:  # fmt: skip
-    kernels, saved = [], 0.0
-    if of_input:
-        posed = of_input_gradient(problem)
-        plan = _choose(posed, forced, exact, threads)
-        kernels.append(plan.kernel)
-        saved += native.cost(posed, threads) - (plan.seconds or 0.0)
-    if of_weight:
-        posed = of_weight_gradient(problem)
-        kernels.append(_choose_gradient(posed, forced, exact, threads))
-        cost = KERNELS[kernels[-1]].gradient_cost
-        assert cost is not None
-        saved += native.gradient_cost(posed, threads) - cost(posed, threads)
+def _natives_alone(problem: Problem, forced: str | None, exact: bool | None, threads: int) -> bool:
+    of_input, of_weight = of_input_gradient(problem), of_weight_gradient(problem)
+    plan = _choose(of_input, forced, exact, threads)
+    name = _choose_gradient(of_weight, forced, exact, threads)
+    cost = KERNELS[name].gradient_cost
+    assert cost is not None
+    saved = native.cost(of_input, threads) - (plan.seconds or 0.0)
+    saved += native.gradient_cost(of_weight, threads) - cost(of_weight, threads)
     if forced is None and saved < _RECORDING:
         return True
-    return all(kernel == native.NAME for kernel in kernels)
+    return plan.kernel == name == native.NAME
 
 
 def always_native(input: Tensor, weight: Tensor, padding: int, groups: int) -> bool:

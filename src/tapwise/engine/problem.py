@@ -40,6 +40,11 @@ class Problem:
             object.__setattr__(self, "_hash", hash((*parts, self.device)))
         return self._hash
 
+    def __reduce__(self) -> tuple[Any, ...]:  # a hash is another in another process
+        return Problem, (
+            self.geometry, self.in_channels, self.out_channels, self.length, self.dtype, self.device,
+        )  # fmt: skip
+
     @property
     def output_length(self) -> int:
         return self.geometry.output_length(self.length)
@@ -128,13 +133,11 @@ _MOST_KNOWN = 4096
 def _key(input: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> Any:
     """What the checks look at; None where that is more than shapes, types and plain numbers."""
     plain = input.is_cpu and weight.is_cpu and (bias is None or bias.is_cpu)
-    if not plain or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+    traced = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
+    if not plain or traced or torch.is_autocast_enabled("cpu"):
         return None
-    for value in settings:
-        if type(value) not in _PLAIN and not (
-            type(value) is tuple and all(type(number) is int for number in value)
-        ):
-            return None  # 2.0 and 2 are the same key, and not the same stride
+    if not _are_plain(settings):
+        return None
     others = (None, None) if bias is None else (bias.shape, bias.dtype)
     key = (input.shape, input.dtype, weight.shape, weight.dtype, *others, *settings)
     try:
@@ -145,6 +148,16 @@ def _key(input: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> 
 
 
 _PLAIN = (int, str, bool)
+
+
+def _are_plain(settings: tuple[Any, ...]) -> bool:
+    """Whether all are whole numbers, words, or tuples of them: 2.0 and 2 are the same key elsewhere."""
+    for value in settings:
+        if type(value) not in _PLAIN and not (
+            type(value) is tuple and all(type(number) is int for number in value)
+        ):
+            return False
+    return True
 
 
 def _make_geometry(
@@ -173,10 +186,8 @@ _cached_geometry = lru_cache(maxsize=4096, typed=True)(_make_geometry)
 
 
 def _geometry(*settings: Any) -> Geometry:
-    # The compiler traces through the making of a geometry; it can't see through a cache.
-    if torch.compiler.is_compiling():
+    # The compiler traces through the making of a geometry; it can't see through a cache. What is no
+    # integer is refused in its own words.
+    if torch.compiler.is_compiling() or not _are_plain(settings):
         return _make_geometry(*settings)
-    try:
-        return _cached_geometry(*settings)
-    except TypeError:  # a list can't be looked up; what is no integer is refused in its own words
-        return _make_geometry(*settings)
+    return _cached_geometry(*settings)

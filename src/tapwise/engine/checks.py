@@ -14,7 +14,7 @@ from tapwise.settings import Padding
 
 _PLAIN = (Tensor, torch.nn.Parameter)
 _TRACED = (FakeTensor, FunctionalTensor)  # what torch's tracers put in the place of a plain tensor
-_DENSE = torch._C._dispatch_keys(torch.empty(0, device="cpu")).raw_repr()
+_is_zeros, _is_functional = torch._is_zerotensor, torch._is_functional_tensor
 EMPTY_ALLOWED = ("causal", "semicausal")
 
 
@@ -204,14 +204,12 @@ def outside_the_op(input: Tensor, weight: Tensor, bias: Tensor | None) -> str | 
     """Why these tensors run on native outside the op; None where the op takes them."""
     compiling = torch.compiler.is_compiling()
     for tensor in (input, weight) if bias is None else (input, weight, bias):
-        if (
-            compiling
-            or torch._C._dispatch_keys(tensor).raw_repr() != _DENSE
-            or (type(tensor) not in _PLAIN)
-        ):
-            obstacle = _strange(tensor, compiling)
-            if obstacle is not None:
-                return obstacle
+        if tensor.layout is not torch.strided:
+            return f"torch alone reads the layout {tensor.layout}"
+        if type(tensor) not in _PLAIN and type(tensor) not in _TRACED:
+            return f"torch alone knows what a {type(tensor).__name__} means"
+        if not compiling and (tensor.is_neg() or _is_zeros(tensor) or _is_functional(tensor)):
+            return "torch alone reads a view whose numbers are negated, or not there"
     if input.is_complex():
         return "complex numbers run as torch's real convolutions"
     if input.numel() == 0:
@@ -227,17 +225,4 @@ def outside_the_op(input: Tensor, weight: Tensor, bias: Tensor | None) -> str | 
         inside = functorch.peek_interpreter_stack() is not None
         if inside or batched(input) or batched(weight) or (bias is not None and batched(bias)):
             return "function transforms (vmap, grad, jvp) see through torch's own operations only"
-    return None
-
-
-def _strange(tensor: Tensor, compiling: bool) -> str | None:
-    """What there is to a tensor beyond numbers in memory that loops may read; None for nothing."""
-    if tensor.layout is not torch.strided:
-        return f"torch alone reads the layout {tensor.layout}"
-    if type(tensor) not in _PLAIN and type(tensor) not in _TRACED:
-        return f"torch alone knows what a {type(tensor).__name__} means"
-    if compiling:
-        return None
-    if tensor.is_neg() or torch._is_zerotensor(tensor) or torch._is_functional_tensor(tensor):
-        return "torch alone reads a view whose numbers are negated, or not there"
     return None

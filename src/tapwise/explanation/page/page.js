@@ -2,7 +2,7 @@
 import { Convolution, PADDING_MODES, PADDING_WORDS, Refusal, outputLength, receptiveField, stackGeometries, unread } from "./convolution.js";
 import { drawChannels, drawCone, drawOverview, drawResponse, drawWindow, element, ties } from "./drawing.js";
 import { commandCode, numpyCode, tapwiseCode, torchCode } from "./code.js";
-import { TABS, TUTORIAL, changed, copy, encoded, fromHash, resized, toHash } from "./state.js";
+import { NUMBERS, TABS, TUTORIAL, changed, copy, encoded, fromHash, resized, toHash } from "./state.js";
 
 const LABELS = { window: "Steps", channels: "Channels", stack: "Stack", response: "Response", code: "Code", plan: "Why this kernel" };
 
@@ -78,6 +78,7 @@ export class Page {
   set(partial) {
     this.state = changed(this.state, partial);
     this.trouble = "";
+    this.hand.replaceChildren();
     this.compute();
     if (this.host.changed) this.host.changed(this);
   }
@@ -89,17 +90,26 @@ export class Page {
       if (control) control.removeAttribute("aria-invalid");
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
-      this.alarm.textContent = error.message;
+      this.say(error.message);
       if (control) control.setAttribute("aria-invalid", "true");
     }
   }
 
+  // Words that stay until the next change.
+  say(text) {
+    this.trouble = text;
+    this.alarm.textContent = text;
+  }
+
   compute() {
-    this.convolution = new Convolution(this.state);
+    const old = this.convolution;
+    if (!old || NUMBERS.some((name) => old.state[name] !== this.state[name])) {
+      this.convolution = new Convolution(this.state);
+      this.extremes = null;
+    }
     const c = this.convolution;
     this.state.channel = Math.min(this.state.channel, c.channels - 1);
     this.state.output = Math.min(this.state.output, c.outputs - 1);
-    this.extremes = null;
     this.show();
   }
 
@@ -144,6 +154,7 @@ export class Page {
     this.title = node("h1");
     this.about = node("p", { class: "sub" });
     this.alarm = node("div", { class: "alarm", role: "alert" });
+    this.hand = node("div", { class: "hand" });
     this.tabs = {};
     this.panels = {};
     const list = node("div", { role: "tablist", "aria-label": "Views", onkeydown: (event) => this.tabKey(event) });
@@ -175,7 +186,7 @@ export class Page {
     this.holder.addEventListener("dblclick", (event) => this.edit(event.target.closest("[data-key]")));
     this.holder.addEventListener("keydown", (event) => this.key(event));
     this.root.classList.add("twp");
-    this.root.replaceChildren(node("style", {}, CSS), this.title, this.about, this.alarm, node("div", { class: "body" }, panel, node("main", { class: "main" }, list, ...Object.values(this.panels))));
+    this.root.replaceChildren(node("style", {}, CSS), this.title, this.about, this.alarm, this.hand, node("div", { class: "body" }, panel, node("main", { class: "main" }, list, ...Object.values(this.panels))));
     new ResizeObserver(() => this.show()).observe(this.root);
   }
 
@@ -220,8 +231,9 @@ export class Page {
     this.holder.replaceChildren(this.drawn.svg);
     this.overview.hidden = c.length <= 64;
     if (!this.overview.hidden) {
-      this.extremes = this.extremes || this.stretches(c.inputs(state.channel)[0]);
-      this.overview.replaceChildren(drawOverview(c, LAYOUT, this.width(), c.inputs(state.channel)[0], state.output, this.extremes));
+      const input = c.inputs(state.channel)[0];
+      if (!this.extremes || this.extremes.input !== input) this.extremes = this.stretches(input);
+      this.overview.replaceChildren(drawOverview(c, LAYOUT, this.width(), input, state.output, this.extremes));
     }
     this.words.replaceChildren(...words(c, state).map((line) => {
       const [question, ...rest] = line.split("? ");
@@ -250,7 +262,7 @@ export class Page {
     const field = receptiveField(geometries);
     const width = field.last - field.first + 1;
     const output = Math.max(0, Math.ceil(-field.first / field.stride));
-    const parts = [node("table", {}, node("tr", {}, ...["", "kernel size", "stride", "dilation", "padding"].map((name) => node("th", { scope: "col" }, name))), ...rows),
+    const parts = [node("div", { class: "holder" }, node("table", {}, node("tr", {}, ...["", "kernel size", "stride", "dilation", "padding"].map((name) => node("th", { scope: "col" }, name))), ...rows)),
       node("div", { class: "bar" }, node("button", { type: "button", "data-control": "add-layer", onclick: () => this.attempt(() => ({ layers: this.valid([...layers, { ...layers[layers.length - 1], name: undefined }]) })) }, "Add a layer"),
         node("button", { type: "button", "data-control": "remove-layer", disabled: layers.length === 1, onclick: () => this.attempt(() => ({ layers: layers.slice(0, -1) })) }, "Remove the last"))];
     if (width <= 4000) parts.push(node("div", { class: "holder" }, drawCone(geometries, LAYOUT, this.width(), output)));
@@ -321,7 +333,7 @@ export class Page {
       least.push(Number.isFinite(low) ? low : 0);
       most.push(Number.isFinite(high) ? high : 0);
     }
-    return { least, most };
+    return { input: channel, least, most };
   }
 
   jump(event) {
@@ -469,7 +481,8 @@ export class Page {
   link() { return location.href.split("#")[0] + toHash(this.state); }
 
   copied(text) {
-    const done = (how) => { this.alarm.textContent = how; setTimeout(() => { if (this.alarm.textContent === how) this.alarm.textContent = ""; }, 1800); };
+    this.hand.replaceChildren();
+    const done = (how) => { this.say(how); setTimeout(() => { if (this.trouble === how) this.say(""); }, 1800); };
     if (navigator.clipboard && window.isSecureContext) { navigator.clipboard.writeText(text).then(() => done("Copied."), () => this.byHand(text)); } else this.byHand(text);
   }
 
@@ -477,7 +490,7 @@ export class Page {
   byHand(text) {
     const area = node("textarea", { rows: 4, "aria-label": "text to copy", readonly: true });
     area.value = text;
-    this.alarm.replaceChildren("Copy this: ", area);
+    this.hand.replaceChildren("Copy this: ", area);
     area.focus();
     area.select();
   }
@@ -525,7 +538,7 @@ export function open(root) {
   const page = new Page(root, data ? JSON.parse(data.textContent) : {}, {});
   const follow = () => {
     if (!location.hash) return;
-    try { const found = fromHash(location.hash); if (found) page.set(found); } catch (error) { page.alarm.textContent = `The link can't be read: ${error.message}`; }
+    try { const found = fromHash(location.hash); if (found) page.set(found); } catch (error) { page.say(`The link can't be read: ${error.message}`); }
   };
   window.addEventListener("hashchange", follow);
   follow();

@@ -11,6 +11,8 @@ export const TUTORIAL = {
 };
 
 const NAMES = Object.keys(TUTORIAL);
+// What the output depends on.
+export const NUMBERS = ["x", "weight", "bias", "stride", "dilation", "padding", "padding_mode", "groups", "transposed", "output_padding"];
 export const TABS = ["window", "channels", "stack", "response", "code", "plan"];
 
 export const copy = (value) => structuredClone(value);
@@ -32,13 +34,13 @@ export function encoded(value) {
 export function changed(state, partial) {
   if (partial === null || typeof partial !== "object") throw new Refusal("give an object of settings");
   for (const name of Object.keys(partial)) if (!NAMES.includes(name)) throw new Refusal(`there is no setting ${JSON.stringify(name)}; there are ${NAMES.join(", ")}`);
-  const next = { ...copy(state), ...copy(partial) };
-  for (const name of ["x", "weight", "bias"]) next[name] = decoded(next[name]);
+  const next = { ...state, ...copy(partial) }; // what is replaced is copied, nothing is ever changed in place
+  for (const name of ["x", "weight", "bias"]) if (name in partial) next[name] = decoded(next[name]);
   if (typeof next.padding === "number") next.padding = [next.padding, next.padding];
   for (const name of ["title", "plan", "about"]) if (typeof next[name] !== "string") throw new Refusal(`${name} must be text`);
   if (!TABS.includes(next.tab)) throw new Refusal(`tab must be one of ${TABS.join(", ")}`);
   for (const name of ["channel", "output"]) if (!Number.isInteger(next[name]) || next[name] < 0) throw new Refusal(`${name} must be a whole number from 0`);
-  check(next);
+  if (Object.keys(partial).some((name) => NUMBERS.includes(name))) check(next);
   if (!Array.isArray(next.layers) || next.layers.length === 0 || next.layers.length > 24) throw new Refusal("layers must be 1 to 24 layers");
   return next;
 }

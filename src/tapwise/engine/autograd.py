@@ -29,7 +29,7 @@ from tapwise.engine.op import (
     problem_of,
     weight_gradient_of,
 )
-from tapwise.engine.plan import Plan, choose, native_because, natives_alone
+from tapwise.engine.plan import NATIVES, Plan, choose, choose_gradients, native_because
 from tapwise.engine.problem import Problem
 from tapwise.geometry import Geometry
 
@@ -59,7 +59,7 @@ def convolve(
         recorded = torch.is_grad_enabled() and (
             input.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
         )
-        if kernel == native.NAME and not (recorded and not natives_alone(problem)):
+        if kernel == native.NAME and not (recorded and choose_gradients(problem) != NATIVES):
             return KERNELS[kernel].run(geometry, input, weight, bias)
     if dtype != input.dtype:
         input, weight = input.to(dtype), weight.to(dtype)
@@ -167,13 +167,19 @@ def gradients(
 
     They are themselves differentiable.
     """
+    kernels = ("", "")
     if (
         not (torch.compiler.is_compiling() or _watched())
         and outside_the_op(grad, input, weight) is None
-        and natives_alone(problem_of(geometry, input, weight, input.dtype))
     ):
-        return native.gradients(geometry, grad, input, weight, needs)
-    grad_input = input_gradient(geometry, grad, weight, input.shape[-1]) if needs[0] else None
+        kernels = choose_gradients(problem_of(geometry, input, weight, input.dtype))
+        if kernels == NATIVES:
+            return native.gradients(geometry, grad, input, weight, needs)
+    grad_input = None
+    if needs[0] and kernels[0] == native.NAME:
+        grad_input, _, _ = native.gradients(geometry, grad, input, weight, (True, False, False))
+    elif needs[0]:
+        grad_input = input_gradient(geometry, grad, weight, input.shape[-1])
     grad_weight = weight_gradient(geometry, grad, input, weight) if needs[1] else None
     return grad_input, grad_weight, grad.sum((0, 2)) if needs[2] else None
 

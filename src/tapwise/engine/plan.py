@@ -25,7 +25,10 @@ _SMALL = 8192
 
 
 # Seconds that gradients by our kernels take beyond those of torch, which computes all in one call.
-_RECORDING = 60e-6
+_RECORDING = 30e-6
+
+
+NATIVES = (native.NAME, native.NAME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,27 +132,33 @@ def _choose_gradient(problem: Problem, forced: str | None, exact: bool | None, t
     return fastest if costs[fastest] <= MARGIN * costs[native.NAME] else native.NAME
 
 
-def natives_alone(problem: Problem) -> bool:
-    """Whether native computes both gradients of a problem: torch then does in one call.
+def choose_gradients(problem: Problem) -> tuple[str, str]:
+    """The kernels for the gradients of input and weight.
 
-    Which of them is needed doesn't count, so that a frozen weight changes no bit of the other.
+    Both native where ours would not save what they cost beyond torch's one call for both. Which of
+    them is needed doesn't count, so that a frozen weight changes no bit of the other.
     """
     steered = _options.get()
-    return _natives_alone(problem, steered.kernel, steered.exact, torch.get_num_threads())
+    return _choose_gradients(problem, steered.kernel, steered.exact, torch.get_num_threads())
 
 
 @lru_cache(maxsize=512)
-def _natives_alone(problem: Problem, forced: str | None, exact: bool | None, threads: int) -> bool:
+def _choose_gradients(
+    problem: Problem, forced: str | None, exact: bool | None, threads: int
+) -> tuple[str, str]:
     of_input, of_weight = of_input_gradient(problem), of_weight_gradient(problem)
     plan = _choose(of_input, forced, exact, threads)
-    name = _choose_gradient(of_weight, forced, exact, threads)
-    cost = KERNELS[name].gradient_cost
+    weights = _choose_gradient(of_weight, forced, exact, threads)
+    if forced is not None:
+        return plan.kernel, weights
+    inputs, saved = native.NAME, 0.0
+    native_cost = native.input_gradient_cost(problem, of_input, threads)
+    if plan.kernel != native.NAME and (plan.seconds or 0.0) <= MARGIN * native_cost:
+        inputs, saved = plan.kernel, native_cost - (plan.seconds or 0.0)
+    cost = KERNELS[weights].gradient_cost
     assert cost is not None
-    saved = native.cost(of_input, threads) - (plan.seconds or 0.0)
     saved += native.gradient_cost(of_weight, threads) - cost(of_weight, threads)
-    if forced is None and saved < _RECORDING:
-        return True
-    return plan.kernel == name == native.NAME
+    return (inputs, weights) if saved >= _RECORDING else NATIVES
 
 
 def always_native(input: Tensor, weight: Tensor, padding: int, groups: int) -> bool:

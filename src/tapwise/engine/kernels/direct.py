@@ -103,10 +103,11 @@ def cost(problem: Problem, threads: int) -> float:
         shares = -(-in_group // _share(in_group, tasks, threads, geometry.stride))
         seconds += shares * gathered * (0.45e-9 if geometry.stride > 1 else 0.15e-9)
     seconds += problem.in_channels * (geometry.left + geometry.right) * 1e-9
-    if outputs < 3 * lanes:  # taps are then read for few products each
-        seconds = (
-            1.6 * seconds + in_group * products / (outputs + -outputs % lanes) * size * 0.08e-9
-        )
+    if in_group >= 8 and outputs < 12 * lanes:  # taps are then read for few products each
+        seconds *= 1 + 0.6 * (1 - outputs / (12 * lanes))
+    if outputs < 3 * lanes:
+        seconds += in_group * products / (outputs + -outputs % lanes) * size * 0.08e-9
+        seconds *= 1.0 if in_group >= 8 else 1.6
     block = _block(geometry, channels, in_group, size)
     tasks = geometry.groups * -(-outputs // block)
     parallel = min(threads, tasks * max(in_group // 8, 1))

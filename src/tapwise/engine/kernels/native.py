@@ -65,6 +65,16 @@ def cost(problem: Problem, threads: int) -> float:
     return call + seconds * fitted / threads
 
 
+def input_gradient_cost(forward: Problem, backward: Problem, threads: int) -> float:
+    """Predicted seconds of the input's gradient for one batch row: a product of matrices, or a convolution.
+
+    Arguments:
+        forward: the problem whose gradient it is.
+        backward: the problem whose output it is.
+    """
+    return min(1.2 * cost(forward, threads), cost(backward, threads))
+
+
 def gradient_cost(problem: Problem, threads: int) -> float:
     """Predicted seconds of the weight's gradient for one batch row."""
     return 3e-6 + 1.1 * cost(problem, threads)

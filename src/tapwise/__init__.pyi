@@ -7,6 +7,8 @@ from .errors import SignalError as SignalError
 from .errors import TapsError as TapsError
 from .explanation.explain import Explanation as Explanation
 from .explanation.explain import explain as explain
+from .explanation.model import ModelExplanation as ModelExplanation
+from .explanation.stack import Stack as Stack
 from .explanation.trace import Step as Step
 from .explanation.trace import Trace as Trace
 from .explanation.trace import trace as trace

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from html import escape
+
 
 class ShapeError(RuntimeError, ValueError):
     """Shapes or settings of a convolution that don't fit together.
@@ -9,6 +11,10 @@ class ShapeError(RuntimeError, ValueError):
     It is a ``RuntimeError``, as torch raises, and a ``ValueError``, as NumPy and SciPy raise, so that
     code which catches either goes on working. The text opens with torch's own sentence, then says
     what was got, what was expected and how to mend it; each part is an attribute too.
+
+    Arguments:
+        drawing: rows (name, squares, squares missing) that show the mismatch; a notebook shows them as
+            a picture.
 
     Example:
         >>> raise ShapeError("stride must be positive", got="stride=0", expected="stride >= 1")
@@ -26,21 +32,88 @@ class ShapeError(RuntimeError, ValueError):
         got: str | None = None,
         expected: str | None = None,
         fix: str | None = None,
+        drawing: tuple[tuple[str, int, int], ...] = (),
     ) -> None:
         self.sentence = sentence
         self.got = got
         self.expected = expected
         self.fix = fix
+        self.drawing = drawing
         parts = (("got:      ", got), ("expected: ", expected), ("fix:      ", fix))
         lines = [sentence, *(f"  {label}{text}" for label, text in parts if text)]
-        super().__init__("\n".join(lines))
+        super().__init__("\n".join([*lines, *self._drawn()]))
+
+    def _drawn(self) -> list[str]:
+        """Rows of squares, one a channel or sample: those that both rows have, and what is over."""
+        if not self.drawing:
+            return []
+        width = max(len(name) for name, _, _ in self.drawing)
+        return [
+            "",
+            *(
+                f"  {name:<{width}}  {_FULL * min(have, _SQUARES)}{_EMPTY * min(miss, _SQUARES)}"
+                f"{' ...' if max(have, miss) > _SQUARES else ''}"
+                for name, have, miss in self.drawing
+            ),
+        ]
+
+    def _repr_svg_(self) -> str:
+        """The error as a picture, for a notebook."""
+        rows = []
+        for n, (name, have, miss) in enumerate(self.drawing):
+            y = 44 + 30 * n
+            rows.append(f'<text x="12" y="{y + 14}">{escape(name)}</text>')
+            for k in range(min(have + miss, 2 * _SQUARES)):
+                kind = "have" if k < have else "miss"
+                rows.append(
+                    f'<rect class="{kind}" x="{220 + 21 * k}" y="{y}" width="18" height="18" rx="3"/>'
+                )
+        height = 48 + 30 * len(self.drawing) + (24 if self.fix else 0)
+        fix = ""
+        if self.fix:
+            fix = f'<text class="fix" x="12" y="{height - 12}">fix: {escape(self.fix)}</text>'
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" class="twe" viewBox="0 0 780 {height}" '
+            f'width="780" height="{height}" role="img" aria-label="{escape(str(self), quote=True)}">'
+            f'<style>{_STYLE}</style><rect class="ground" width="100%" height="100%"/>'
+            f'<text class="said" x="12" y="24">{escape(self.sentence.split(". ")[0][:110])}</text>'
+            f"{''.join(rows)}{fix}</svg>"
+        )
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows: the picture, where there is one, above its own traceback."""
+        from IPython import get_ipython
+        from IPython.display import SVG, display
+
+        if self.drawing:
+            display(SVG(self._repr_svg_()))  # type: ignore[no-untyped-call]
+        shown: list[str] = get_ipython().InteractiveTB.structured_traceback(
+            type(self), self, self.__traceback__
+        )
+        return shown
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild, (self.sentence, self.got, self.expected, self.fix))
+        return (_rebuild, (self.sentence, self.got, self.expected, self.fix, self.drawing))
 
 
-def _rebuild(sentence: str, got: str | None, expected: str | None, fix: str | None) -> ShapeError:
-    return ShapeError(sentence, got=got, expected=expected, fix=fix)
+# Squares of a row that are drawn; more are counted by an ellipsis.
+_SQUARES = 12
+_FULL, _EMPTY = "\u25a0", "\u25a1"
+_STYLE = """
+.twe{--ink:#1b1f24;--page:#fff;--have:#dcebf7;--edge:#0072b2;--miss:#b3261e}
+@media (prefers-color-scheme:dark){.twe{--ink:#eceff2;--page:#15191e;--have:#173a56;--edge:#6cb8ee;--miss:#ff8a80}}
+.twe text{font:14px system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;fill:var(--ink)}
+.twe .said{font-weight:600}.twe .fix{font-size:13px}.twe .ground{fill:var(--page)}
+.twe .have{fill:var(--have);stroke:var(--edge)}
+.twe .miss{fill:none;stroke:var(--miss);stroke-width:2;stroke-dasharray:4 2}
+"""
+
+
+def _rebuild(
+    sentence: str, got: str | None, expected: str | None, fix: str | None,
+    drawing: tuple[tuple[str, int, int], ...] = (),
+) -> ShapeError:  # fmt: skip
+    return ShapeError(sentence, got=got, expected=expected, fix=fix, drawing=drawing)
 
 
 class SignalError(ValueError):

@@ -101,12 +101,20 @@ def check_channels(
             got=f"x of size {list(input.shape)}",
             expected=f"x of size {_expected_size(input, in_channels)}",
             fix=fix,
+            drawing=_side_by_side(
+                "channels of x", channels, "channels that weight reads", in_channels
+            ),
         )
     if bias is not None and tuple(bias.shape) != (out_channels,):
         raise ShapeError(
             f"Given weight of size {size}, expected bias to be 1-dimensional with {out_channels} "
             f"elements, but got bias of size {list(bias.shape)} instead"
         )
+
+
+def _side_by_side(one: str, n: int, other: str, m: int) -> tuple[tuple[str, int, int], ...]:
+    """Two rows of squares, the shorter one filled up with what it lacks."""
+    return (f"{one}: {n}", n, max(m - n, 0)), (f"{other}: {m}", m, max(n - m, 0))
 
 
 def _expected_size(input: Tensor, in_channels: int) -> str:
@@ -165,6 +173,9 @@ def check_length(geometry: Geometry, padding: Padding, input: Tensor) -> None:
             got=f"{length} samples and padding {geometry.padding}",
             expected=f"at least {fewest} samples",
             fix="a longer input, a shorter kernel or dilation, or padding='causal' or 'same'",
+            drawing=_side_by_side(
+                "padded input", padded, "samples under the taps", geometry.effective_kernel_size
+            ),
         )
     if geometry.padding_mode != "zeros" and geometry.padding != (0, 0):
         geometry.refuse_too_few(length)

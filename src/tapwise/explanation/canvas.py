@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import cache
 from html import escape
 from importlib.resources import files
@@ -44,6 +45,14 @@ class Canvas:
         self.height = 0.0
         self._shapes: list[str] = []
 
+    def heading(self, title: str, note: str) -> None:
+        """A figure's title and what is to be seen in it; the figure goes on below."""
+        margin = LAYOUT["margin"]
+        self.text(margin, self.height + 16, title, "title", "start")
+        if note:
+            self.text(margin, self.height + 36, note, "note", "start")
+        self.height += 56
+
     def text(
         self, x: float, y: float, content: str, kind: str = "", anchor: str = "middle"
     ) -> None:
@@ -83,6 +92,15 @@ class Canvas:
         self._shapes.append(
             f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{kind}"{head}/>'
         )
+
+    def path(self, points: Sequence[tuple[float, float] | None], kind: str) -> None:
+        """A line through points, broken where one is None."""
+        words, drawing = [], False
+        for point in points:
+            if point is not None:
+                words.append(f"{'L' if drawing else 'M'}{point[0]:.1f} {point[1]:.1f}")
+            drawing = point is not None
+        self._shapes.append(f'<path d="{"".join(words)}" class="{kind}"/>')
 
     def svg(self, label: str) -> str:
         """The whole image; ``label`` is what a screen reader says."""

@@ -6,18 +6,22 @@ import html
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
-from torch import nn
+import numpy as np
+from torch import Tensor, nn
 
 from tapwise.engine.autograd import plan_of
 from tapwise.engine.checks import autocast_dtype
 from tapwise.engine.plan import Plan
 from tapwise.engine.problem import Problem
-from tapwise.explanation.page import document, state_of
-from tapwise.explanation.svg import FIGURES, figures
+from tapwise.explanation.candidates import Candidate, candidates, table
+from tapwise.explanation.model import ModelExplanation, explain_model
+from tapwise.explanation.page import document, frame, state_of
+from tapwise.explanation.svg import FIGURES, USUAL, figures
 from tapwise.explanation.text import text_of_explanation
 from tapwise.explanation.trace import Trace, follow
+from tapwise.explanation.widget import has_widgets, widget
 from tapwise.files import WholeFile
 
 FORMS = (".html", ".svg", ".txt")
@@ -36,6 +40,24 @@ class Explanation:
     title: str
     trace: Trace
     plan: Plan
+    _ran: tuple[Problem, Tensor, Tensor, Tensor | None]
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """Every kernel that could run this, timed now on this signal: measured and predicted seconds.
+
+        Example:
+            >>> import torch, tapwise as tw
+            >>> seen = tw.explain(torch.nn.Conv1d(1, 1, 3), torch.zeros(1, 50)).candidates
+            >>> [row.kernel for row in seen if row.chosen]
+            ['native']
+        """
+        problem, signal, weight, bias = self._ran
+        return candidates(problem, self.plan, signal, weight, bias)
+
+    def why(self) -> str:
+        """Why this kernel: the plan, and the measured time of each candidate, as text."""
+        return f"{self.plan}\n\n{table(self.candidates)}"
 
     @property
     def text(self) -> str:
@@ -47,8 +69,9 @@ class Explanation:
 
         Arguments:
             figure: ``"window"`` (samples, taps over the first window, outputs), ``"shapes"`` (of x,
-                weight and output) or ``"sources"`` (which samples each output is tied to); None for
-                all three, one under the other.
+                weight and output), ``"sources"`` (which samples each output is tied to),
+                ``"channels"`` (which channels read which) or ``"response"`` (impulse, magnitude and
+                delay of the taps); None for the first three, one under the other.
 
         Raises:
             ValueError: a figure of another name.
@@ -56,7 +79,7 @@ class Explanation:
         if figure is not None and figure not in FIGURES:
             names = ", ".join(map(repr, FIGURES))
             raise ValueError(f"figure must be one of {names} or None, got {figure!r}")
-        return figures(self.trace, FIGURES if figure is None else (figure,))
+        return figures(self.trace, USUAL if figure is None else (figure,))
 
     @property
     def state(self) -> dict[str, Any]:
@@ -70,6 +93,14 @@ class Explanation:
             ValueError: complex numbers, which the page doesn't compute with.
         """
         return document(self.state)
+
+    def widget(self) -> Any:
+        """The page as a notebook's widget; its ``state`` follows what the reader does, and can be set.
+
+        Raises:
+            ModuleNotFoundError: anywidget is not installed: ``pip install 'tapwise[notebook]'``.
+        """
+        return widget(self.state)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the page (``.html``), the figures (``.svg``) or the text (``.txt``), whole or not at all.
@@ -101,12 +132,32 @@ class Explanation:
     def _repr_html_(self) -> str:
         return f"{self.svg()}<pre>{html.escape(self.text)}</pre>"
 
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        """The page in a frame where notebooks are meant to be rich, else the figures and the text.
 
-def explain(layer: Any, x: Any, **options: Any) -> Explanation:
+        The frame needs no kernel and no network, and stays in a notebook that is exported; ``widget``
+        is the same page tied to Python.
+        """
+        complex_numbers = np.iscomplexobj(self.trace.input) or np.iscomplexobj(self.trace.weight)
+        still = complex_numbers or not has_widgets()
+        shown = self._repr_html_() if still else frame(self.state)
+        return {"text/plain": self.text, "text/html": shown, "image/svg+xml": self.svg()}
+
+
+@overload
+def explain(layer: nn.Conv1d | nn.ConvTranspose1d, x: Any) -> Explanation: ...
+@overload
+def explain(layer: nn.Module, x: Any) -> ModelExplanation: ...
+@overload
+def explain(layer: Any, x: Any, **options: Any) -> Explanation: ...
+def explain(layer: Any, x: Any, **options: Any) -> Explanation | ModelExplanation:
     """What a convolution does to a signal: shapes, geometry, plan and every step.
 
+    Of a model that holds convolutions, a ``ModelExplanation``: a table of them, with links to each.
+
     Arguments:
-        layer: a one-dimensional convolution layer, torch's or ours, or a weight, as for ``trace``.
+        layer: a one-dimensional convolution layer, torch's or ours, a weight, as for ``trace``, or a
+            model, which is run on ``x``.
         x: one signal: (L,), (C_in, L) or (1, C_in, L).
         options: with a weight: ``stride``, ``padding`` and the like, as for ``trace``.
 
@@ -119,6 +170,10 @@ def explain(layer: Any, x: Any, **options: Any) -> Explanation:
         >>> print(tw.explain([1.0, 1.0, 1.0], torch.arange(10.0)).text.splitlines()[-1])
         Final : [ 3.  6.  9. 12. 15. 18. 21. 24.]
     """
+    if isinstance(layer, nn.Module) and not _is_convolution(layer):
+        if options:
+            raise TypeError(f"{', '.join(options)}: a model's layers have their own settings")
+        return explain_model(layer, x, explain)
     trace, signal, weight, bias = follow(layer, x, options)
     title = str(layer)
     if not isinstance(layer, nn.Module):
@@ -131,4 +186,14 @@ def explain(layer: Any, x: Any, **options: Any) -> Explanation:
         autocast_dtype(signal),
         signal.device.type,
     )
-    return Explanation(title, trace, plan_of(problem, signal[None], weight, bias))
+    plan = plan_of(problem, signal[None], weight, bias)
+    return Explanation(title, trace, plan, (problem, signal, weight, bias))
+
+
+def _is_convolution(module: nn.Module) -> bool:
+    """Whether a module is one convolution, not a network that holds some."""
+    weight = getattr(module, "weight", None)
+    within = any(
+        isinstance(m, nn.Conv1d | nn.ConvTranspose1d) for m in module.modules() if m is not module
+    )
+    return (hasattr(module, "padding_mode") and getattr(weight, "ndim", 0) == 3) or not within

@@ -6,11 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from tapwise.explanation import diagrams
 from tapwise.explanation.canvas import LAYOUT, Canvas
+from tapwise.explanation.response import response_of
 from tapwise.explanation.text import length_formula, settings, window_rule
 from tapwise.explanation.trace import Step, Trace
 
-FIGURES = ("window", "shapes", "sources")
+FIGURES = ("window", "shapes", "sources", "channels", "response")
+USUAL = FIGURES[:3]
 
 WIDTH, MARGIN, LABEL, CELL = (LAYOUT[name] for name in ("width", "margin", "label", "row"))
 # A row holds so many cells; what is longer is cut there and the rest counted.
@@ -20,12 +23,26 @@ COLUMNS, ROWS = LAYOUT["columns"], LAYOUT["rows"]
 def figures(trace: Trace, names: tuple[str, ...]) -> str:
     """The named figures one under the other, as one image."""
     canvas = Canvas(WIDTH)
-    draw = {"window": _window, "shapes": _shapes, "sources": _sources}
+    draw = {
+        "window": _window, "shapes": _shapes, "sources": _sources, "channels": diagrams.channels,
+        "response": _response,
+    }  # fmt: skip
     for name in names:
         canvas.height += MARGIN
         draw[name](canvas, trace)
     canvas.height += MARGIN
     return canvas.svg(f"Convolution with {settings(trace.geometry)}")
+
+
+def _response(canvas: Canvas, trace: Trace) -> None:
+    """The response from the first input channel to the first output channel."""
+    if np.iscomplexobj(trace.weight) or trace.geometry.transposed:
+        canvas.heading("The taps over time and frequency", "drawn for real taps that slide over x")
+        return
+    several = trace.weight.shape[0] * trace.weight.shape[1] > 1
+    words = "from input channel 0 to output channel 0; " if several else ""
+    answer = response_of(trace.weight[0, 0].astype(np.float64), trace.geometry)
+    diagrams.response(canvas, answer, f"{words}at stride 1, the left padding counted in")
 
 
 class _Axis:
@@ -80,7 +97,7 @@ def _window(canvas: Canvas, trace: Trace) -> None:
     """The samples, the taps laid over the first window, and the outputs that they slide to."""
     axis = _Axis(trace)
     step = trace.step(0) if axis.outputs else None
-    _heading(canvas, "The taps over the first window", window_rule(trace.geometry))
+    canvas.heading("The taps over the first window", window_rule(trace.geometry))
     channels = trace.input.shape[0] // trace.geometry.groups
     top = canvas.height
     for row in range(min(channels, ROWS)):
@@ -150,7 +167,7 @@ def _sources(canvas: Canvas, trace: Trace) -> None:
             f"causal: {geometry.left} positions of padding on the left, (kernel_size - 1)*dilation "
             f"= {geometry.effective_kernel_size - 1}; no line comes from the right, the future"
         )
-    _heading(canvas, "Which samples each output reads", note)
+    canvas.heading("Which samples each output reads", note)
     inputs_y = canvas.height + 8
     outputs_y = inputs_y + CELL + 92
     canvas.text(MARGIN, inputs_y + 21, _channel("input", trace.input.shape[0]), anchor="start")
@@ -170,7 +187,7 @@ def _sources(canvas: Canvas, trace: Trace) -> None:
 def _shapes(canvas: Canvas, trace: Trace) -> None:
     """The shapes of x, weight and output as sheets of channels."""
     formula = length_formula(trace.geometry, trace.input.shape[1])
-    _heading(canvas, "The shapes", f"output length = {formula}")
+    canvas.heading("The shapes", f"output length = {formula}")
     weight = trace.weight.shape
     axes = ("out_channels", "in_channels/groups", "kernel_size")
     if trace.geometry.transposed:
@@ -214,13 +231,6 @@ def _short(value: Any) -> str:
     if 0.01 <= abs(number) < 100:
         return f"{number:.2f}"
     return f"{number:.0e}".replace("e-0", "e-").replace("e+0", "e")
-
-
-def _heading(canvas: Canvas, title: str, note: str) -> None:
-    canvas.text(MARGIN, canvas.height + 16, title, "title", "start")
-    if note:
-        canvas.text(MARGIN, canvas.height + 36, note, "note", "start")
-    canvas.height += 56
 
 
 def _input_cells(

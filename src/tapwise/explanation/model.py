@@ -1,0 +1,232 @@
+"""Model: the convolutions of a network as a table, each with an explanation of its own."""
+
+from __future__ import annotations
+
+import html
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tapwise.engine.autograd import plan_of
+from tapwise.engine.checks import autocast_dtype
+from tapwise.engine.plan import Plan
+from tapwise.engine.problem import Problem
+from tapwise.explanation.canvas import style_of_figures
+from tapwise.geometry import Geometry
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A convolution within a model, at its first call.
+
+    Arguments:
+        path: its name within the model, as ``model.get_submodule`` takes it.
+        layer: the layer itself.
+        input: what came in, (B, C_in, L) or (C_in, L).
+        output: the shape of what came out.
+        geometry: its geometry.
+        plan: which kernel Tapwise would run it by.
+        seconds: the layer's own time on that input, the minimum of a few runs.
+        calls: how often the model called it.
+    """
+
+    path: str
+    layer: nn.Module
+    input: Tensor
+    output: tuple[int, ...]
+    geometry: Geometry
+    plan: Plan
+    seconds: float
+    calls: int
+
+    @property
+    def signal(self) -> Tensor:
+        """The first row of the batch that came in."""
+        return self.input[0] if self.input.ndim == 3 else self.input
+
+
+@dataclass(frozen=True, eq=False)
+class ModelExplanation:
+    """The convolutions of a model, in the order in which it calls them. Shows itself in a notebook.
+
+    ``explanation["path"]`` explains one of them, on the signal that reached it.
+
+    Example:
+        >>> import torch, tapwise as tw
+        >>> model = torch.nn.Sequential(
+        ...     torch.nn.Conv1d(1, 4, 3), torch.nn.Conv1d(4, 2, 5, stride=2)
+        ... )
+        >>> seen = tw.explain(model, torch.zeros(1, 1, 20))
+        >>> [layer.path for layer in seen], seen["1"].trace.output.shape
+        (['0', '1'], (2, 7))
+    """
+
+    title: str
+    layers: tuple[Layer, ...]
+    unseen: tuple[str, ...]
+    _explain: Callable[[Any, Tensor], Any]
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self.layers)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __getitem__(self, path: str) -> Any:
+        """The explanation of one layer.
+
+        Raises:
+            KeyError: no convolution of that path was called.
+        """
+        for layer in self.layers:
+            if layer.path == path:
+                return self._explain(layer.layer, layer.signal)
+        names = ", ".join(layer.path for layer in self.layers)
+        raise KeyError(f"no convolution {path!r} was called; there are {names}")
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        return [
+            (
+                layer.path, _brief(layer.geometry), _size(layer.input.shape), _size(layer.output),
+                layer.plan.kernel, f"{layer.seconds * 1e3:.3g} ms", str(layer.calls),
+            )
+            for layer in self.layers
+        ]  # fmt: skip
+
+    @property
+    def text(self) -> str:
+        """The table."""
+        rows = [_HEAD, *self._rows()]
+        widths = [max(len(row[n]) for row in rows) for n in range(len(_HEAD))]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        ]
+        if self.unseen:
+            lines += ["", f"not called: {', '.join(self.unseen)}"]
+        return "\n".join([self.title, "", *lines])
+
+    def page(self) -> str:
+        """The table as an HTML page, each layer with its figures, its steps and its plan beneath."""
+        name = html.escape(self.title)
+        return (
+            f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">'
+            f"<style>{style_of_figures()}{_STYLE}</style></head>"
+            f'<body class="tw">{self._repr_html_()}</body></html>\n'
+        )
+
+    def __str__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        head = "".join(f'<th scope="col">{cell}</th>' for cell in _HEAD)
+        rows, parts = [], []
+        for n, (layer, cells) in enumerate(zip(self.layers, self._rows(), strict=True)):
+            first, *rest = (html.escape(cell) for cell in cells)
+            link = f'<td><a href="#tw-layer-{n}">{first}</a></td>'
+            rows.append(f"<tr>{link}{''.join(f'<td>{cell}</td>' for cell in rest)}</tr>")
+            shown = self[layer.path]
+            parts.append(
+                f'<details id="tw-layer-{n}"><summary>{first}</summary>{shown.svg()}'
+                f"<pre>{html.escape(shown.text)}</pre></details>"
+            )
+        unseen = f"<p>not called: {html.escape(', '.join(self.unseen))}</p>" if self.unseen else ""
+        return (
+            f"<h3>{html.escape(self.title)}</h3><table><thead><tr>{head}</tr></thead>"
+            f"<tbody>{''.join(rows)}</tbody></table>{unseen}{''.join(parts)}"
+        )
+
+
+_HEAD = ("layer", "geometry", "input", "output", "kernel", "measured", "calls")
+_STYLE = """
+body{font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;color:var(--ink);background:var(--page);
+margin:0 auto;padding:16px;max-width:1180px;overflow-wrap:anywhere}
+table{border-collapse:collapse;font-size:14px;display:block;overflow-x:auto}
+td,th{border:1px solid var(--line);padding:4px 8px;text-align:left}
+a{color:var(--xe)}details{margin:8px 0}pre{overflow-x:auto}svg{max-width:100%;height:auto}
+"""
+
+
+def explain_model(
+    model: nn.Module, x: Any, explain: Callable[[Any, Tensor], Any]
+) -> ModelExplanation:
+    """The convolutions that a model calls on an input, with shapes, plans and measured times.
+
+    ``explain`` is what explains one of them.
+
+    Raises:
+        TypeError: a model without a one-dimensional convolution, or that calls none on this input.
+    """
+    kinds = (nn.Conv1d, nn.ConvTranspose1d)
+    known = {path: module for path, module in model.named_modules() if isinstance(module, kinds)}
+    if not known:
+        raise TypeError(
+            f"expected a one-dimensional convolution, or a model that holds some, got "
+            f"{type(model).__name__}"
+        )
+    calls: dict[str, list[tuple[Tensor, tuple[int, ...]]]] = {}
+    hooks = []
+    for path, module in known.items():
+
+        def seen(
+            layer: nn.Module, given: tuple[Any, ...], output: Tensor, path: str = path
+        ) -> None:
+            calls.setdefault(path, []).append((given[0].detach(), tuple(output.shape)))
+
+        hooks.append(module.register_forward_hook(seen))
+    try:
+        with torch.no_grad():
+            model(*x) if isinstance(x, tuple) else model(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not calls:
+        raise TypeError(f"{type(model).__name__} called none of its convolutions on this input")
+    layers = tuple(_layer(path, known[path], found) for path, found in calls.items())
+    return ModelExplanation(
+        f"{type(model).__name__}: {len(layers)} convolutions",
+        layers,
+        tuple(path for path in known if path not in calls),
+        explain,
+    )
+
+
+def _layer(path: str, module: Any, found: list[tuple[Tensor, tuple[int, ...]]]) -> Layer:
+    x, output = found[0]
+    geometry = Geometry.of(module)
+    signal = x if x.ndim == 3 else x[None]
+    problem = Problem(
+        geometry, module.in_channels, module.out_channels, x.shape[-1], autocast_dtype(x),
+        x.device.type,
+    )  # fmt: skip
+    plan = plan_of(problem, signal, module.weight, module.bias)
+    least = math.inf
+    with torch.no_grad():
+        for _ in range(3):
+            started = time.perf_counter()
+            module(x)
+            least = min(least, time.perf_counter() - started)
+    return Layer(path, module, x, output, geometry, plan, least, len(found))
+
+
+def _brief(geometry: Geometry) -> str:
+    """The settings that are not the usual ones."""
+    usual = {"stride": 1, "dilation": 1, "padding": (0, 0), "groups": 1, "output_padding": 0}
+    words = [f"kernel_size={geometry.kernel_size}"]
+    words += [
+        f"{name}={value}"
+        for name, plain in usual.items()
+        if (value := getattr(geometry, name)) != plain
+    ]
+    words += [f"padding_mode={geometry.padding_mode}"] if geometry.padding_mode != "zeros" else []
+    return ", ".join([*words, "transposed"] if geometry.transposed else words)
+
+
+def _size(shape: Any) -> str:
+    return "x".join(str(n) for n in shape)

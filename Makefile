@@ -5,7 +5,7 @@ JOBS ?= 2
 # One thread a test process: with two processes on two cores, spinning pools would fight.
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: demo test check bench fuzz docs clean format
+.PHONY: demo test check bench fuzz docs gallery clean format
 
 demo: .venv/ready
 	$(BIN)/python examples/demo.py
@@ -31,6 +31,10 @@ bench: .venv/ready
 
 fuzz: .venv/ready
 	TAPWISE_FUZZ=1 $(TEST) -n $(JOBS) --timeout 7200 -m fuzz
+
+# The figures and the page's pictures in docs/gallery.md; the pictures take a Chromium.
+gallery: .venv/ready
+	$(BIN)/python docs/make_gallery.py --pictures
 
 docs: .venv/ready
 	$(BIN)/sphinx-build -W -q -b html docs docs/_build

@@ -1,4 +1,4 @@
-"""The demo: one convolution explained, a real series smoothed, a sound filtered. See `make demo`."""
+"""The demo: a convolution explained, a series smoothed, a sound filtered, a page. See `make demo`."""
 
 from __future__ import annotations
 
@@ -77,9 +77,12 @@ def main() -> None:
     )  # fmt: skip
     smooth_co2()
     filter_sound()
+    tapwise("explore", "--no-open", "-o", str(OUT / "tutorial.html"))
     print(f"\nIn {time.perf_counter() - started:.1f} s this wrote")
     for path in sorted(OUT.iterdir()):
         print(f"  {path}  ({path.stat().st_size:,} bytes)")
+    page = (OUT / "tutorial.html").resolve().as_uri()
+    print(f"\nOpen {page} in a browser: every number can be changed.")
 
 
 if __name__ == "__main__":

@@ -36,3 +36,14 @@ def test_the_readmes_picture_is_what_the_command_writes():
     picture = (ROOT / "docs" / "images" / "causal.svg").read_text()
     explanation = tw.explain([1.0, 1.0, 1.0], [float(n) for n in range(10)], padding="causal")
     assert picture == explanation.svg()
+
+
+def test_the_gallery_is_what_the_command_writes():
+    spec = importlib.util.spec_from_file_location("gallery", ROOT / "docs" / "make_gallery.py")
+    gallery = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(gallery)
+    assert (ROOT / "docs" / "gallery.md").read_text() == gallery.page()
+    for name, (_, _, svg) in gallery.figures().items():
+        assert (ROOT / "docs" / "images" / "gallery" / f"{name}.svg").read_text() == svg
+    for name in gallery.SHOTS:
+        assert (ROOT / "docs" / "images" / "gallery" / f"{name}.png").stat().st_size < 400_000

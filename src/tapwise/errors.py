@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from html import escape
+from textwrap import wrap
 
 
 class ShapeError(RuntimeError, ValueError):
@@ -59,16 +60,19 @@ class ShapeError(RuntimeError, ValueError):
 
     def _repr_svg_(self) -> str:
         """The error as a picture, for a notebook."""
-        rows = []
+        rows, top = [], 14
+        for line in wrap(self.sentence, 92):
+            top += 20
+            rows.append(f'<text class="said" x="12" y="{top - 8}">{escape(line)}</text>')
         for n, (name, have, miss) in enumerate(self.drawing):
-            y = 44 + 30 * n
+            y = top + 6 + 30 * n
             rows.append(f'<text x="12" y="{y + 14}">{escape(name)}</text>')
             for k in range(min(have + miss, 2 * _SQUARES)):
                 kind = "have" if k < have else "miss"
                 rows.append(
-                    f'<rect class="{kind}" x="{220 + 21 * k}" y="{y}" width="18" height="18" rx="3"/>'
+                    f'<rect class="{kind}" x="{250 + 21 * k}" y="{y}" width="18" height="18" rx="3"/>'
                 )
-        height = 48 + 30 * len(self.drawing) + (24 if self.fix else 0)
+        height = top + 10 + 30 * len(self.drawing) + (24 if self.fix else 0)
         fix = ""
         if self.fix:
             fix = f'<text class="fix" x="12" y="{height - 12}">fix: {escape(self.fix)}</text>'
@@ -76,7 +80,6 @@ class ShapeError(RuntimeError, ValueError):
             f'<svg xmlns="http://www.w3.org/2000/svg" class="twe" viewBox="0 0 780 {height}" '
             f'width="780" height="{height}" role="img" aria-label="{escape(str(self), quote=True)}">'
             f'<style>{_STYLE}</style><rect class="ground" width="100%" height="100%"/>'
-            f'<text class="said" x="12" y="24">{escape(self.sentence.split(". ")[0][:110])}</text>'
             f"{''.join(rows)}{fix}</svg>"
         )
 

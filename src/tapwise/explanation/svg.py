@@ -243,6 +243,8 @@ def _input_cells(
         inside = 0 <= position < length
         tip = f"input {position}" if inside else f"padding at position {position}"
         kind = "input" if inside else "pad"
+        if inside and not geometry.feeds(position, length):
+            kind, tip = "unread", f"{tip}, not read by any window"
         x = axis.input_x(position)
         canvas.box(x + 1, y, axis.cell - 2, CELL, kind, value, tip)
         label_y = y - 5 if index_above else y + CELL + 12

@@ -166,7 +166,6 @@ export function drawWindow(c, layout, width, chosen) {
   if (axis.outputs.includes(chosen.output)) {
     for (const p of step.positions) if (axis.inputs.includes(p)) canvas.line(axis.middle(axis.inputX(p)), bottom, axis.middle(axis.outputX(chosen.output)), outputsY, "link", `o:${chosen.output}`);
   }
-  const group = Math.floor(chosen.channel / c.outGroup) * c.outGroup;
   const channels = [chosen.channel, ...Array.from({ length: c.channels }, (_, o) => o).filter((o) => o !== chosen.channel)].slice(0, most + 1).sort((a, b) => a - b);
   channels.forEach((channel, n) => {
     const top = outputsY + n * (height + 20);
@@ -185,7 +184,7 @@ export function drawWindow(c, layout, width, chosen) {
     canvas.text(axis.left, canvas.height + 6, `… ${c.channels - channels.length} more output channels`, "note", "start");
     canvas.height += 20;
   }
-  return { svg: canvas.svg("The taps over one window, the products and the outputs"), axis, group, inputsY: layout.margin + height + 14, outputsY };
+  return { svg: canvas.svg("The taps over one window, the products and the outputs"), axis, bottom, outputsY };
 }
 
 // What a cell is tied to: the keys to light, and the lines [input, output] to draw.

@@ -147,7 +147,7 @@ export class Page {
       number("out_channels", "output channels", () => this.convolution.channels, (outs) => resized(s(), { outs, ...this.grouped(s().x.length, outs) }), 1),
       number("groups", "groups", () => s().groups, (groups) => resized(s(), { groups }), 1),
       check("has_bias", "bias", () => s().bias !== null, (on) => ({ bias: on ? new Array(this.convolution.channels).fill(0) : null })),
-      number("bias", "its value here", () => (s().bias === null ? "" : s().bias[s().channel]), (value) => ({ bias: s().bias.map((old, o) => (o === s().channel ? value : old)) }), undefined, { step: "any", min: undefined }),
+      number("bias", "its value", () => (s().bias === null ? "" : s().bias[s().channel]), (value) => ({ bias: s().bias.map((old, o) => (o === s().channel ? value : old)) }), undefined, { step: "any", min: undefined }),
       check("transposed", "transposed", () => s().transposed, (on) => ({ ...resized(s(), { transposed: on }), padding: typeof s().padding === "string" && s().padding !== "causal" && on ? [0, 0] : s().padding, padding_mode: on ? "zeros" : s().padding_mode, output_padding: 0 })),
       number("output_padding", "output padding", () => s().output_padding, (output_padding) => ({ output_padding }), 0),
       node("div", { class: "bar" }, button("Start again", () => this.attempt(() => copy(this.begin)), "reset"), button("The tutorial's", () => this.attempt(() => copy(TUTORIAL)), "tutorial")));
@@ -363,20 +363,21 @@ export class Page {
   // Light a cell and all that it is tied to; with nothing to light, what is pinned.
   light(key) {
     const wanted = key || (this.state.pinned ? `y:${this.state.channel}:${this.state.output}` : null);
-    const { svg, axis, inputsY, outputsY } = this.drawn;
+    const { svg, axis, bottom, outputsY } = this.drawn;
+    const own = wanted === `y:${this.state.channel}:${this.state.output}`;
     for (const old of svg.querySelectorAll(".tie")) old.remove();
     const found = wanted ? ties(this.convolution, wanted, axis) : null;
     this.lit = found ? [...found.keys] : [];
     for (const cell of svg.querySelectorAll("[data-key]")) {
       const mine = cell.dataset.key === `y:${this.state.channel}:${this.state.output}`;
       const [kind, a, b] = cell.dataset.key.split(":");
-      const lit = found && (found.keys.has(cell.dataset.key) || (kind === "x" && wanted.startsWith("y") && found.keys.has(`x:${a}:${b}:${cell.dataset.key.split(":")[3]}`)));
+      const lit = found && ((own && kind === "w") || found.keys.has(cell.dataset.key) || (kind === "x" && wanted.startsWith("y") && found.keys.has(`x:${a}:${b}:${cell.dataset.key.split(":")[3]}`)));
       cell.classList.toggle("lit", found ? Boolean(lit) : mine);
       cell.classList.toggle("dim", Boolean(found) && !lit);
     }
     if (!found) return;
     for (const [p, i] of found.lines) {
-      const line = element("line", { x1: axis.middle(axis.inputX(p)), y1: inputsY + LAYOUT.row, x2: axis.middle(axis.outputX(i)), y2: outputsY, class: "link strong tie" });
+      const line = element("line", { x1: axis.middle(axis.inputX(p)), y1: bottom, x2: axis.middle(axis.outputX(i)), y2: outputsY, class: "link strong tie" });
       svg.append(line);
     }
   }

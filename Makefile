@@ -11,7 +11,7 @@ demo: .venv/ready
 	$(BIN)/python examples/demo.py
 
 test: .venv/ready
-	$(TEST) -n $(JOBS) -m "not fuzz"
+	$(TEST) -n $(JOBS) --dist loadgroup -m "not fuzz"
 
 check: .venv/ready
 	$(BIN)/ruff check .
@@ -30,7 +30,7 @@ bench: .venv/ready
 	$(BIN)/python benchmarks/report.py
 
 fuzz: .venv/ready
-	TAPWISE_FUZZ=1 $(TEST) -n $(JOBS) --timeout 7200 -m fuzz
+	TAPWISE_FUZZ=1 $(TEST) -n $(JOBS) --dist loadgroup --timeout 7200 -m fuzz
 
 # The figures and the page's pictures in docs/gallery.md; the pictures take a Chromium.
 gallery: .venv/ready

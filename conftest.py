@@ -14,6 +14,7 @@ def _in_a_folder_of_its_own(request, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own
 def pytest_collection_modifyitems(items):
     """The blocks of a page go on from each other: one process runs them all, with --dist loadgroup."""
     for item in items:

@@ -10,8 +10,10 @@ TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 demo: .venv/ready
 	$(BIN)/python examples/demo.py
 
+# The blocks of a document go on from each other: one process runs them.
 test: .venv/ready
-	$(TEST) -n $(JOBS) --dist loadgroup -m "not fuzz"
+	$(TEST) -q README.md docs
+	$(TEST) -n $(JOBS) -m "not fuzz" tests src
 
 check: .venv/ready
 	$(BIN)/ruff check .
@@ -30,7 +32,7 @@ bench: .venv/ready
 	$(BIN)/python benchmarks/report.py
 
 fuzz: .venv/ready
-	TAPWISE_FUZZ=1 $(TEST) -n $(JOBS) --dist loadgroup --timeout 7200 -m fuzz
+	TAPWISE_FUZZ=1 $(TEST) -n $(JOBS) --timeout 7200 -m fuzz
 
 # The figures and the page's pictures in docs/gallery.md; the pictures take a Chromium.
 gallery: .venv/ready

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tapwise.engine.autograd import convolve
-from tapwise.engine.plan import always_native
+from tapwise.engine.plan import always_native, wholly_native
 from tapwise.engine.problem import Problem
 from tapwise.settings import Padding
 
@@ -68,6 +68,10 @@ def conv1d(
         except (RuntimeError, TypeError, ValueError):
             pass  # what torch refuses is said below in our words, or is more than torch takes
     problem = Problem.of(input, weight, bias, stride, padding, dilation, groups, padding_mode)
+    known = type(problem.length) is int and not torch.compiler.is_compiling()
+    if known and wholly_native(problem):
+        g = problem.geometry
+        return torch.conv1d(input, weight, bias, g.stride, g.left, g.dilation, g.groups)
     return _batched(problem, input, weight, bias)
 
 

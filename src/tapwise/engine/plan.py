@@ -161,6 +161,23 @@ def _choose_gradients(
     return (inputs, weights) if saved >= _RECORDING else NATIVES
 
 
+def wholly_native(problem: Problem) -> bool:
+    """Whether torch's own function computes a problem and its gradients, padding and all."""
+    steered = _options.get()
+    return _wholly_native(problem, steered.kernel, steered.exact, torch.get_num_threads())
+
+
+@lru_cache(maxsize=512)
+def _wholly_native(problem: Problem, forced: str | None, exact: bool | None, threads: int) -> bool:
+    return (
+        forced is None
+        and native.padded_by_torch(problem.geometry)
+        and problem.multiplications > 0
+        and _choose(problem, forced, exact, threads).kernel == native.NAME
+        and _choose_gradients(problem, forced, exact, threads) == NATIVES
+    )
+
+
 def always_native(input: Tensor, weight: Tensor, padding: int, groups: int) -> bool:
     """Whether a problem is so small that every plan is native, seen at a glance.
 

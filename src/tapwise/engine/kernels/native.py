@@ -88,7 +88,7 @@ def run(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) 
     if geometry.transposed:
         return _run_transposed(geometry, input, weight, bias, outputs)
     padding = 0
-    if _padded_by_torch(geometry):
+    if padded_by_torch(geometry):
         padding = geometry.left
     else:
         input = pad(geometry, input)
@@ -104,7 +104,7 @@ def gradients(
     whole, padded, cut, extra = grad, input, geometry.left, geometry.output_padding
     if geometry.transposed and not _cut_by_torch(geometry):
         whole, cut, extra = put_back(geometry, grad, input.shape[-1]), 0, 0
-    elif not (geometry.transposed or _padded_by_torch(geometry)):
+    elif not (geometry.transposed or padded_by_torch(geometry)):
         padded, cut = pad(geometry, input), 0
     of_input, of_weight, of_bias = torch.ops.aten.convolution_backward(
         whole, padded, weight, [grad.shape[1]], [geometry.stride], [cut], [geometry.dilation],
@@ -118,8 +118,10 @@ def gradients(
     return of_input, of_weight, of_bias
 
 
-def _padded_by_torch(geometry: Geometry) -> bool:
-    return geometry.left == geometry.right and geometry.padding_mode == "zeros"
+def padded_by_torch(geometry: Geometry) -> bool:
+    """Whether torch's convolution pads by itself as this geometry does."""
+    plain = geometry.left == geometry.right and geometry.padding_mode == "zeros"
+    return plain and not geometry.transposed
 
 
 def _cut_by_torch(geometry: Geometry) -> bool:

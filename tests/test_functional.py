@@ -255,6 +255,8 @@ def test_what_was_checked_once_is_checked_again_in_another_type():
     for number in (1, 2):
         tw.conv1d(x, w, stride=number, dilation=(number,))
         tw.conv1d(x, w, dilation=(number,), padding=(0, 0))
+    for settings in ({"stride": 2}, {"dilation": (2,)}, {"padding": (0, 0)}, {"groups": 1}):
+        tw.conv1d(x, w, **settings)
     for settings in ({"stride": 2.0}, {"dilation": (2.0,)}, {"padding": (0.0, 0)}, {"groups": 1.0}):
         with pytest.raises(TypeError):
             tw.conv1d(x, w, **settings)

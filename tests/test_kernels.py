@@ -263,3 +263,15 @@ def test_the_laws_of_convolution():
 @ANYTHING
 def test_any_geometry_all_night(kernel, case, batch, fan_in, fan_out, dtype, bias):
     test_any_geometry.hypothesis.inner_test(kernel, case, batch, fan_in, fan_out, dtype, bias)
+
+
+@pytest.mark.parametrize("kernel", SUMS)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_tap_that_is_no_number_reaches_what_inputs_it_meets(kernel, stride):
+    w = torch.tensor([[[1.0, float("inf"), 1.0]]])
+    geometry = Geometry(3, stride, transposed=True)
+    if KERNELS[kernel].why_not(Problem(geometry, 1, 1, 6, torch.float32, "cpu")):
+        return
+    y = KERNELS[kernel].run(geometry, torch.ones(1, 1, 6), w, None)
+    truth = torch.nn.functional.conv_transpose1d(torch.ones(1, 1, 6), w, stride=stride)
+    torch.testing.assert_close(y, truth, equal_nan=True)

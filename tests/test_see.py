@@ -1,5 +1,6 @@
 """Figures, stacks, responses, models, candidates, widgets and drawn errors: what explains, read only."""
 
+import copy
 import pickle
 import re
 import xml.etree.ElementTree as ElementTree
@@ -163,8 +164,11 @@ def test_a_models_convolutions_as_a_table():
     assert re.search(
         r"^twice +kernel_size=5, padding=\(2, 2\), groups=2 +3x4x40 +3x4x40 ", text, re.M
     )
-    assert 'href="#tw-layer-1"' in seen.page()
-    assert not any(m._forward_hooks for m in model.modules())
+    places = re.findall(r'href="#(tw-\d+-\d)"', seen.page())
+    assert len(places) == 3
+    assert all(f'<div id="{place}">' in seen.page() for place in places)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    assert seen[1].trace.output.shape == (4, 40)
     with pytest.raises(KeyError, match="never"):
         seen["never"]
     with pytest.raises(TypeError, match="convolution"):
@@ -239,3 +243,66 @@ def test_a_shape_error_is_drawn():
     assert again.drawing == error.drawing
     with pytest.raises(tw.ShapeError, match="padded input: 4"):
         nn.Sequential(tw.Conv1d(3, 1, 7))(torch.zeros(1, 3, 4))
+
+
+class Padded(nn.Conv1d):
+    def forward(self, x):
+        return super().forward(nn.functional.pad(x, (2, 0)))
+
+
+def test_looking_at_a_model_leaves_it_as_it_was(tmp_path):
+    model = nn.Sequential(nn.Conv1d(1, 4, 3), nn.BatchNorm1d(4), nn.Dropout(0.5), Padded(4, 2, 3))
+    model[1].eval()
+    calls, before = [], copy.deepcopy(model.state_dict())
+    model[0].register_forward_hook(lambda *_: calls.append(1))
+    x = torch.randn(2, 1, 50)
+    state = torch.random.get_rng_state()
+    seen = tw.explain(model, x)
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert [m.training for m in model] == [True, False, True, True]
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert calls == [1]
+    # A layer that does more than its settings say is told of in its place; the rest is there.
+    page = seen.save(tmp_path / "model.html").read_text()
+    assert "does more than the convolution" in page
+    assert "<svg" in page
+
+
+def test_a_model_that_changes_what_it_gave_its_layer():
+    class Reuses(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Conv1d(1, 1, 1)
+
+        def forward(self, x):
+            h = x * 1
+            y = self.layer(input=h)
+            h.zero_()
+            return y
+
+    assert tw.explain(Reuses(), torch.ones(1, 1, 5))["layer"].trace.input.sum() == 5
+
+
+def test_a_stack_of_layers_and_its_words(tmp_path):
+    stack = tw.Stack([nn.Conv1d(1, 1, 3, dilation=2), tw.CausalConv1d(1, 1, 2)])
+    assert str(stack) == "reads 6 of 6 samples; sees 4 ahead"
+    assert stack.save(tmp_path / "stack.svg").read_text() == stack.svg()
+    with pytest.raises(TypeError, match="ReLU"):
+        tw.Stack([nn.ReLU()])
+
+
+def test_the_largest_drawing_of_an_error_still_shows_what_is_missing():
+    with pytest.raises(tw.ShapeError) as caught:
+        tw.Conv1d(64, 8, 3)(torch.zeros(1, 32, 100))
+    found, _ = structure(caught.value._repr_svg_())
+    assert found["rect miss"] == 12
+
+
+def test_arguments_in_the_wrong_order_and_signals_that_dont_fit():
+    with pytest.raises(TypeError, match="the layer comes first"):
+        tw.explain(torch.arange(5.0), nn.Conv1d(1, 1, 3))
+    with pytest.raises(tw.ShapeError, match="channels"):
+        tw.explain(nn.Conv1d(1, 1, 3), torch.zeros(2, 10))
+    with pytest.raises(TypeError, match="holds no one-dimensional convolution"):
+        tw.explain(nn.Sequential(nn.Linear(3, 3)), torch.zeros(2, 3))
+    assert tw.explain(tw.CausalConv1d(1, 1, 3), torch.zeros(1, 0)).trace.output.shape == (1, 0)

@@ -222,3 +222,10 @@ def test_a_state_of_another_dtype_or_device_is_refused_and_autocast_is_followed(
         with torch.autocast("cpu", torch.bfloat16):
             y, _ = layer.step(x[..., 100:].float(), state)
         torch.testing.assert_close(y, layer(x)[..., 100:])
+
+
+def test_the_state_of_another_layer_is_refused():
+    one, other, x = tw.CausalConv1d(1, 1, 5), tw.CausalConv1d(1, 1, 9), torch.randn(1, 1, 80)
+    _, state = one.step(x, one.init_state())
+    with pytest.raises(tw.ShapeError, match="another layer"):
+        other.step(x, state)

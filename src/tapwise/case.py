@@ -67,7 +67,16 @@ class Case:
         x, rate = (_numbers(self.input), None)
         if signal is not None:
             x, rate = _beginning(signal, self.samples, self.column)
-        weight = parse(self.weights or self.taps or "", rate)
+        if self.causal and self.padding != "0":
+            raise ValueError(
+                f"--causal is a padding of its own: leave out --padding {self.padding}"
+            )
+        weight, groups = parse(self.weights or self.taps or "", rate), self.groups
+        if weight.ndim == 3 and signal is None and self.input == "0:10":
+            x = np.tile(x, (weight.shape[1] * self.groups, 1))  # the ramp for every channel
+        if weight.ndim == 1 and x.ndim == 2 and len(x) > 1 and groups == 1:
+            # One filter for several channels: each alike, as `apply` does.
+            weight, groups = np.tile(weight, (len(x), 1, 1)), len(x)
         dtype = np.complex64 if np.iscomplexobj(weight) or np.iscomplexobj(x) else np.float32
         return explain(
             torch.from_numpy(weight.astype(dtype)),
@@ -76,7 +85,7 @@ class Case:
             stride=self.stride,
             padding="causal" if self.causal else padding_of(self.padding),
             dilation=self.dilation,
-            groups=self.groups,
+            groups=groups,
             padding_mode=self.padding_mode,
         )
 

@@ -124,6 +124,8 @@ def apply(
 
     started = time.perf_counter()
     target = output or signal.with_suffix(f".filtered{signal.suffix}")
+    if target.exists() and signal.exists() and target.samefile(signal):
+        raise ValueError(f"-o {target} is the recording itself: give another name")
     if rate is not None and not 0 < rate < math.inf:
         raise ValueError(f"--rate must be a positive number of samples a second, got {rate:g}")
     with signals.open_reader(signal, tuple(column or ())) as reader:

@@ -67,8 +67,9 @@ class ShapeError(RuntimeError, ValueError):
         for n, (name, have, miss) in enumerate(self.drawing):
             y = top + 6 + 30 * n
             rows.append(f'<text x="12" y="{y + 14}">{escape(name)}</text>')
-            for k in range(min(have + miss, 2 * _SQUARES)):
-                kind = "have" if k < have else "miss"
+            shown = min(have, _SQUARES)
+            for k in range(shown + min(miss, _SQUARES)):
+                kind = "have" if k < shown else "miss"
                 rows.append(
                     f'<rect class="{kind}" x="{250 + 21 * k}" y="{y}" width="18" height="18" rx="3"/>'
                 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -47,3 +48,26 @@ class WholeFile:
         """Leave nothing behind that has no name yet."""
         self.file.close()
         self._hidden.unlink(missing_ok=True)
+
+
+def write_whole(path: str | os.PathLike[str], forms: dict[str, Callable[[], str]]) -> Path:
+    """Write the text that the name's ending asks for, whole or not at all.
+
+    Raises:
+        ValueError: an ending that ``forms`` doesn't hold.
+        FileNotFoundError: a folder that there isn't.
+    """
+    target = Path(path)
+    form = forms.get(target.suffix.lower())
+    if form is None:
+        raise ValueError(f"save to a name ending in one of {tuple(forms)}, got {target.name!r}")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"{target}: there is no folder {target.parent}")
+    content = form().encode()
+    whole = WholeFile(target)
+    try:
+        whole.file.write(content)
+        whole.commit()
+    finally:
+        whole.discard()
+    return target

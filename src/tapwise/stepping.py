@@ -71,8 +71,9 @@ def step(
             "the channels are the layer's",
         )
     check_dtypes(x, weight, bias)
-    _check_state(x, state)
-    seen, emitted = int(state.seen) + x.shape[-1], int(state.emitted)
+    seen, emitted = int(state.seen), int(state.emitted)
+    _check_state(x, state, seen - partition.first_needed(geometry, emitted, seen))
+    seen += x.shape[-1]
     stop = max(partition.determined(geometry, seen), emitted)
     y = _outputs(geometry, weight, bias, state.kept, x, emitted, stop, seen)
     known = state.kept.shape[-1] + x.shape[-1]
@@ -88,9 +89,16 @@ def flush(geometry: Geometry, weight: Tensor, bias: Tensor | None, state: State)
     return _outputs(geometry, weight, bias, state.kept, state.kept[..., :0], emitted, stop, seen)
 
 
-def _check_state(x: Tensor, state: State) -> None:
-    """The state's samples and the chunk's are one signal: of one dtype and on one device."""
+def _check_state(x: Tensor, state: State, needed: int) -> None:
+    """The state is this layer's, and the chunk's dtype and device are its own."""
     kept = state.kept
+    if kept.shape[-1] != needed:
+        raise ShapeError(
+            "the state is another layer's",
+            got=f"a state that keeps {kept.shape[-1]} samples",
+            expected=f"one that keeps {needed}",
+            fix="give each layer's step the state of its own init_state, or of its step before",
+        )
     if autocast_dtype(kept) != autocast_dtype(x) or kept.device != x.device:
         raise ShapeError(
             "the chunk doesn't fit the stream's state",

@@ -58,14 +58,22 @@ def candidates(
         least, until, runs = math.inf, time.perf_counter() + seconds, 0
         with torch.no_grad():
             kernel.run(problem.geometry, x, weight, bias)
-            while runs < 2 or time.perf_counter() < until:
+            while runs < 10 or time.perf_counter() < until:
+                _finish(x)
                 started = time.perf_counter()
                 kernel.run(problem.geometry, x, weight, bias)
+                _finish(x)
                 least = min(least, time.perf_counter() - started)
                 runs += 1
         predicted = kernel.cost(problem, torch.get_num_threads())
         found.append(Candidate(name, name == plan.kernel, predicted, least))
     return found
+
+
+def _finish(x: Tensor) -> None:
+    """Wait for what a GPU still computes."""
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)
 
 
 def table(rows: list[Candidate]) -> str:
@@ -79,7 +87,13 @@ def table(rows: list[Candidate]) -> str:
             continue
         predicted = "-" if row.predicted is None else _time(row.predicted)
         lines.append(f"{mark}{row.kernel:<11}{_time(row.measured):>12}{predicted:>12}")
-    return "\n".join([*lines, "* chosen by the plan"])
+    slow = [r.measured / r.predicted for r in rows if r.measured and r.predicted]
+    lines.append("* chosen by the plan")
+    if slow and min(slow) > 5:
+        lines.append(
+            "all took many times what was predicted: the machine is busy with something else"
+        )
+    return "\n".join(lines)
 
 
 def _time(seconds: float) -> str:

@@ -22,9 +22,7 @@ from tapwise.explanation.svg import FIGURES, USUAL, figures
 from tapwise.explanation.text import text_of_explanation
 from tapwise.explanation.trace import Trace, follow
 from tapwise.explanation.widget import has_widgets, widget
-from tapwise.files import WholeFile
-
-FORMS = (".html", ".svg", ".txt")
+from tapwise.files import write_whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,22 +107,8 @@ class Explanation:
             ValueError: a name that ends otherwise.
             OSError: a place that can't be written.
         """
-        target = Path(path)
-        suffix = target.suffix.lower()
-        if suffix not in FORMS:
-            raise ValueError(f"save to a name ending in one of {FORMS}, got {target.name!r}")
-        if not target.parent.is_dir():
-            raise FileNotFoundError(f"{target}: there is no folder {target.parent}")
-        content = self.text + "\n"
-        if suffix != ".txt":
-            content = self.page() if suffix == ".html" else self.svg()
-        whole = WholeFile(target)
-        try:
-            whole.file.write(content.encode())
-            whole.commit()
-        finally:
-            whole.discard()
-        return target
+        forms = {".html": self.page, ".svg": self.svg, ".txt": lambda: self.text + "\n"}
+        return write_whole(path, forms)
 
     def __str__(self) -> str:
         return self.text
@@ -170,6 +154,8 @@ def explain(layer: Any, x: Any, **options: Any) -> Explanation | ModelExplanatio
         >>> print(tw.explain([1.0, 1.0, 1.0], torch.arange(10.0)).text.splitlines()[-1])
         Final : [ 3.  6.  9. 12. 15. 18. 21. 24.]
     """
+    if isinstance(x, nn.Module):
+        raise TypeError(f"x is a {type(x).__name__}: the layer comes first, explain(layer, x)")
     if isinstance(layer, nn.Module) and not _is_convolution(layer):
         if options:
             raise TypeError(f"{', '.join(options)}: a model's layers have their own settings")
@@ -193,7 +179,4 @@ def explain(layer: Any, x: Any, **options: Any) -> Explanation | ModelExplanatio
 def _is_convolution(module: nn.Module) -> bool:
     """Whether a module is one convolution, not a network that holds some."""
     weight = getattr(module, "weight", None)
-    within = any(
-        isinstance(m, nn.Conv1d | nn.ConvTranspose1d) for m in module.modules() if m is not module
-    )
-    return (hasattr(module, "padding_mode") and getattr(weight, "ndim", 0) == 3) or not within
+    return hasattr(module, "padding_mode") and getattr(weight, "ndim", 0) == 3

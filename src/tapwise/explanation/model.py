@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import html
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +18,9 @@ from tapwise.engine.autograd import plan_of
 from tapwise.engine.checks import autocast_dtype
 from tapwise.engine.plan import Plan
 from tapwise.engine.problem import Problem
+from tapwise.errors import ShapeError
 from tapwise.explanation.canvas import style_of_figures
+from tapwise.files import write_whole
 from tapwise.geometry import Geometry
 
 
@@ -77,12 +81,15 @@ class ModelExplanation:
     def __len__(self) -> int:
         return len(self.layers)
 
-    def __getitem__(self, path: str) -> Any:
-        """The explanation of one layer.
+    def __getitem__(self, path: str | int) -> Any:
+        """The explanation of one layer, by its path or its place in the table.
 
         Raises:
             KeyError: no convolution of that path was called.
+            IndexError: the table is shorter.
         """
+        if isinstance(path, int):
+            path = self.layers[path].path
         for layer in self.layers:
             if layer.path == path:
                 return self._explain(layer.layer, layer.signal)
@@ -121,6 +128,15 @@ class ModelExplanation:
             f'<body class="tw">{self._repr_html_()}</body></html>\n'
         )
 
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the page (``.html``) or the table (``.txt``), whole or not at all.
+
+        Raises:
+            ValueError: a name that ends otherwise.
+            OSError: a place that can't be written.
+        """
+        return write_whole(path, {".html": self.page, ".txt": lambda: self.text + "\n"})
+
     def __str__(self) -> str:
         return self.text
 
@@ -129,12 +145,17 @@ class ModelExplanation:
         rows, parts = [], []
         for n, (layer, cells) in enumerate(zip(self.layers, self._rows(), strict=True)):
             first, *rest = (html.escape(cell) for cell in cells)
-            link = f'<td><a href="#tw-layer-{n}">{first}</a></td>'
+            place = f"tw-{id(self)}-{n}"
+            link = f'<td><a href="#{place}">{first}</a></td>'
             rows.append(f"<tr>{link}{''.join(f'<td>{cell}</td>' for cell in rest)}</tr>")
-            shown = self[layer.path]
+            try:
+                shown = self._explain(layer.layer, layer.signal)
+                inner = f"{shown.svg()}<pre>{html.escape(shown.text)}</pre>"
+            except (TypeError, ShapeError) as error:  # a layer that does more than its settings say
+                inner = f"<p>{html.escape(str(error))}</p>"
+            # A link to what lies within opens the details around it.
             parts.append(
-                f'<details id="tw-layer-{n}"><summary>{first}</summary>{shown.svg()}'
-                f"<pre>{html.escape(shown.text)}</pre></details>"
+                f'<details><summary>{first}</summary><div id="{place}">{inner}</div></details>'
             )
         unseen = f"<p>not called: {html.escape(', '.join(self.unseen))}</p>" if self.unseen else ""
         return (
@@ -158,6 +179,8 @@ def explain_model(
 ) -> ModelExplanation:
     """The convolutions that a model calls on an input, with shapes, plans and measured times.
 
+    The model runs as in evaluation, and is left as it was.
+
     ``explain`` is what explains one of them.
 
     Raises:
@@ -167,30 +190,41 @@ def explain_model(
     known = {path: module for path, module in model.named_modules() if isinstance(module, kinds)}
     if not known:
         raise TypeError(
-            f"expected a one-dimensional convolution, or a model that holds some, got "
-            f"{type(model).__name__}"
+            f"this {type(model).__name__} holds no one-dimensional convolution: nn.Conv1d, "
+            "nn.ConvTranspose1d or one of Tapwise's"
         )
     calls: dict[str, list[tuple[Tensor, tuple[int, ...]]]] = {}
     hooks = []
+    modes = {module: module.training for module in model.modules()}
     for path, module in known.items():
 
-        def seen(
-            layer: nn.Module, given: tuple[Any, ...], output: Tensor, path: str = path
+        def came(
+            layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any], path: str = path
         ) -> None:
-            calls.setdefault(path, []).append((given[0].detach(), tuple(output.shape)))
+            x = given[0] if given else named["input"]
+            # The first is kept as it came: the model may write over it later.
+            kept = x if path in calls else x.detach().clone()
+            calls.setdefault(path, []).append((kept, ()))
 
-        hooks.append(module.register_forward_hook(seen))
+        def left(layer: nn.Module, given: Any, output: Tensor, path: str = path) -> None:
+            calls[path][-1] = (calls[path][-1][0], tuple(output.shape))
+
+        hooks.append(module.register_forward_pre_hook(came, with_kwargs=True))
+        hooks.append(module.register_forward_hook(left))
     try:
+        model.eval()  # looking leaves no trace: no statistics, no random numbers
         with torch.no_grad():
             model(*x) if isinstance(x, tuple) else model(x)
     finally:
+        for part, training in modes.items():
+            part.training = training
         for hook in hooks:
             hook.remove()
     if not calls:
         raise TypeError(f"{type(model).__name__} called none of its convolutions on this input")
     layers = tuple(_layer(path, known[path], found) for path, found in calls.items())
     return ModelExplanation(
-        f"{type(model).__name__}: {len(layers)} convolutions",
+        f"{type(model).__name__}: {len(layers)} convolution{'s' * (len(layers) > 1)}",
         layers,
         tuple(path for path in known if path not in calls),
         explain,
@@ -210,7 +244,7 @@ def _layer(path: str, module: Any, found: list[tuple[Tensor, tuple[int, ...]]]) 
     with torch.no_grad():
         for _ in range(3):
             started = time.perf_counter()
-            module(x)
+            module.forward(x)  # without the hooks that others put on it
             least = min(least, time.perf_counter() - started)
     return Layer(path, module, x, output, geometry, plan, least, len(found))
 

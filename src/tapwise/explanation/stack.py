@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
+from pathlib import Path
 
 from tapwise.errors import ShapeError
 from tapwise.explanation.diagrams import cone
+from tapwise.files import write_whole
 from tapwise.geometry import Geometry
 
 
 @dataclass(frozen=True)
 class Stack:
-    """Layers without branches, by their geometries.
+    """Layers without branches, by their geometries, or the convolution layers themselves.
 
     Raises:
         ShapeError: no layer, or a transposed one.
+        TypeError: something that is neither a geometry nor a convolution; what works sample by sample,
+            as an activation, is left out of the list.
 
     Example:
         >>> stack = Stack([Geometry(2, dilation=d, padding="causal") for d in (1, 2, 4)])
@@ -28,6 +33,11 @@ class Stack:
     geometries: Sequence[Geometry]
 
     def __post_init__(self) -> None:
+        layers = [
+            layer if isinstance(layer, Geometry) else Geometry.of(layer)
+            for layer in self.geometries
+        ]
+        object.__setattr__(self, "geometries", tuple(layers))
         if not self.geometries or any(g.transposed for g in self.geometries):
             raise ShapeError("a stack is of convolutions that are not transposed, at least one")
 
@@ -71,16 +81,21 @@ class Stack:
     def svg(self) -> str:
         """One output and all that it reads, layer by layer, as an SVG image."""
         output = max(0, -(self.first // self.stride))
-        words = (
-            f"reads {self.count} of {self.last - self.first + 1} samples"
-            f"{f', {self.holes} holes' if self.holes else ''}; "
-            f"{'sees ' + str(self.last) + ' ahead' if self.last > 0 else 'causal'}"
-        )
+        words = str(self)
         strides = [
             prod(g.stride for g in self.geometries[:n]) for n in range(len(self.geometries) + 1)
         ]
         windows = [g.window for g in self.geometries]
         return cone(self.reads(output)[::-1], strides, windows, words)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the figure (``.svg``), whole or not at all."""
+        return write_whole(path, {".svg": self.svg})
+
+    def __str__(self) -> str:
+        holes = f", {self.holes} holes" if self.holes else ""
+        future = f"sees {self.last} ahead" if self.last > 0 else "causal"
+        return f"reads {self.count} of {self.last - self.first + 1} samples{holes}; {future}"
 
     def _repr_html_(self) -> str:
         return self.svg()

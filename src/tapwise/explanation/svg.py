@@ -161,6 +161,7 @@ def _sources(canvas: Canvas, trace: Trace) -> None:
     axis = _Axis(trace)
     geometry = trace.geometry
     causal = not geometry.transposed and geometry.left >= geometry.effective_kernel_size - 1
+    causal = causal and (geometry.padding_mode in ("zeros", "replicate") or geometry.left == 0)
     note = "each output stands under input i*stride" if not geometry.transposed else ""
     if causal:
         note = (

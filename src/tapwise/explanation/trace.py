@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from tapwise.engine.problem import Problem
 from tapwise.errors import ShapeError
 from tapwise.functional import conv1d, conv_transpose1d
 from tapwise.geometry import Geometry
@@ -185,6 +186,11 @@ def follow(
         module: Any = layer
         geometry, weight, bias = Geometry.of(module), module.weight, module.bias
         signal = one_signal(x, weight)
+        g = geometry
+        Problem.of(
+            signal, weight, bias, g.stride, _padding_of(module), g.dilation, g.groups, g.padding_mode,
+            transposed=g.transposed, output_padding=g.output_padding,
+        )  # fmt: skip
         with torch.no_grad():
             output = layer(signal[None])[0]
             _refuse_more_than_a_convolution(layer, geometry, signal, output)
@@ -218,7 +224,7 @@ def _refuse_more_than_a_convolution(
     if geometry.transposed:
         settings = {"output_padding": geometry.output_padding}
     expected = run(
-        signal, layer.weight, layer.bias, stride=geometry.stride, padding=geometry.padding,
+        signal, layer.weight, layer.bias, stride=geometry.stride, padding=_padding_of(layer),
         dilation=geometry.dilation, groups=geometry.groups, **settings,
     )  # fmt: skip
     finite = expected[expected.isfinite()].abs()
@@ -231,6 +237,11 @@ def _refuse_more_than_a_convolution(
             f"describe: it gave {list(output.shape)} where that gives {list(expected.shape)}, or "
             "other numbers. Trace the layer within it, or a tw.CausalConv1d in its place"
         )
+
+
+def _padding_of(layer: Any) -> Any:
+    """A layer's padding as it was given, word or numbers; torch's transposed "causal" isn't a word."""
+    return layer.padding if isinstance(layer.padding, str) else Geometry.of(layer).padding
 
 
 _SETTINGS = {"bias", "stride", "padding", "dilation", "groups", "padding_mode", "transposed",

@@ -5,7 +5,7 @@ const list = (value) => {
   if (Number.isNaN(value)) return "float('nan')";
   if (value === Infinity) return "float('inf')";
   if (value === -Infinity) return "-float('inf')";
-  return Number.isInteger(value) ? `${Object.is(value, -0) ? "-0" : value}.0` : String(value);
+  return Number.isInteger(value) && Math.abs(value) < 1e21 ? `${Object.is(value, -0) ? "-0" : value}.0` : String(value);
 };
 
 function data(state) {

@@ -109,6 +109,17 @@ export function unread(g, length) {
   return Math.max(0, Math.min(length, length - end));
 }
 
+// How far an output may read beyond input i*stride, copies that padding makes counted; 0 where it is causal.
+export function ahead(g, length, outputs) {
+  let most = g.reach - 1 - g.left;
+  if ((g.mode === "reflect" || g.mode === "circular") && g.left > 0) {
+    for (let i = 0; i < Math.min(outputs, Math.ceil(g.left / g.stride), 2000); i += 1) {
+      for (const [p] of windowTaps(g, i)) if (p < 0) most = Math.max(most, source(g, p, length) - i * g.stride);
+    }
+  }
+  return most;
+}
+
 // A state checked as a whole; throws a Refusal that says what was got and what is expected.
 export function check(state) {
   const rows = (name, list, sizes) => {
@@ -214,7 +225,7 @@ export class Convolution {
       for (const [p, k] of pairs) {
         if (g.transposed && (p < 0 || p >= this.length)) continue;
         const s = source(g, p, this.length);
-        if (s !== null) sum += x[first + row][s] * taps[k];
+        sum += (s === null ? 0 : x[first + row][s]) * taps[k];
       }
     }
     return sum + (this.state.bias === null ? 0 : this.state.bias[channel]);

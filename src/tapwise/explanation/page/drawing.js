@@ -107,12 +107,12 @@ function inputRow(canvas, axis, row, input, y) {
   const { c } = axis;
   const g = c.geometry;
   const end = c.length - unread(g, c.length);
-  const gaps = g.stride > g.kernelSize && g.left + g.right < 1000;
+  const cheap = g.mode === "zeros" || g.left + g.right < 2000;
   for (const p of axis.inputs) {
     const inside = p >= 0 && p < c.length;
     const from = source(g, p, c.length);
     const value = from === null ? 0 : c.state.x[input][from];
-    const skipped = p >= end || (gaps && inside && feeds(g, p, c.length).length === 0);
+    const skipped = inside && (cheap ? feeds(g, p, c.length).length === 0 : p >= end);
     const kind = inside ? (skipped ? "unread" : "input") : "pad";
     const where = inside ? `input ${p}` : from === null ? `padding at ${p}, zero` : `padding at ${p}, a copy of input ${from}`;
     const label = `${where}${c.state.x.length > 1 ? `, channel ${input}` : ""}: ${value}${kind === "unread" ? ", not read by any window" : ""}`;
@@ -122,9 +122,9 @@ function inputRow(canvas, axis, row, input, y) {
   more(canvas, axis, y);
 }
 
-function more(canvas, axis, y) {
-  if (axis.before) canvas.text(axis.left - 10, y + 21, "…", "note");
-  if (axis.after) canvas.text(axis.x(axis.first + axis.columns) + 9, y + 21, "…", "note");
+function more(canvas, axis, y, before = axis.before, after = axis.after) {
+  if (before) canvas.text(axis.left - 10, y + 21, "…", "note");
+  if (after) canvas.text(axis.x(axis.first + axis.columns) + 9, y + 21, "…", "note");
 }
 
 // The samples, the taps over one window, the products and the outputs. Returns {svg}.
@@ -141,7 +141,8 @@ export function drawWindow(c, layout, width, chosen) {
     const name = several || c.state.x.length > 1 ? ` ${row.input}` : "";
     canvas.text(margin, y + 21, "taps", "", "start");
     canvas.text(margin, y + height + 35, `input${name}`, "", "start");
-    canvas.text(margin, y + 2 * height + 55, "products", "", "start");
+    canvas.text(margin, y + 2 * height + 50, "products", "", "start");
+    if (several) canvas.text(margin, y + 2 * height + 66, `add up to ${short(row.products.reduce((a, b) => a + b, 0))}`, "index", "start");
     step.positions.forEach((p, n) => {
       if (!axis.inputs.includes(p)) return;
       const x = axis.inputX(p);
@@ -154,14 +155,10 @@ export function drawWindow(c, layout, width, chosen) {
     bottom = y + 3 * height + 34;
     y = bottom + 14;
   });
-  if (step.rows.length > most) {
-    canvas.text(axis.left, y + 8, `… and ${step.rows.length - most} more input channels of this group, added to the same sum`, "note", "start");
-    y += 22;
-  }
-  if (seen < step.positions.length) {
-    canvas.text(axis.left, y + 8, `${step.positions.length - seen} of the ${step.positions.length} taps lie outside this picture`, "note", "start");
-    y += 22;
-  }
+  const notes = [];
+  if (several) notes.push(`output ${chosen.output} is the sum of all ${step.rows.length} input channels' products${step.bias === null ? "" : " and the bias"}`);
+  if (step.rows.length > most) notes.push(`… ${step.rows.length - most} more input channels of this group are added to the same sum`);
+  if (seen < step.positions.length) notes.push(`${step.positions.length - seen} of the ${step.positions.length} taps lie outside this picture`);
   const outputsY = y + 34;
   if (axis.outputs.includes(chosen.output)) {
     for (const p of step.positions) if (axis.inputs.includes(p)) canvas.line(axis.middle(axis.inputX(p)), bottom, axis.middle(axis.outputX(chosen.output)), outputsY, "link", `o:${chosen.output}`);
@@ -177,11 +174,12 @@ export function drawWindow(c, layout, width, chosen) {
       if (mine) { cell.classList.add("lit"); cell.setAttribute("aria-pressed", "true"); }
       canvas.text(axis.middle(axis.outputX(i)), top + height + 12, String(i), "index");
     }
-    more(canvas, axis, top);
+    more(canvas, axis, top, axis.outputs[0] > 0, axis.outputs[axis.outputs.length - 1] < c.outputs - 1);
     canvas.height = top + height + 22;
   });
-  if (c.channels > channels.length) {
-    canvas.text(axis.left, canvas.height + 6, `… ${c.channels - channels.length} more output channels`, "note", "start");
+  if (c.channels > channels.length) notes.push(`… ${c.channels - channels.length} more output channels`);
+  for (const note of notes) {
+    canvas.text(axis.left, canvas.height + 8, note, "note", "start");
     canvas.height += 20;
   }
   return { svg: canvas.svg("The taps over one window, the products and the outputs"), axis, bottom, outputsY };
@@ -312,6 +310,7 @@ export function drawCone(geometries, layout, width, output) {
 
 // Impulse response, magnitude and delay of one filter.
 export function drawResponse(taps, g, layout, width) {
+  if (g.transposed) throw new Error("a transposed convolution has no such response");
   const canvas = new Canvas(layout, width);
   const rows = response(taps, g.dilation, g.left);
   const room = width - 2 * layout.margin - layout.label;

@@ -1,5 +1,5 @@
 // The page: controls, panels and keys around the figures. CSS and LAYOUT are put before by the build.
-import { Convolution, PADDING_MODES, PADDING_WORDS, Refusal, outputLength, receptiveField, stackGeometries, unread } from "./convolution.js";
+import { Convolution, PADDING_MODES, PADDING_WORDS, Refusal, ahead, feeds, outputLength, receptiveField, stackGeometries, unread } from "./convolution.js";
 import { drawChannels, drawCone, drawOverview, drawResponse, drawWindow, element, ties } from "./drawing.js";
 import { commandCode, numpyCode, tapwiseCode, torchCode } from "./code.js";
 import { NUMBERS, TABS, TUTORIAL, changed, copy, encoded, fromHash, resized, toHash } from "./state.js";
@@ -47,18 +47,29 @@ export function words(c, state) {
   } else {
     const rest = (c.length + g.left + g.right - g.reach) % g.stride;
     lines.push(`How long is the output? floor((${c.length} + ${g.left} + ${g.right} - ${g.reach}) / ${g.stride}) + 1 = ${c.outputs}${rest ? `. The stride doesn't divide: the last ${plural(rest, "position")} of the padded input ${rest === 1 ? "is" : "are"} not reached${unread(g, c.length) ? ", drawn in grey" : ""}` : ""}.`);
-    const ahead = g.reach - 1 - g.left;
-    lines.push(ahead <= 0
-      ? `Does it see the future? No: it is causal. ${g.left} padded on the left, (K - 1)*dilation = ${g.reach - 1}: output i reads no input after ${g.stride === 1 ? "i" : `i*${g.stride}`}.${ahead < 0 ? ` Its newest sample even comes ${-ahead} late.` : " Compared with no padding, every output stands that much later, under the last sample that it reads."}`
-      : `Does it see the future? Yes: output i reads inputs up to ${g.stride === 1 ? "i" : `i*${g.stride}`} + ${ahead}. Causal padding would be ${g.reach - 1} on the left and none on the right.`);
+    const future = ahead(g, c.length, c.outputs);
+    const copied = future > g.reach - 1 - g.left;
+    lines.push(future <= 0
+      ? `Does it see the future? No: it is causal. ${g.left} padded on the left, (K - 1)*dilation = ${g.reach - 1}: output i reads no input after ${g.stride === 1 ? "i" : `i*${g.stride}`}.${future < 0 ? ` Its newest sample even comes ${-future} late.` : g.reach === 1 ? "" : " Compared with no padding, every output stands that much later, under the last sample that it reads."}`
+      : `Does it see the future? Yes: output i reads inputs up to ${g.stride === 1 ? "i" : `i*${g.stride}`} + ${future}${copied ? `, through the copies that ${g.mode} padding makes of later samples; padded with zeros ${g.reach - 1 - g.left <= 0 ? "it would not" : `it would see ${g.reach - 1 - g.left}`}.` : `. Causal padding would be ${g.reach - 1} on the left and none on the right.`}`);
+  }
+  if (!g.transposed && (g.mode === "zeros" || g.left + g.right < 2000)) {
+    const middle = Math.floor(c.length / 2);
+    const period = Array.from({ length: Math.min(g.stride, c.length - middle) }, (_, n) => middle + n);
+    const lost = period.filter((p) => p < c.length - unread(g, c.length) && feeds(g, p, c.length).length === 0).length;
+    if (lost) lines.push(`Is every sample used? No: stride ${g.stride} and dilation ${g.dilation} leave out about ${lost} of every ${g.stride}, drawn in grey.`);
   }
   const reads = c.inGroup;
   lines.push(g.groups > 1
     ? `What do channels do? ${plural(g.groups, "group")}: each output channel sums the ${plural(reads, "input channel")} of its group only, each with taps of its own.`
     : `What do channels do? Each output channel sums ${reads === 1 ? "the one input channel" : `all ${reads} input channels, each with taps of its own`}${state.bias === null ? "" : ", and its bias"}.`);
-  if (g.dilation > 1 && g.kernelSize > 1) lines.push(`Where are the holes? ${plural(g.dilation - 1, "sample")} between two taps ${g.dilation === 2 ? "is" : "are"} not read: ${g.kernelSize} taps reach over ${g.reach} samples.`);
-  lines.push(g.transposed ? "Correlation or convolution? The adjoint of the correlation that a Conv1d computes." : "Correlation or convolution? The taps are laid on as they stand, which is a correlation; numpy.convolve would turn them round first.");
-  lines.push(`For a Linear layer after it: ${c.channels} channels x ${c.outputs} = ${c.channels * c.outputs} numbers a signal. x is (batch, channels, length) = (1, ${state.x.length}, ${c.length}).`);
+  if (g.transposed) {
+    const early = Math.ceil(g.left / g.stride);
+    lines.push(early > 0 ? `Does it see the future? Yes: ${plural(g.left, "output")} cut on the left: output j reads inputs up to floor((j + ${g.left}) / ${g.stride}).` : `Does it see the future? No: nothing is cut on the left, so output j reads no input after floor(j / ${g.stride}).`);
+    if (g.dilation > 1 && g.kernelSize > 1) lines.push(`What does dilation do? The taps of one input land ${g.dilation} outputs apart.`);
+  } else if (g.dilation > 1 && g.kernelSize > 1) lines.push(`Where are the holes? ${plural(g.dilation - 1, "sample")} between two taps ${g.dilation === 2 ? "is" : "are"} not read: ${g.kernelSize} taps reach over ${g.reach} samples.`);
+  lines.push(g.transposed ? "Correlation or convolution? A convolution: each input lays the taps down as they stand, which turns them round as seen from an output." : "Correlation or convolution? The taps are laid on as they stand, which is a correlation; numpy.convolve would turn them round first.");
+  lines.push(`For a Linear layer after it: ${plural(c.channels, "channel")} x ${c.outputs} = ${c.channels * c.outputs} numbers a signal. x is (batch, channels, length) = (1, ${state.x.length}, ${c.length}).`);
   return lines;
 }
 
@@ -176,7 +187,7 @@ export class Page {
       node("div", { class: "bar" }, button("First", () => this.attempt(() => ({ output: 0 })), "first"), button("Back", go(-1), "back"), this.playing, button("Step", go(1), "step"), button("Last", () => this.attempt(() => ({ output: this.convolution.outputs - 1 })), "last"), this.scrub, this.channel, this.pin),
       this.sentence, this.overview, this.holder,
       node("p", { class: "help" }, "Point at a cell to see what it is tied to; arrow keys move, Enter edits an input or a tap and shows an output's step, Space pins."),
-      node("div", { class: "bar" }, button("Save SVG", () => this.save("svg"), "svg"), button("Save PNG", () => this.save("png"), "png"), button("Copy link", () => this.copied(this.link()), "link")),
+      node("div", { class: "bar" }, button("Save SVG", () => this.save("svg"), "svg"), button("Save PNG", () => this.save("png"), "png"), ...(location.protocol === "about:" || this.host.changed ? [] : [button("Copy link", () => this.copied(this.link()), "link")])),
       node("h2", {}, "In words"), this.words);
     this.holder.addEventListener("pointerover", (event) => this.point(event));
     this.holder.addEventListener("pointerleave", () => this.light(null));
@@ -187,7 +198,19 @@ export class Page {
     this.holder.addEventListener("keydown", (event) => this.key(event));
     this.root.classList.add("twp");
     this.root.replaceChildren(node("style", {}, CSS), this.title, this.about, this.alarm, this.hand, node("div", { class: "body" }, panel, node("main", { class: "main" }, list, ...Object.values(this.panels))));
-    new ResizeObserver(() => this.show()).observe(this.root);
+    this.observer = new ResizeObserver(() => {
+      if (this.root.clientWidth === this.shownWidth || this.holder.querySelector("input.cell")) return;
+      this.shownWidth = this.root.clientWidth;
+      this.redraw();
+    });
+    this.observer.observe(this.root);
+    panel.addEventListener("focusin", () => { if (this.timer) this.play(); });
+  }
+
+  // The same numbers once more, at another width or step: what is being typed stays.
+  redraw() {
+    this.redrawing = true;
+    try { this.show(); } finally { this.redrawing = false; }
   }
 
   // Channels that the groups don't divide are taken without groups.
@@ -201,8 +224,9 @@ export class Page {
     this.about.textContent = state.about || "Every number of a one-dimensional convolution. Change anything.";
     this.alarm.textContent = this.trouble || "";
     for (const [name, { input, get }] of Object.entries(this.controls)) {
-      if (input.type === "checkbox") input.checked = get(); else input.value = get();
-      input.removeAttribute("aria-invalid");
+      if (input.type === "checkbox") input.checked = get();
+      else if (!this.redrawing || input !== document.activeElement) input.value = get(); // not what is being typed
+      if (!this.trouble) input.removeAttribute("aria-invalid");
       if (name === "bias") input.disabled = state.bias === null;
       if (name === "output_padding") input.disabled = !state.transposed;
       if (name === "padding_mode") input.disabled = state.transposed;
@@ -242,7 +266,9 @@ export class Page {
     const cells = [...this.holder.querySelectorAll("[data-key]")];
     const again = cells.find((cell) => cell.dataset.key === focused);
     (again || cells.find((cell) => cell.dataset.key === `y:${state.channel}:${state.output}`) || cells[0]).setAttribute("tabindex", "0");
-    if (again) again.focus(); else if (state.pinned) this.light(`y:${state.channel}:${state.output}`);
+    if (again) again.focus();
+    else if (focused) this.holder.querySelector("[tabindex='0']").focus();
+    else if (state.pinned) this.light(`y:${state.channel}:${state.output}`);
   }
 
   show_channels(c) {
@@ -254,16 +280,16 @@ export class Page {
 
   show_stack() {
     const { layers } = this.state;
-    const put = (n, name, value) => this.attempt(() => ({ layers: this.valid(layers.map((layer, m) => (m === n ? { ...layer, [name]: value } : layer))) }));
+    const put = (n, name, value) => this.attempt(() => ({ layers: layers.map((layer, m) => (m === n ? { ...layer, [name]: value } : layer)) }));
     const cell = (n, name) => node("td", {}, node("input", { type: "number", min: 1, value: layers[n][name], "aria-label": `${name.replace("_", " ")} of layer ${n + 1}`, "data-control": `${name}-${n}`, onchange: (event) => put(n, name, Number(event.target.value)) }));
-    const rows = layers.map((layer, n) => node("tr", {}, node("td", {}, `${layer.name ? layer.name : `layer ${n + 1}`}`), cell(n, "kernel_size"), cell(n, "stride"), cell(n, "dilation"),
-      node("td", {}, node("select", { "aria-label": `padding of layer ${n + 1}`, "data-control": `padding-${n}`, onchange: (event) => put(n, "padding", event.target.value) }, ...[...PADDING_WORDS, ...(typeof layer.padding === "string" ? [] : [String(layer.padding)])].map((word) => node("option", { value: word, selected: word === String(layer.padding) }, word))))));
+    const rows = layers.map((layer, n) => node("tr", {}, node("td", {}, `${layer.name ? `${layer.name}, as loaded` : `layer ${n + 1}`}`), cell(n, "kernel_size"), cell(n, "stride"), cell(n, "dilation"),
+      node("td", {}, node("select", { "aria-label": `padding of layer ${n + 1}`, "data-control": `padding-${n}`, onchange: (event) => put(n, "padding", event.target.value.includes(",") ? event.target.value.split(",").map(Number) : event.target.value) }, ...[...PADDING_WORDS, ...(typeof layer.padding === "string" ? [] : [String(layer.padding)])].map((word) => node("option", { value: word, selected: word === String(layer.padding) }, word))))));
     const geometries = stackGeometries(layers);
     const field = receptiveField(geometries);
     const width = field.last - field.first + 1;
     const output = Math.max(0, Math.ceil(-field.first / field.stride));
     const parts = [node("div", { class: "holder" }, node("table", {}, node("tr", {}, ...["", "kernel size", "stride", "dilation", "padding"].map((name) => node("th", { scope: "col" }, name))), ...rows)),
-      node("div", { class: "bar" }, node("button", { type: "button", "data-control": "add-layer", onclick: () => this.attempt(() => ({ layers: this.valid([...layers, { ...layers[layers.length - 1], name: undefined }]) })) }, "Add a layer"),
+      node("div", { class: "bar" }, node("button", { type: "button", "data-control": "add-layer", onclick: () => this.attempt(() => ({ layers: [...layers, { ...layers[layers.length - 1], name: "" }] })) }, "Add a layer"),
         node("button", { type: "button", "data-control": "remove-layer", disabled: layers.length === 1, onclick: () => this.attempt(() => ({ layers: layers.slice(0, -1) })) }, "Remove the last"))];
     if (width <= 4000) parts.push(node("div", { class: "holder" }, drawCone(geometries, LAYOUT, this.width(), output)));
     parts.push(node("ul", { class: "words" },
@@ -271,16 +297,6 @@ export class Page {
       node("li", {}, `Stride of the stack: ${field.stride}. Relative to input i*${field.stride}, output i reads from ${field.first} to ${field.last}.`),
       node("li", {}, field.future ? `It sees ${field.future} ${field.future === 1 ? "sample" : "samples"} of the future, marked in the figure: it is not causal.` : "It never sees the future: it is causal.")));
     this.refocus(this.panels.stack, parts);
-  }
-
-  valid(layers) {
-    for (const layer of layers) {
-      for (const name of ["kernel_size", "stride", "dilation"]) if (!Number.isInteger(layer[name]) || layer[name] < 1 || layer[name] > 512) throw new Refusal(`${name.replace("_", " ")} must be a whole number from 1 to 512`);
-      if (typeof layer.padding === "string" && layer.padding.includes(",")) layer.padding = layer.padding.split(",").map(Number);
-    }
-    const field = receptiveField(stackGeometries(layers));
-    if (field.count > 20000) throw new Refusal("this stack reads more than 20000 samples");
-    return layers;
   }
 
   // Replaced content keeps the control that the reader was in.
@@ -300,8 +316,12 @@ export class Page {
     if (c.channels > 1) picks.push(node("select", { "aria-label": "output channel", "data-control": "response-out", onchange: (event) => this.attempt(() => ({ channel: Number(event.target.value) })) }, ...Array.from({ length: c.channels }, (_, o) => node("option", { value: o, selected: o === state.channel }, `to output channel ${o}`))));
     if (inputs.length > 1) picks.push(node("select", { "aria-label": "input channel", "data-control": "response-in", onchange: (event) => { this.row = Number(event.target.value); this.show(); } }, ...inputs.map((input, r) => node("option", { value: r, selected: r === row }, `from input channel ${input}`))));
     if (picks.length) parts.push(node("div", { class: "bar" }, ...picks));
+    if (c.geometry.transposed) {
+      this.panels.response.replaceChildren(node("p", {}, "A transposed convolution makes several outputs of each input: it has no one response. Its taps are the impulse response, laid down a stride apart."));
+      return;
+    }
     parts.push(node("div", { class: "holder" }, drawResponse(taps, c.geometry, LAYOUT, this.width())));
-    parts.push(node("ul", { class: "words" }, node("li", {}, "Magnitude: how much of a tone of that frequency is left, at stride 1."), node("li", {}, `Delay: how many samples later it comes out, the left padding of ${c.geometry.left} counted in. Below 0 the output is ahead of its input, which takes samples of the future.`)));
+    parts.push(node("ul", { class: "words" }, node("li", {}, "Magnitude: how much of a tone of that frequency is left, at stride 1."), node("li", {}, `Delay: how many samples later it comes out, the left padding of ${c.geometry.left} counted in. ${c.geometry.left >= c.geometry.reach - 1 ? "Below 0 a tone's envelope comes out early; the layer reads no future sample all the same." : "Below 0 it comes out ahead of its input."}`)));
     this.refocus(this.panels.response, parts);
   }
 
@@ -371,7 +391,7 @@ export class Page {
     for (const cell of svg.querySelectorAll("[data-key]")) {
       const mine = cell.dataset.key === `y:${this.state.channel}:${this.state.output}`;
       const [kind, a, b] = cell.dataset.key.split(":");
-      const lit = found && ((own && kind === "w") || found.keys.has(cell.dataset.key) || (kind === "x" && wanted.startsWith("y") && found.keys.has(`x:${a}:${b}:${cell.dataset.key.split(":")[3]}`)));
+      const lit = found && ((wanted.startsWith("y") && kind === "w" && (own || Number(wanted.split(":")[1]) === this.state.channel)) || found.keys.has(cell.dataset.key) || (kind === "x" && wanted.startsWith("y") && found.keys.has(`x:${a}:${b}:${cell.dataset.key.split(":")[3]}`)));
       cell.classList.toggle("lit", found ? Boolean(lit) : mine);
       cell.classList.toggle("dim", Boolean(found) && !lit);
     }
@@ -433,6 +453,7 @@ export class Page {
   // A field over a cell: Enter or leaving it takes the number, Escape doesn't.
   edit(cell) {
     if (!cell || cell.dataset.key.startsWith("y:")) return;
+    if (this.timer) this.play();
     const { key } = cell.dataset;
     const [kind, a, b, k] = key.split(":");
     const old = kind === "x" ? this.state.x[a][b] : this.state.weight[a][b][k];
@@ -552,6 +573,6 @@ export default {
     el.append(root);
     const page = new Page(root, model.get("state"), { changed: (one) => { model.set("state", { ...one.state, x: encoded(one.state.x), weight: encoded(one.state.weight), bias: encoded(one.state.bias) }); model.save_changes(); } });
     model.on("change:state", () => { const wanted = model.get("state"); if (JSON.stringify(wanted) !== JSON.stringify(page.state)) page.set(wanted); });
-    return () => { if (page.timer) page.play(); };
+    return () => { if (page.timer) page.play(); page.observer.disconnect(); };
   },
 };

@@ -1,5 +1,5 @@
 // The state of the page: what a reader can change, how a change keeps it whole, and how it travels.
-import { Refusal, check } from "./convolution.js";
+import { Refusal, check, stackGeometries } from "./convolution.js";
 
 export const TUTORIAL = {
   title: "A convolution of ten samples with three taps",
@@ -41,8 +41,23 @@ export function changed(state, partial) {
   if (!TABS.includes(next.tab)) throw new Refusal(`tab must be one of ${TABS.join(", ")}`);
   for (const name of ["channel", "output"]) if (!Number.isInteger(next[name]) || next[name] < 0) throw new Refusal(`${name} must be a whole number from 0`);
   if (Object.keys(partial).some((name) => NUMBERS.includes(name))) check(next);
-  if (!Array.isArray(next.layers) || next.layers.length === 0 || next.layers.length > 24) throw new Refusal("layers must be 1 to 24 layers");
+  if ("layers" in partial) checkLayers(next.layers);
   return next;
+}
+
+const SAID = { length: "length", groups: "groups", kernelSize: "kernel size", ins: "input channels", outs: "output channels" };
+
+function checkLayers(layers) {
+  if (!Array.isArray(layers) || layers.length === 0 || layers.length > 24) throw new Refusal("layers must be 1 to 24 layers");
+  for (const layer of layers) {
+    for (const name of ["kernel_size", "stride", "dilation"]) if (!layer || !Number.isInteger(layer[name]) || layer[name] < 1 || layer[name] > 100000) throw new Refusal(`${name.replace("_", " ")} of a layer must be a whole number from 1 to 100000`);
+    if (layer.name !== undefined && typeof layer.name !== "string") throw new Refusal("the name of a layer must be text");
+  }
+  let reads = 1;
+  for (const layer of layers) reads *= layer.kernel_size;
+  const span = layers.reduce((sum, layer) => sum + layer.dilation * (layer.kernel_size - 1) * 2, 1);
+  if (Math.min(reads, span * layers.reduce((product, layer) => product * layer.stride, 1)) > 4000000) throw new Refusal("this stack reads too many samples to be drawn");
+  stackGeometries(layers);
 }
 
 // The state with other sizes: what was there stays, what is new continues it.
@@ -53,7 +68,7 @@ export function resized(state, sizes) {
     outs: state.transposed ? inner * state.groups : state.weight.length,
   };
   const next = { ...old, ...sizes };
-  for (const name of ["length", "groups", "kernelSize", "ins", "outs"]) if (!Number.isInteger(next[name]) || next[name] < 1) throw new Refusal(`${name} must be a whole number from 1, got ${next[name]}`);
+  for (const name of ["length", "groups", "kernelSize", "ins", "outs"]) if (!Number.isInteger(next[name]) || next[name] < 1) throw new Refusal(`${SAID[name]} must be a whole number from 1, got ${next[name]}`);
   if (next.groups > 4096 || next.ins > 4096 || next.outs > 4096 || next.ins * next.outs * next.kernelSize > 4e6) throw new Refusal("at most 4096 channels, and 4 million weights");
   if (next.length > 200000 || next.kernelSize > 100000) throw new Refusal("at most 200000 samples and 100000 taps");
   const divided = (channels) => Math.ceil(channels / next.groups) * next.groups;

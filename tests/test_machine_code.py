@@ -109,7 +109,7 @@ def test_the_body_is_compiled_once_for_all_threads(monkeypatch):
 CANT = """
 import torch, tapwise as tw
 plan = tw.explain(torch.nn.Conv1d(1, 1, 31), torch.ones(1, 100_000)).plan
-assert plan.kernel == "native", plan
+assert plan.kernel in ("native", "gemm"), plan  # what needs no loops
 print(dict(plan.rejected)["direct"])
 assert tw.conv1d(torch.ones(1, 1, 100_000), torch.ones(1, 1, 31)).shape[-1] == 99_970
 """
@@ -119,7 +119,7 @@ assert tw.conv1d(torch.ones(1, 1, 100_000), torch.ones(1, 1, 31)).shape[-1] == 9
     ("trouble", "said"),
     [("NUMBA_DISABLE_JIT", "turns the compiler off"), ("broken", "Numba can't be imported: it is")],
 )
-def test_without_a_working_compiler_native_runs_and_the_plan_says_why(tmp_path, trouble, said):
+def test_without_a_working_compiler_torch_runs_and_the_plan_says_why(tmp_path, trouble, said):
     environment = {**os.environ, "TAPWISE_CACHE_DIR": str(tmp_path / "cache")}
     if trouble == "broken":
         package = tmp_path / "lib" / "numba"

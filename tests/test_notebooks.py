@@ -44,7 +44,7 @@ def test_the_tour():
     notebook = executed()
     assert printed(notebook) == printed(kept), "run python tests/test_notebooks.py"
     shown = [o for cell in notebook.cells for o in cell.get("outputs", []) if "data" in o]
-    assert sum("<svg" in output["data"].get("text/html", "") for output in shown) == 2
+    assert sum("srcdoc=" in output["data"].get("text/html", "") for output in shown) == 2
     everything = "\n".join(printed(notebook))
     assert "\n".join([*TUTORIAL["trace"], TUTORIAL["final"]]) in everything
     numbers = re.sub(r"[\[\]]", " ", everything).split()

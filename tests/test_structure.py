@@ -30,6 +30,7 @@ ROOMS = [
     ["tapwise.functional", "tapwise.stepping"],
     ["tapwise.layers", "tapwise.acceleration", "tapwise.compat"],
     ["tapwise.explanation"],
+    ["tapwise.forms"],
     ["tapwise.taps", "tapwise.signals"],
     ["tapwise.blocks", "tapwise.doctor", "tapwise.timing"],
     ["tapwise.progress", "tapwise.case"],

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, Parameter
 
 from tapwise.case import Case, Dilation, Mode, PaddingOption, Stride, padding_of
-from tapwise.taps import FORMS
+from tapwise.forms import FORMS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

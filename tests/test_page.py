@@ -425,6 +425,16 @@ def test_scrubbing_a_long_signal_keeps_up(browser, tmp_path):
         assert page.evaluate("document.querySelectorAll('svg.tw').length") == 2
 
 
+def test_the_response_of_the_page_marks_what_lies_ahead(browser, tmp_path):
+    with opened(browser, tmp_path) as page:
+        page.evaluate("tapwise.set({padding: 'same', tab: 'response'})")
+        stems = "document.querySelectorAll('#panel-response rect.%s').length"
+        assert page.evaluate(stems % "leak") == 1
+        assert page.evaluate(stems % "tap") == 2
+        page.evaluate("tapwise.set({padding: 'causal'})")
+        assert page.evaluate(stems % "leak") == 0
+
+
 def test_saved_pictures(browser, tmp_path):
     with opened(browser, tmp_path) as page:
         with page.expect_download() as download:

@@ -90,7 +90,7 @@ def _plot(
     low: float, high: float,
 ) -> None:  # fmt: skip
     left, right = MARGIN + LABEL, WIDTH - MARGIN
-    canvas.text(MARGIN, top + 12, names[0], "", "start")
+    canvas.text(MARGIN, top + 12, names[0], "note", "start")
     canvas.text(MARGIN, top + 29, names[1], "note", "start")
     for mark in (0.0, 0.5, 1.0):
         y = top + height * (1 - mark)

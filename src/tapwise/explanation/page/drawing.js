@@ -308,6 +308,31 @@ export function drawCone(geometries, layout, width, output) {
   return canvas.svg("What one output of the stack reads, layer by layer");
 }
 
+// What one sample of 1 becomes: each tap at the time when it comes out; those before now are marked.
+function impulse(canvas, taps, g, left, room) {
+  const top = canvas.height + 4;
+  const height = 70;
+  const times = taps.map((_, k) => g.left - k * g.dilation);
+  const [first, last] = [Math.min(0, ...times), Math.max(0, ...times)];
+  const finite = taps.map((tap) => (Number.isFinite(tap) ? tap : 0));
+  const [low, high] = [Math.min(0, ...finite), Math.max(0, ...finite)];
+  const y = (value) => top + height * (1 - (value - low) / (high - low || 1));
+  const x = (time) => left + 20 + (time - first) * (room - 40) / Math.max(last - first, 1);
+  canvas.text(canvas.layout.margin, top + 12, "impulse", "", "start");
+  canvas.text(canvas.layout.margin, top + 29, "response", "note", "start");
+  canvas.line(left, y(0), left + room, y(0), "axis");
+  finite.forEach((tap, k) => {
+    canvas.line(x(times[k]), y(0), x(times[k]), y(tap), "curve");
+    const dot = element("rect", { x: (x(times[k]) - 3).toFixed(1), y: (y(tap) - 3).toFixed(1), width: 6, height: 6, rx: 3, class: times[k] < 0 ? "leak" : "tap" });
+    const title = element("title");
+    title.textContent = `tap ${k}, ${times[k]} samples later: ${taps[k]}`;
+    dot.append(title);
+    canvas.add(dot);
+  });
+  for (const time of new Set([first, 0, last])) canvas.text(x(time), top + height + 16, time === 0 ? "now" : time > 0 ? `${time} later` : `${-time} ahead`, "index");
+  canvas.height += 104;
+}
+
 // Impulse response, magnitude and delay of one filter.
 export function drawResponse(taps, g, layout, width) {
   if (g.transposed) throw new Error("a transposed convolution has no such response");
@@ -316,7 +341,7 @@ export function drawResponse(taps, g, layout, width) {
   const room = width - 2 * layout.margin - layout.label;
   const left = layout.margin + layout.label;
   const plot = (title, unit, values, top, height, low, high) => {
-    canvas.text(layout.margin, top + 4, title, "", "start");
+    canvas.text(layout.margin, top + 4, title, "note", "start");
     canvas.text(layout.margin, top + 21, unit, "note", "start");
     for (const share of [0, 0.5, 1]) {
       const at = top + height * (1 - share);
@@ -329,6 +354,7 @@ export function drawResponse(taps, g, layout, width) {
     });
     canvas.add(element("path", { d: path, class: "curve" }));
   };
+  impulse(canvas, taps, g, left, room);
   const peak = Math.max(...rows.map((row) => row.magnitude), 1e-12);
   plot("magnitude", "out / in", rows.map((row) => row.magnitude), canvas.height + 6, 120, 0, peak);
   const clear = rows.map((row) => (row.magnitude > peak * 1e-3 ? row.delay : NaN));

@@ -24,9 +24,9 @@ MARGIN = 0.85
 _SMALL = 8192
 
 
-# Seconds that gradients by our kernels take beyond those of torch, which computes all in one call.
-_RECORDING = 30e-6
-
+# Seconds that gradients by our kernels take beyond those of torch, which computes all in one call, and
+# that turning the taps takes for the input's.
+_RECORDING, _TURNING = 30e-6, 15e-6
 
 NATIVES = (native.NAME, native.NAME)
 
@@ -153,8 +153,9 @@ def _choose_gradients(
         return plan.kernel, weights
     inputs, saved = native.NAME, 0.0
     native_cost = native.input_gradient_cost(problem, of_input, threads)
-    if plan.kernel != native.NAME and (plan.seconds or 0.0) <= MARGIN * native_cost:
-        inputs, saved = plan.kernel, native_cost - (plan.seconds or 0.0)
+    seconds = (plan.seconds or 0.0) + _TURNING
+    if plan.kernel != native.NAME and seconds <= MARGIN * native_cost:
+        inputs, saved = plan.kernel, native_cost - seconds
     cost = KERNELS[weights].gradient_cost
     assert cost is not None
     saved += native.gradient_cost(of_weight, threads) - cost(of_weight, threads)

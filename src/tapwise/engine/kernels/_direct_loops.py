@@ -51,9 +51,15 @@ _pairs_1_1 = make_correlation(1, 1)
 _MANY = 6 if _WIDE else 2
 
 
+# Rows of at most so many outputs are gathered whole: cheaper than to compute their ends apart.
+_SHORT = 1024
+
+
 def _make_rows(rows, vectors):
-    """The outputs of so many rows at a time: tiles of so many vectors, of one, and part of one."""
+    """The outputs of so many rows at a time: tiles of so many vectors, of half, of one, and part of one."""
     whole, one, part = make_tile(rows, vectors), make_tile(rows, 1), make_tile(rows, 1, True)
+    less = max(vectors // 2, 1)
+    half = make_tile(rows, less)
 
     @plain
     def sums_of_rows(x, offsets, q0, q1, weight, row, y, y_row, bias, count, lanes, item):
@@ -61,6 +67,14 @@ def _make_rows(rows, vectors):
         while t + vectors * lanes <= count:
             whole(x + at, offsets, q0, q1, weight, row, y + at, y_row, bias, 0, item)
             t, at = t + vectors * lanes, at + vectors * VECTOR
+        if t > 0 and t < count and bias != 0:
+            # The last tile ends with the outputs: some are computed twice, and are the same.
+            at = (count - vectors * lanes) * (VECTOR // lanes)
+            whole(x + at, offsets, q0, q1, weight, row, y + at, y_row, bias, 0, item)
+            return
+        if t + less * lanes <= count:
+            half(x + at, offsets, q0, q1, weight, row, y + at, y_row, bias, 0, item)
+            t, at = t + less * lanes, at + less * VECTOR
         while t + lanes <= count:
             one(x + at, offsets, q0, q1, weight, row, y + at, y_row, bias, 0, item)
             t, at = t + lanes, at + VECTOR
@@ -80,9 +94,10 @@ def _sums(x, offsets, products, weight, y, y_row, bias, rows, count, size, item)
     row, lanes = products * size, VECTOR // size
     # With many rows, a strip of the inputs stays in the first-level cache while all rows read it.
     strip = count if rows < 16 else 6 * lanes
-    for q0 in range(0, products, PRODUCTS_A_SUM):
-        q1 = min(q0 + PRODUCTS_A_SUM, products)
-        for t in range(0, count, strip):
+    q0 = 0  # counted by hand, here and in tasks: a range with a step divides, which a short row feels
+    while q0 < products:
+        q1, t = min(q0 + PRODUCTS_A_SUM, products), 0
+        while t < count:
             many = min(strip, count - t)
             here, o = x + t * size, 0
             while o < rows:
@@ -101,6 +116,8 @@ def _sums(x, offsets, products, weight, y, y_row, bias, rows, count, size, item)
                 else:
                     _rows_1(here, offsets, q0, q1, w, row, out, y_row, b, many, lanes, item)
                     o += 1
+            t += strip
+        q0 = q1
 
 
 @plain
@@ -172,20 +189,21 @@ def _tasks(job, begin, end, apart, together, room, phase, size, item):
     left = job[LEFT] + job[BEFORE_LENGTH]
     left += -left % lanes
     right = job[LENGTH] - reach + job[LEFT] + 1
-    if job[STRIDE] > 1 or job[PACK]:
+    edges = left > 0 or right < job[OUTPUTS]
+    if job[STRIDE] > 1 or job[PACK] or (edges and job[OUTPUTS] <= _SHORT):
         left, right = job[OUTPUTS], 0
-    for task in range(begin, end):
-        g = task // job[SHARES] % job[GROUPS]
-        piece = task // (job[SHARES] * job[GROUPS])
-        o0 = task % job[SHARES] * job[SHARE]
+    share, g = begin % job[SHARES], begin // job[SHARES] % job[GROUPS]
+    piece = begin // (job[SHARES] * job[GROUPS])
+    span, rows = piece % job[SPANS], piece // job[SPANS]
+    for _ in range(begin, end):
+        o0 = share * job[SHARE]
         o1 = min(o0 + job[SHARE], job[OUT_CHANNELS])
-        start = piece % job[SPANS] * job[SPAN]
-        b0 = piece // job[SPANS] * job[ROWS]
+        start, b0 = span * job[SPAN], rows * job[ROWS]
         for b in range(b0, min(b0 + job[ROWS], job[BATCH])):
-            t0 = start
+            t0, block = start, start - start % job[BLOCK] + job[BLOCK]
             while t0 < min(start + job[SPAN], job[OUTPUTS]):
                 inside = left <= t0 < right
-                t1 = min(t0 - t0 % job[BLOCK] + job[BLOCK], start + job[SPAN], job[OUTPUTS])
+                t1 = min(block, start + job[SPAN], job[OUTPUTS])
                 if inside:
                     t1 = min(t1, right)
                 elif t0 < left < right:
@@ -195,6 +213,14 @@ def _tasks(job, begin, end, apart, together, room, phase, size, item):
                     item,
                 )  # fmt: skip
                 t0 = t1
+                block += job[BLOCK] if t0 == block else 0
+        share += 1
+        if share == job[SHARES]:
+            share, g = 0, g + 1
+        if g == job[GROUPS]:
+            g, piece, span = 0, piece + 1, span + 1
+        if span == job[SPANS]:
+            span, rows = 0, rows + 1
 
 
 @plain

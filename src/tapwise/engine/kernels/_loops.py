@@ -75,6 +75,17 @@ def read(job, x, before, position, size, item):
 
 
 @plain
+def fill(job, x, before, here, start, q0, q1, size, item):
+    """Write the positions start + q*stride of one channel, those outside of x, to ``here``."""
+    if job[SOURCES_END] == 0 and job[BEFORE_LENGTH] == 0:
+        for q in range(q0, q1):
+            poke(here + q * size, item)  # which is zero
+        return
+    for q in range(q0, q1):
+        poke(here + q * size, read(job, x, before, start + q * job[STRIDE], size, item))
+
+
+@plain
 def gather(job, x, before, first, span, phase, room, size, item):
     """Write the positions [first, first + span) of one channel to ``room``, padding filled in.
 
@@ -90,13 +101,11 @@ def gather(job, x, before, first, span, phase, room, size, item):
         q0 = min(many, max(0, (start_of_x - start + stride - 1) // stride))
         q1 = min(many, max(q0, (job[LENGTH] - start + stride - 1) // stride))
         here = room + r * phase * size
-        for q in range(q0):
-            poke(here + q * size, read(job, x, before, start + q * stride, size, item))
+        fill(job, x, before, here, start, 0, q0, size, item)
         source = x + (start + q0 * stride - start_of_x) * size
         if stride == 1:
             copy(here + q0 * size, source, (q1 - q0) * size)
         else:
             for q in range(q1 - q0):
                 poke(here + (q0 + q) * size, peek(source + q * stride * size, item))
-        for q in range(q1, many):
-            poke(here + q * size, read(job, x, before, start + q * stride, size, item))
+        fill(job, x, before, here, start, q1, many, size, item)

@@ -68,7 +68,7 @@ def _block(geometry: Geometry, channels: int, outputs: int, size: int) -> int:
 # 64 bytes; seconds for a byte that is read or written; for the rest, what is done once.
 _RATES = ((8, 64e9), (4, 54e9), (2, 42e9), (1, 28e9))
 _A_BYTE = 0.05e-9
-_A_TASK, _CALL = 0.1e-6, 16e-6
+_A_TASK, _CALL, _A_PHASE = 0.1e-6, 16e-6, 45e-6
 
 
 def tiles(problem: Problem) -> str:
@@ -124,7 +124,7 @@ def _cost_transposed(problem: Problem, threads: int) -> float:
         problem.out_channels, problem.length, problem.dtype, problem.device,
     )  # fmt: skip
     apart = 0.0 if geometry.stride == 1 else 1.2e-9 * problem.out_channels * problem.output_length
-    return geometry.stride * (cost(phase, threads) + 10e-6) + apart / threads
+    return geometry.stride * (cost(phase, threads) + _A_PHASE) + apart / threads
 
 
 def gradient_cost(problem: Problem, threads: int) -> float:

@@ -30,6 +30,8 @@ ROOMS = [
     ["tapwise.functional", "tapwise.stepping"],
     ["tapwise.layers", "tapwise.acceleration", "tapwise.compat"],
     ["tapwise.explanation"],
+    ["tapwise.network"],
+    ["tapwise.streaming"],
     ["tapwise.forms"],
     ["tapwise.taps", "tapwise.signals"],
     ["tapwise.blocks", "tapwise.doctor", "tapwise.timing"],

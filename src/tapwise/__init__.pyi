@@ -4,7 +4,9 @@ from .engine.plan import Plan as Plan
 from .engine.plan import options as options
 from .errors import ShapeError as ShapeError
 from .errors import SignalError as SignalError
+from .errors import StreamMismatchError as StreamMismatchError
 from .errors import TapsError as TapsError
+from .errors import TimelineError as TimelineError
 from .explanation.explain import Explanation as Explanation
 from .explanation.explain import explain as explain
 from .explanation.model import ModelExplanation as ModelExplanation
@@ -19,4 +21,10 @@ from .layers import CausalConv1d as CausalConv1d
 from .layers import CausalConvTranspose1d as CausalConvTranspose1d
 from .layers import Conv1d as Conv1d
 from .layers import ConvTranspose1d as ConvTranspose1d
+from .network.inspection import inspect as inspect
+from .network.report import Report as Report
+from .network.rules import register as register
 from .stepping import State as State
+from .streaming.stream import Stream as Stream
+from .streaming.stream import stream as stream
+from .streaming.verify import verify_stream as verify_stream

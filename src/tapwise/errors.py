@@ -126,3 +126,35 @@ class SignalError(ValueError):
 
 class TapsError(ValueError):
     """A description of taps that can't be read: shows what was got and what the form is."""
+
+
+class TimelineError(ValueError):
+    """An operation of a model that can't be followed through time, or mixes all of it.
+
+    Arguments:
+        reason: what is in the way.
+        path: the module in which it stands, as ``model.get_submodule`` takes it.
+        operation: what the module calls.
+        remedy: what to do about it.
+
+    Example:
+        >>> raise TimelineError(
+        ...     "takes its mean over all of time", "features.0", "group_norm", "..."
+        ... )
+        Traceback (most recent call last):
+        ...
+        tapwise.errors.TimelineError: group_norm in features.0: takes its mean over all of time
+          fix:      ...
+    """
+
+    def __init__(self, reason: str, path: str, operation: str, remedy: str) -> None:
+        self.reason, self.path, self.operation, self.remedy = reason, path, operation, remedy
+        place = path or "the model itself"
+        super().__init__(f"{operation} in {place}: {reason}\n  fix:      {remedy}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (TimelineError, (self.reason, self.path, self.operation, self.remedy))
+
+
+class StreamMismatchError(AssertionError):
+    """A stream that differs from the model's own run: names the first operation that does."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -50,8 +50,10 @@ class WholeFile:
         self._hidden.unlink(missing_ok=True)
 
 
-def write_whole(path: str | os.PathLike[str], forms: dict[str, Callable[[], str]]) -> Path:
-    """Write the text that the name's ending asks for, whole or not at all.
+def write_whole(
+    path: str | os.PathLike[str], forms: Mapping[str, Callable[[], str | bytes]]
+) -> Path:
+    """Write the text, or bytes, that the name's ending asks for, whole or not at all.
 
     Raises:
         ValueError: an ending that ``forms`` doesn't hold.
@@ -63,10 +65,10 @@ def write_whole(path: str | os.PathLike[str], forms: dict[str, Callable[[], str]
         raise ValueError(f"save to a name ending in one of {tuple(forms)}, got {target.name!r}")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{target}: there is no folder {target.parent}")
-    content = form().encode()
+    content = form()
     whole = WholeFile(target)
     try:
-        whole.file.write(content)
+        whole.file.write(content.encode() if isinstance(content, str) else content)
         whole.commit()
     finally:
         whole.discard()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function
 
 from tapwise.engine.autograd import convolve
-from tapwise.engine.plan import always_native, wholly_native
+from tapwise.engine.plan import always_native, note_native, was_native, wholly_native
 from tapwise.engine.problem import Problem
 from tapwise.settings import Padding
 
@@ -56,21 +59,26 @@ def conv1d(
         type(input) in _PLAIN and type(weight) in _PLAIN and (type(bias) in _PLAIN or bias is None)
     ):
         _refuse_others(input, weight, bias)
+    compiling = torch.compiler.is_compiling()
+    if not compiling and torch._C._len_torch_function_stack():
+        # A mode that watches sees the call as it was made.
+        given = (input, weight, bias, stride, padding, dilation, groups, padding_mode)
+        return handle_torch_function(conv1d, (input, weight), *given)
     number = padding[0] if type(padding) is tuple and len(padding) == 1 else padding
-    if (
-        type(number) is int
-        and padding_mode == "zeros"
-        and not torch.compiler.is_compiling()
-        and always_native(input, weight, number, groups)
+    plain = type(number) is int and padding_mode == "zeros" and not compiling
+    if plain and (
+        always_native(input, weight, cast(int, number), groups)
+        or was_native(input, weight, stride, number, dilation, groups)
     ):
         try:
             return torch.conv1d(input, weight, bias, stride, number, dilation, groups)
         except (RuntimeError, TypeError, ValueError):
             pass  # what torch refuses is said below in our words, or is more than torch takes
     problem = Problem.of(input, weight, bias, stride, padding, dilation, groups, padding_mode)
-    known = type(problem.length) is int and not torch.compiler.is_compiling()
-    if known and wholly_native(problem):
+    if type(problem.length) is int and not compiling and wholly_native(problem):
         g = problem.geometry
+        if plain:
+            note_native(input, weight, stride, number, dilation, groups)
         return torch.conv1d(input, weight, bias, g.stride, g.left, g.dilation, g.groups)
     return _batched(problem, input, weight, bias)
 
@@ -115,6 +123,9 @@ def conv_transpose1d(
         type(input) in _PLAIN and type(weight) in _PLAIN and (type(bias) in _PLAIN or bias is None)
     ):
         _refuse_others(input, weight, bias)
+    if not torch.compiler.is_compiling() and torch._C._len_torch_function_stack():
+        whole = (input, weight, bias, stride, padding, output_padding, groups, dilation)
+        return handle_torch_function(conv_transpose1d, (input, weight), *whole)
     problem = Problem.of(
         input, weight, bias, stride, padding, dilation, groups,
         transposed=True, output_padding=output_padding,

@@ -85,8 +85,10 @@ def _part_transposed(geometry: Geometry, start: int, stop: int, length: int) -> 
     return Part((start, stop), (first, last), local)
 
 
-def determined(geometry: Geometry, seen: int) -> int:
+def determined(geometry: Geometry, seen: int, certain: int | None = None) -> int:
     """How many outputs are fixed once ``seen`` inputs are known, whatever follows them.
+
+    ``certain`` inputs will come in all, at least; where it is not given, no more than are seen.
 
     Example:
         >>> determined(Geometry(3), 10), determined(Geometry(3, padding="same"), 10)
@@ -100,7 +102,7 @@ def determined(geometry: Geometry, seen: int) -> int:
         if geometry.padding_mode == "reflect" and seen <= geometry.left:
             return 0  # the left padding mirrors samples that have not come yet
         fixed = (seen + geometry.left - geometry.effective_kernel_size) // geometry.stride + 1
-    return min(max(fixed, 0), geometry.output_length(seen))
+    return min(max(fixed, 0), geometry.output_length(seen if certain is None else certain))
 
 
 def first_needed(geometry: Geometry, emitted: int, seen: int) -> int:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -195,6 +196,35 @@ def always_native(input: Tensor, weight: Tensor, padding: int, groups: int) -> b
     return (
         0 < products <= _SMALL and 0 < length * taps[1] <= _SMALL and _options.get().kernel is None
     )
+
+
+# Calls that were wholly native, by all that a plan looks at: no need to look again.
+_native_calls: set[tuple[Any, ...]] = set()
+_MOST_CALLS = 4096
+
+
+def _call(input: Tensor, weight: Tensor, *settings: Any) -> tuple[Any, ...]:
+    return (input.shape, weight.shape, input.dtype, torch.get_num_threads(), *settings)
+
+
+def was_native(input: Tensor, weight: Tensor, *settings: Any) -> bool:
+    """Whether the same call was noted before. ``settings`` are stride, padding, dilation and groups."""
+    if _options.get() is not _NONE or not input.is_cpu:
+        return False
+    try:
+        return _call(input, weight, *settings) in _native_calls
+    except TypeError:  # lists, and lengths that are symbols
+        return False
+
+
+def note_native(input: Tensor, weight: Tensor, *settings: Any) -> None:
+    """Note a call that is wholly native."""
+    if _options.get() is not _NONE or not input.is_cpu:
+        return
+    if len(_native_calls) >= _MOST_CALLS:
+        _native_calls.clear()
+    with suppress(TypeError):
+        _native_calls.add(_call(input, weight, *settings))
 
 
 def native_because(reason: str) -> Plan:

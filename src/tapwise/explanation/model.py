@@ -6,8 +6,8 @@ import html
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,11 @@ class ModelExplanation:
     layers: tuple[Layer, ...]
     unseen: tuple[str, ...]
     _explain: Callable[[Any, Tensor], Any]
+    columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def with_columns(self, columns: Mapping[str, Mapping[str, str]]) -> ModelExplanation:
+        """The same table with further columns: by their heads, what stands there for each path."""
+        return replace(self, columns={**self.columns, **columns})
 
     def __iter__(self) -> Iterator[Layer]:
         return iter(self.layers)
@@ -101,15 +106,20 @@ class ModelExplanation:
             (
                 layer.path, _brief(layer.geometry), _size(layer.input.shape), _size(layer.output),
                 layer.plan.kernel, f"{layer.seconds * 1e3:.3g} ms", str(layer.calls),
+                *(column.get(layer.path, "") for column in self.columns.values()),
             )
             for layer in self.layers
         ]  # fmt: skip
 
     @property
+    def _head(self) -> tuple[str, ...]:
+        return (*_HEAD, *self.columns)
+
+    @property
     def text(self) -> str:
         """The table."""
-        rows = [_HEAD, *self._rows()]
-        widths = [max(len(row[n]) for row in rows) for n in range(len(_HEAD))]
+        rows = [self._head, *self._rows()]
+        widths = [max(len(row[n]) for row in rows) for n in range(len(self._head))]
         lines = [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             for row in rows
@@ -120,13 +130,7 @@ class ModelExplanation:
 
     def page(self) -> str:
         """The table as an HTML page, each layer with its figures, its steps and its plan beneath."""
-        name = html.escape(self.title)
-        return (
-            f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            f"<style>{style_of_figures()}{_STYLE}</style></head>"
-            f'<body class="tw">{self._repr_html_()}</body></html>\n'
-        )
+        return page_around(self.title, self._repr_html_())
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the page (``.html``) or the table (``.txt``), whole or not at all.
@@ -141,7 +145,7 @@ class ModelExplanation:
         return self.text
 
     def _repr_html_(self) -> str:
-        head = "".join(f'<th scope="col">{cell}</th>' for cell in _HEAD)
+        head = "".join(f'<th scope="col">{cell}</th>' for cell in self._head)
         rows, parts = [], []
         for n, (layer, cells) in enumerate(zip(self.layers, self._rows(), strict=True)):
             first, *rest = (html.escape(cell) for cell in cells)
@@ -172,6 +176,16 @@ table{border-collapse:collapse;font-size:14px;display:block;overflow-x:auto}
 td,th{border:1px solid var(--line);padding:4px 8px;text-align:left}
 a{color:var(--xe)}details{margin:8px 0}pre{overflow-x:auto}svg{max-width:100%;height:auto}
 """
+
+
+def page_around(title: str, body: str) -> str:
+    """An HTML page of its own around what a notebook would show."""
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<style>{style_of_figures()}{_STYLE}</style></head>"
+        f'<body class="tw">{body}</body></html>\n'
+    )
 
 
 def explain_model(

@@ -1,0 +1,1 @@
+"""Whole networks: a model read as a graph of operations, each with its timeline."""

@@ -1,0 +1,72 @@
+"""Inspection: a model read, held against itself, and reported."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from tapwise.explanation.explain import explain
+from tapwise.explanation.model import ModelExplanation
+from tapwise.network.graph import Graph
+from tapwise.network.operations import Convolve
+from tapwise.network.probe import probe
+from tapwise.network.reach import extents, reach_of
+from tapwise.network.reading import Runs, read
+from tapwise.network.report import Report
+
+
+def inspect(model: nn.Module, example: Any, *, time: int | None = None) -> Report:
+    """What a model needs of the past and of the future, and through which layer the future leaks.
+
+    The model is run some thirty times on random numbers, as in evaluation, and left as it was. What
+    is said of it is held against the model itself: a NaN at one sample has to reach exactly the outputs
+    that read it, after every operation.
+
+    Arguments:
+        example: a tensor that the model takes, or a tuple of its inputs, of which the first is the
+            signal; long enough for all its layers.
+        time: the signal's axis of time; None finds it.
+
+    Raises:
+        TimelineError: an operation that mixes all of time, or isn't known, by the path of its module.
+
+    Example:
+        >>> import torch, tapwise as tw
+        >>> model = torch.nn.Sequential(
+        ...     torch.nn.Conv1d(1, 4, 3, dilation=2, padding=2), torch.nn.Conv1d(4, 1, 4, stride=2)
+        ... )
+        >>> report = tw.inspect(model, torch.zeros(1, 1, 64))
+        >>> report.receptive_field, report.stride, report.causal, report.output_length(64)
+        ((-2, 5), Fraction(2, 1), False, 31)
+    """
+    graph, runs = read(model, example, time)
+    probe(graph, runs, _probed_length(graph, runs))
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    return Report(type(model).__name__, graph, _table(model, example, graph), weights)
+
+
+def _probed_length(graph: Graph, runs: Runs) -> int:
+    """Long enough for a NaN in the middle to leave outputs on both sides untouched, if that is short."""
+    base = runs.shortest()
+    reach = reach_of(graph)
+    wide = reach.last - (reach.first or 0)
+    return min(base + max(wide, 0), max(2 * base, 8192))
+
+
+def _table(model: nn.Module, example: Any, graph: Graph) -> ModelExplanation | None:
+    """The table of ``explain``, with what each convolution reads of the model's input."""
+    try:
+        table: Any = explain(model, example)
+    except TypeError:
+        return None
+    strides, reads = {}, {}
+    for number, (node, extent) in enumerate(zip(graph.nodes, extents(graph), strict=True)):
+        if isinstance(node.work, Convolve) and node.path not in reads:
+            strides[node.path] = str(1 / graph.rates[number])
+            first = "-inf" if extent.earliest is None else f"{extent.earliest:+d}"
+            reads[node.path] = f"{first} to {extent.latest:+d}"
+    found: ModelExplanation = table.with_columns(
+        {"input samples an output": strides, "reads": reads}
+    )
+    return found

@@ -1,0 +1,188 @@
+"""Operations: the tensor work of a graph's nodes, on whatever part of the signal is at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from tapwise.geometry import Geometry
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """In the arguments of an ``Apply``: where its n-th input goes."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """The size of a tensor for any batch and length: numbers, and what grows.
+
+    Arguments:
+        entries: a number for each axis; of the axis of time, 0.
+        time: which axis is time.
+        batch: by axis, how many entries each row of the batch has there.
+    """
+
+    entries: tuple[int, ...]
+    time: int
+    batch: tuple[tuple[int, int], ...] = ()
+
+    def of(self, batch: int, length: int) -> tuple[int, ...]:
+        """The size for so many rows and so many samples."""
+        size = list(self.entries)
+        for axis, many in self.batch:
+            size[axis] = many * batch
+        size[self.time] = length
+        return tuple(size)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Apply:
+    """A function that the model called, called anew on other samples.
+
+    Arguments:
+        leaves: the flattened arguments, with places for the inputs.
+        pick: which of its flattened outputs counts.
+        copies: copy the first input, since the function writes over it.
+    """
+
+    func: Callable[..., Any]
+    leaves: tuple[Any, ...]
+    spec: pytree.TreeSpec
+    pick: int = 0
+    copies: bool = False
+
+    def __call__(self, inputs: Sequence[Tensor]) -> Tensor:
+        """The output for these inputs."""
+        leaves = [inputs[leaf.number] if type(leaf) is Place else leaf for leaf in self.leaves]
+        if self.copies:
+            first = next(n for n, leaf in enumerate(self.leaves) if type(leaf) is Place)
+            leaves[first] = leaves[first].clone()
+        args, kwargs = pytree.tree_unflatten(leaves, self.spec)
+        result = self.func(*args, **kwargs)
+        if isinstance(result, Tensor):
+            return result
+        found: Tensor = pytree.tree_leaves(result)[self.pick]
+        return found
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Reshape:
+    """A view of other axes: sizes follow the batch and the samples at hand.
+
+    Arguments:
+        size: of the output, for as many samples as come out.
+        factor: samples that come out for each that goes in, or 1 for so many that go in.
+    """
+
+    size: Size
+    time: int
+    gives: int = 1
+    takes: int = 1
+
+    def __call__(self, inputs: Sequence[Tensor]) -> Tensor:
+        """The input in its new shape."""
+        (x,) = inputs
+        length = x.shape[self.time] * self.gives // self.takes
+        others = 1
+        for axis, entry in enumerate(self.size.of(1, 1)):
+            others *= 1 if axis == self.size.time else entry
+        batch = x.numel() // (others * length) if length else 1
+        return x.reshape(self.size.of(batch, length))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Convolve:
+    """A convolution, transposed or not, by weight and bias."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Fill:
+    """What stands in padding: a constant, or by the padding mode of the timeline."""
+
+    value: float = 0.0
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Within:
+    """A function of windows that lie within the samples given: pooling, frames, upsampling.
+
+    Arguments:
+        apply: the function without padding, on the samples that its outputs read and no others.
+        fill: what stands for padding.
+    """
+
+    apply: Callable[[Sequence[Tensor]], Tensor]
+    fill: float = 0.0
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Recur:
+    """A recurrence of torch's: it is given its state, and gives it back after its outputs.
+
+    Arguments:
+        state: which leaves of ``apply`` are the state, each as it was for one row of the batch.
+        batch: the batch's axis in each of them, or None.
+    """
+
+    apply: Apply
+    state: tuple[int, ...]
+    batch: int | None
+
+    def start(self, batch: int) -> list[Tensor]:
+        """The state before the first sample."""
+        held = [self.apply.leaves[n] for n in self.state]
+        if self.batch is None:
+            return [h.clone() for h in held]
+        return [
+            h.expand(*(batch if a == self.batch else s for a, s in enumerate(h.shape))).clone()
+            for h in held
+        ]
+
+    def __call__(self, x: Tensor, state: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """The outputs for some samples, and the state after them."""
+        leaves = [x if type(leaf) is Place else leaf for leaf in self.apply.leaves]
+        for n, held in zip(self.state, state, strict=True):
+            leaves[n] = held
+        args, kwargs = pytree.tree_unflatten(leaves, self.apply.spec)
+        y, *after = pytree.tree_leaves(self.apply.func(*args, **kwargs))
+        return y, after
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Taught:
+    """What ``register`` was told of an operation: its own step.
+
+    Arguments:
+        step: ``step(target, inputs, state, end) -> (output, state)``; ``state`` is None at first.
+    """
+
+    target: Any
+    step: Callable[..., tuple[Tensor, Any]]
+
+
+Work = Apply | Reshape | Convolve | Fill | Within | Recur | Taught | None
+
+
+def multiplications(work: Work, geometry: Geometry | None) -> int:
+    """Multiplications of weights for each output of a convolution, or each sample of a recurrence."""
+    if isinstance(work, Convolve) and geometry is not None:
+        many = work.weight.numel()
+        return -(-many // geometry.stride) if geometry.transposed else many
+    if isinstance(work, Recur):
+        return sum(leaf.numel() for leaf in work.apply.leaves if _is_matrix(leaf))
+    return 0
+
+
+def _is_matrix(leaf: Any) -> bool:
+    return isinstance(leaf, torch.nn.Parameter) and leaf.ndim == 2

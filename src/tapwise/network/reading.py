@@ -1,0 +1,297 @@
+"""Reading: runs of a model become a graph, checked against runs of other lengths."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tapwise.errors import TimelineError
+from tapwise.network import rules
+from tapwise.network.bundle import Bundle
+from tapwise.network.graph import Graph, Node
+from tapwise.network.operations import Size, Work
+from tapwise.network.recording import Recording, Slot, record
+from tapwise.network.timeline import Aligned, Timeline
+
+# A run is at most so long at first: longer examples are cut, since reading takes some twenty runs.
+LONGEST = 4096
+RUNS = 16
+# Lengths beyond the first: next to it, where remainders show, and apart, where multiples do.
+_MORE = (1, 2, 3, 5, 8, 64, 521, 2053)
+# Numbers that a run may compute, for it to be one of the longer ones.
+_NUMBERS = 3e7
+
+
+class Reader:
+    """Builds a graph from runs that made the same calls.
+
+    Arguments:
+        runs: of the model, the first of them with one batch.
+        rows: the batch of each.
+    """
+
+    def __init__(self, runs: Sequence[Recording], rows: Sequence[int], time: int) -> None:
+        self.runs = runs
+        self.rows = rows
+        self.one_batch = [n for n, many in enumerate(rows) if many == rows[0]]
+        self.nodes: list[Node] = []
+        self.numbers: dict[int, int] = {}  # of nodes, by values
+        sizes = [run.sizes[0] for run in runs]
+        entries = tuple(0 if axis == time else size for axis, size in enumerate(sizes[0]))
+        batch = ((0, 1),) if len({size[0] for size in sizes}) > 1 and time != 0 else ()
+        source = Node("", "input", (), Aligned(), None, Size(entries, time, batch), value=0)
+        self.nodes.append(source)
+        self.numbers[0] = 0
+
+    def number(self, value: int, bundle: Bundle) -> int:
+        """The node that a tensor of the signal came from."""
+        if value not in self.numbers:
+            raise bundle.refuse(
+                "reads what depends on the end of the signal, as a recurrence's last state",
+                "use its outputs, sample by sample",
+            )
+        return self.numbers[value]
+
+    def node(self, value: int, bundle: Bundle) -> Node:
+        """The node itself."""
+        return self.nodes[self.number(value, bundle)]
+
+    def add(
+        self, bundle: Bundle, timeline: Timeline, work: Work, inputs: tuple[int, ...], size: Size,
+        value: int | None, **more: Any,
+    ) -> int:  # fmt: skip
+        """A node for a call, or for a step of it."""
+        node = Node(bundle.path, bundle.name, inputs, timeline, work, size, value=value, **more)
+        self.nodes.append(node)
+        if value is not None:
+            self.numbers[value] = len(self.nodes) - 1
+        return len(self.nodes) - 1
+
+    def read(self) -> None:
+        """Turn every call into nodes."""
+        first = self.runs[0].calls
+        for run in self.runs[1:]:
+            for one, other in zip(first, run.calls, strict=False):
+                if (one.name, one.path, one.outputs) != (other.name, other.path, other.outputs):
+                    raise _other_calls(one.path, one.name)
+            if len(run.calls) != len(first):
+                longer = max(first, run.calls, key=len)
+                extra = longer[min(len(first), len(run.calls))]
+                raise _other_calls(extra.path, extra.name)
+        for calls in zip(*(run.calls for run in self.runs), strict=True):
+            bundle = Bundle(self, calls)
+            if all(slot in self.numbers for slot in bundle.slots):
+                rules.rule_of(bundle)(bundle)
+            # else it reads what no rule gave a node, as a recurrence's last state: an error if it is used
+
+    def graph(self, batches: bool) -> Graph:
+        """The graph, without what the model's output doesn't need."""
+        run = self.runs[0]
+        assert run.spec is not None
+        leaves = []
+        for leaf in run.leaves:
+            if isinstance(leaf, Slot) and leaf.value not in self.numbers:
+                raise TimelineError(
+                    "the model returns what depends on the end of the signal", "", "output",
+                    "return sequences alone, from a small module around the model",
+                )  # fmt: skip
+            leaves.append(self.numbers[leaf.value] if isinstance(leaf, Slot) else leaf)
+        wanted = {
+            leaf for leaf, slot in zip(leaves, run.leaves, strict=True) if isinstance(slot, Slot)
+        }
+        if not wanted:
+            raise TimelineError(
+                "nothing that the model returns came of the signal by torch's operations", "", "output",
+                "check that the first of its inputs is the signal; what is compiled or scripted can't be read",
+            )  # fmt: skip
+        for number in range(len(self.nodes) - 1, -1, -1):
+            if number in wanted:
+                node = self.nodes[number]
+                wanted.update(node.inputs)
+                wanted.update(() if node.reference is None else (node.reference,))
+        order = sorted(wanted | {0})
+        places = {number: place for place, number in enumerate(order)}
+        nodes = []
+        for number in order:
+            node = self.nodes[number]
+            node.inputs = tuple(places[n] for n in node.inputs)
+            node.reference = None if node.reference is None else places[node.reference]
+            nodes.append(node)
+        outputs = [
+            places[leaf] if isinstance(slot, Slot) else (leaf,)
+            for leaf, slot in zip(leaves, run.leaves, strict=True)
+        ]
+        return Graph(nodes, outputs, run.spec, self.rows[0], batches, calls=len(run.calls))
+
+
+def _other_calls(path: str, name: str) -> TimelineError:
+    return TimelineError(
+        "the model calls other operations for signals of other lengths", path, name,
+        "keep loops and branches free of the signal's length, or tapwise.register the module",
+    )  # fmt: skip
+
+
+class Runs:
+    """Runs of one model on signals of any length, made of the example's kind of numbers.
+
+    Arguments:
+        example: the model's input, or a tuple of its inputs, of which the first is the signal.
+        time: the signal's axis of time; None: the last axis that the model takes at other lengths.
+    """
+
+    def __init__(self, model: nn.Module, example: Any, time: int | None) -> None:
+        inputs = example if isinstance(example, tuple) else (example,)
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+        if not inputs or not isinstance(inputs[0], Tensor):
+            raise TypeError("example must be a tensor, or a tuple whose first entry is the signal")
+        self.model, self.inputs = model, inputs
+        self.example = inputs[0].detach()
+        if self.example.ndim == 0:
+            raise TypeError("example must have an axis of time, got a tensor without axes")
+        self.random = torch.Generator(device="cpu").manual_seed(0)
+        self.rows = int(self.example.shape[0])
+        self.time = self._find_time() if time is None else time % self.example.ndim
+
+    def signal(self, length: int, rows: int | None = None, time: int | None = None) -> Tensor:
+        """Numbers of the example's kind, so many samples long and so many rows."""
+        time = self.time if time is None else time
+        size = list(self.example.shape)
+        size[time] = length
+        if rows is not None:
+            size[0] = rows
+        like = self.example
+        if like.is_floating_point() or like.is_complex():
+            drawn = torch.randn(size, generator=self.random, dtype=torch.float64)
+            return drawn.to(like.dtype).to(like.device)
+        places = torch.randint(
+            like.numel(), (int(torch.tensor(size).prod()),), generator=self.random
+        )
+        return like.reshape(-1)[places.to(like.device)].reshape(size)
+
+    def run(self, signal: Tensor, keep: bool = False) -> Recording:
+        """The model's run on a signal."""
+        return record(self.model, (signal, *self.inputs[1:]), keep, rules.atomic_types())
+
+    def _find_time(self) -> int:
+        reason: Exception | None = None
+        for time in range(self.example.ndim - 1, -1, -1):
+            length = self.example.shape[time]
+            try:
+                for other in (length, length + 1, length + 8):
+                    self.run(self.signal(other, time=time))
+            except TimelineError:
+                return time  # it runs, but can't be followed: said later
+            except Exception as error:
+                reason = reason or error
+            else:
+                return time
+        raise ValueError(
+            f"the model doesn't run on the example, of size {list(self.example.shape)}, or at no other "
+            f"length: {reason}"
+        ) from reason
+
+    def shortest(self) -> int:
+        """A length to begin with: the example's, or shorter where that is long and the model runs."""
+        length = int(self.example.shape[self.time])
+        if length > LONGEST:
+            try:
+                self.run(self.signal(LONGEST))
+            except TimelineError:
+                raise
+            except Exception:
+                return length
+            return LONGEST
+        return length
+
+
+def read(model: nn.Module, example: Any, time: int | None = None) -> tuple[Graph, Runs]:
+    """A model as a graph of operations with timelines, and what runs it.
+
+    The model is run some twenty times, as in evaluation, with random numbers of the example's kind:
+    what depends on the signal's length is fitted, then held against other lengths.
+
+    Arguments:
+        example: a tensor that the model takes, or a tuple of its inputs, the signal first.
+        time: the signal's axis of time; None finds it.
+
+    Raises:
+        TimelineError: an operation that can't be followed, by the path of its module, with a remedy.
+    """
+    runs = Runs(model, example, time)
+    base = runs.shortest()
+    first = runs.run(runs.signal(base))
+    made = [first, *(runs.run(runs.signal(base + more)) for more in _affordable(first, base))]
+    others = _other_batch(runs, base, first)
+    tried = {base + more for more in (0, *_MORE)}
+    while True:
+        rows = [runs.rows] * len(made) + [runs.rows + 1] * len(others)
+        reader = Reader([*made, *others], rows, runs.time)
+        reader.read()
+        graph = reader.graph(bool(others))
+        wrong = _wrong(graph, runs, base)
+        if wrong is None:
+            return graph, runs
+        length, run = wrong
+        if length in tried:
+            check_lengths(graph, run, length)
+        tried.add(length)
+        made.append(run)  # what it shows was not seen before: fit anew
+
+
+def _affordable(first: Recording, base: int) -> list[int]:
+    """How much longer than the first the further runs are: less where each sample costs much."""
+    numbers = sum(math.prod(size) for size in first.sizes) / base
+    return [more for more in _MORE if more <= 8 or numbers * (base + more) <= _NUMBERS]
+
+
+def _other_batch(runs: Runs, length: int, like: Recording) -> list[Recording]:
+    """A run with one row more, where the first axis is the batch's and the model takes it."""
+    if runs.time == 0:
+        return []
+    try:
+        other = runs.run(runs.signal(length, runs.rows + 1))
+    except Exception:
+        return []
+    same = [call.name for call in other.calls] == [call.name for call in like.calls]
+    return [other] if same else []
+
+
+def _wrong(graph: Graph, runs: Runs, base: int) -> tuple[int, Recording] | None:
+    """The first of runs at other lengths in which an operation gave another length than the graph says."""
+    period = graph.period
+    dice = random.Random(0)
+    rests = list(range(period)) if period <= RUNS else dice.sample(range(period), RUNS)
+    while len(rests) < RUNS:
+        rests.append(dice.randrange(period))
+    spread = max(1, 64 // period)
+    for rest in rests:
+        length = base + (rest - base) % period + period * dice.randrange(spread)
+        run = runs.run(runs.signal(length))
+        if len(run.calls) != graph.calls:
+            raise _other_calls("", "forward")
+        try:
+            check_lengths(graph, run, length)
+        except TimelineError:
+            return length, run
+    return None
+
+
+def check_lengths(graph: Graph, run: Recording, length: int) -> None:
+    """Raise where an operation of a run gave another length than the graph says."""
+    for node, total in zip(graph.nodes, graph.totals(length), strict=True):
+        if node.value is None:
+            continue
+        found = run.sizes[node.value][node.size.time]
+        if found != total:
+            raise TimelineError(
+                f"gave {found} samples where its timeline says {total}, for a signal of {length}",
+                node.path, node.name,
+                "its lengths are neither the same nor up to a multiple: make them so, or "
+                "tapwise.register its module",
+            )  # fmt: skip

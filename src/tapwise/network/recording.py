@@ -1,0 +1,260 @@
+"""Recording: one run of a model, as the calls that the signal passed through.
+
+The model runs with concrete values, whatever Python it is made of; what it asks torch to do with the
+signal, or with what came of it, is written down. Nothing is traced symbolically.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+
+from tapwise.errors import TimelineError
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """In a call's arguments: the place of a tensor that came of the signal."""
+
+    value: int
+
+
+@dataclass(slots=True)
+class Call:
+    """One thing that the model did with the signal.
+
+    Arguments:
+        name: what is called, without underscores: ``add`` for ``torch.add``, ``x += y`` and the like.
+        path: the module within which it was called, as ``model.get_submodule`` takes it.
+        leaves: its arguments and keyword arguments flattened by ``spec``; tensors of the signal are slots.
+        outputs: numbers of the tensors that came out, flattened; None for what is no tensor.
+        writes: whether it writes over its first argument.
+    """
+
+    func: Callable[..., Any]
+    name: str
+    path: str
+    leaves: list[Any]
+    spec: pytree.TreeSpec
+    outputs: list[int | None]
+    writes: bool
+
+    @property
+    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments and keyword arguments, tensors of the signal as slots."""
+        args, kwargs = pytree.tree_unflatten(self.leaves, self.spec)
+        return args, kwargs
+
+    @property
+    def slots(self) -> list[int]:
+        """The numbers of the tensors of the signal that go in, in order."""
+        return [leaf.value for leaf in self.leaves if isinstance(leaf, Slot)]
+
+    @property
+    def where(self) -> str:
+        """The call in words: what, and in which module."""
+        return f"{self.name} in {self.path or 'the model itself'}"
+
+
+@dataclass
+class Recording:
+    """A run: its calls in order, the size of every tensor of the signal, and what the model returned.
+
+    Value 0 is the model's input.
+    """
+
+    calls: list[Call] = field(default_factory=list)
+    sizes: list[tuple[int, ...]] = field(default_factory=list)
+    kept: list[Tensor] = field(default_factory=list)
+    leaves: list[Any] = field(default_factory=list)
+    spec: pytree.TreeSpec | None = None
+
+
+# What asks about a tensor without reading its numbers.
+_READS_NUMBERS = {
+    "item", "tolist", "bool", "int", "float", "index", "contains", "numpy", "array", "equal",
+    "allclose", "is_nonzero", "complex",
+}  # fmt: skip
+
+
+class _Recorder(TorchFunctionMode):
+    def __init__(self, keep: bool, atomic: tuple[type, ...]) -> None:
+        super().__init__()
+        self.recording = Recording()
+        self.keep = keep
+        self.atomic = atomic
+        self.paths = [""]
+        self.inside = 0  # of how many atomic modules
+        self.numbers: dict[int, int] = {}
+        self.alive: list[Tensor] = []  # so that no two tensors share an id
+        self.stale: dict[int, str] = {}
+
+    def admit(self, tensor: Tensor) -> int:
+        """A number for a tensor of the signal."""
+        number = len(self.recording.sizes)
+        self.recording.sizes.append(tuple(tensor.shape))
+        if self.keep:
+            self.recording.kept.append(tensor.detach().clone())
+        self.numbers[id(tensor)] = number
+        self.stale.pop(id(tensor), None)
+        self.alive.append(tensor)
+        return number
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if self.inside:
+            return func(*args, **kwargs)
+        leaves, spec = pytree.tree_flatten((args, kwargs))
+        known = [isinstance(leaf, Tensor) and id(leaf) in self.numbers for leaf in leaves]
+        if not any(known):
+            return func(*args, **kwargs)
+        name = plain_name(func)
+        if name == "setitem" or "out" in kwargs:
+            raise TimelineError(
+                "writes into a part of a tensor", self.paths[-1], name,
+                "make a new tensor, by torch.cat or torch.where",
+            )  # fmt: skip
+        slots: list[Any] = [
+            Slot(self.numbers[id(leaf)]) if is_known else leaf
+            for leaf, is_known in zip(leaves, known, strict=True)
+        ]
+        versions = [leaf._version for leaf, yes in zip(leaves, known, strict=True) if yes]
+        result = func(*args, **kwargs)
+        later = [leaf._version for leaf, yes in zip(leaves, known, strict=True) if yes]
+        self._record(func, name, versions != later, slots, spec, result, leaves)
+        return result
+
+    def _record(
+        self, func: Callable[..., Any], name: str, writes: bool, slots: list[Any],
+        spec: pytree.TreeSpec, result: Any, given: list[Any],
+    ) -> None:  # fmt: skip
+        path = self.paths[-1]
+        found = pytree.tree_leaves(result)
+        if not any(isinstance(leaf, Tensor) for leaf in found):
+            if name in _READS_NUMBERS:
+                raise TimelineError(
+                    "what the model does depends on the signal's numbers", path, name,
+                    "keep to tensors: torch.where chooses without looking",
+                )  # fmt: skip
+            return
+        for leaf in given:
+            if id(leaf) in self.stale:
+                raise TimelineError(
+                    f"reads a tensor whose memory {self.stale[id(leaf)]} wrote over", path, name,
+                    "write y = x + z in place of y += z there",
+                )  # fmt: skip
+        if writes:
+            self._forget_views(given[0], f"{name} in {path or 'the model itself'}")
+        numbers = [self.admit(leaf) if isinstance(leaf, Tensor) else None for leaf in found]
+        self.recording.calls.append(Call(func, name, path, slots, spec, numbers, writes))
+
+    def _forget_views(self, written: Tensor, by: str) -> None:
+        """Other tensors that lie in the memory written over no longer hold what they did."""
+        place = written.untyped_storage().data_ptr()
+        for tensor in self.alive:
+            if tensor is not written and tensor.untyped_storage().data_ptr() == place:
+                self.stale[id(tensor)] = by
+
+    @contextmanager
+    def watching(self, model: nn.Module) -> Iterator[None]:
+        """While the model runs: which module is at work, and which ones are taken whole."""
+        hooks = []
+
+        def enters(module: nn.Module, args: Any, kwargs: Any, path: str) -> None:
+            self.paths.append(path)
+            self.inside += self._whole(module)
+
+        def leaves(module: nn.Module, args: Any, kwargs: Any, result: Any, path: str) -> None:
+            if self._whole(module):
+                self.inside -= 1
+                given, spec = pytree.tree_flatten((args, kwargs))
+                slots = [Slot(self.numbers[id(x)]) if id(x) in self.numbers else x for x in given]
+                if self.inside == 0 and any(isinstance(slot, Slot) for slot in slots):
+                    with torch._C.DisableTorchFunction():
+                        name = type(module).__name__
+                        self._record(module, name, False, slots, spec, result, given)
+            self.paths.pop()
+
+        for path, module in model.named_modules(remove_duplicate=False):
+            hooks.append(
+                module.register_forward_pre_hook(
+                    lambda m, a, k, path=path: enters(m, a, k, path), with_kwargs=True
+                )
+            )
+            hooks.append(
+                module.register_forward_hook(
+                    lambda m, a, k, r, path=path: leaves(m, a, k, r, path), with_kwargs=True
+                )
+            )
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _whole(self, module: nn.Module) -> bool:
+        return isinstance(module, self.atomic)
+
+
+def plain_name(func: Callable[..., Any]) -> str:
+    """A function's name without what torch's many spellings add.
+
+    Example:
+        >>> import torch
+        >>> plain_name(torch.Tensor.__iadd__), plain_name(torch.Tensor.relu_)
+        ('add', 'relu')
+    """
+    name = getattr(func, "__name__", type(func).__name__)
+    if name == "__get__":  # an attribute: x.shape, x.T
+        return str(getattr(func, "__self__", func).__name__)
+    if name.startswith("__") and name.endswith("__"):
+        name = name[2:-2]
+        return name[1:] if name[0] in "ir" and name[1:] in _OPERATORS else name
+    return str(name).rstrip("_")
+
+
+_OPERATORS = {"add", "sub", "mul", "truediv", "div", "floordiv", "mod", "pow", "and", "or", "xor"}
+
+
+def record(
+    model: nn.Module,
+    inputs: tuple[Any, ...],
+    keep: bool = False,
+    atomic: tuple[type, ...] = (),
+) -> Recording:
+    """Run a model, as in evaluation and without gradients, and write down what becomes of the signal.
+
+    Arguments:
+        inputs: the model's arguments; the first is the signal.
+        keep: keep a copy of every tensor of the signal.
+        atomic: types of modules that are one call each, whatever is in them.
+    """
+    recorder = _Recorder(keep, atomic)
+    modes = {module: module.training for module in model.modules()}
+    signal = inputs[0].detach().clone()  # a model may write over its input
+    recorder.admit(signal)
+    try:
+        model.eval()
+        with torch.no_grad(), recorder.watching(model), recorder:
+            result = model(signal, *inputs[1:])
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    found = recorder.recording
+    leaves, found.spec = pytree.tree_flatten(result)
+    found.leaves = [
+        Slot(recorder.numbers[id(leaf)])
+        if isinstance(leaf, Tensor) and id(leaf) in recorder.numbers
+        else leaf
+        for leaf in leaves
+    ]
+    return found

@@ -1,0 +1,249 @@
+"""Report: what a model needs of the past and of the future, as numbers, a table and a picture."""
+
+from __future__ import annotations
+
+import html
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tapwise.explanation.model import ModelExplanation, page_around
+from tapwise.files import write_whole
+from tapwise.network.figure import figure
+from tapwise.network.graph import Graph
+from tapwise.network.operations import Convolve, Recur, multiplications
+from tapwise.network.reach import Extent, Reach, extents, reach_of
+from tapwise.network.timeline import Windows
+
+
+@dataclass(frozen=True)
+class Leak:
+    """An operation through which the future comes in.
+
+    Arguments:
+        where: the operation and its module.
+        samples: how many samples of the signal after its own moment its outputs read.
+    """
+
+    where: str
+    samples: int
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What ``tapwise.inspect`` found. Shows itself in a notebook.
+
+    ``report["path"]`` explains one of the model's convolutions on the example.
+    """
+
+    title: str
+    graph: Graph
+    table: ModelExplanation | None
+    weights: int
+
+    @cached_property
+    def reach(self) -> Reach:
+        """The receptive field and the delay of the model's first output."""
+        return reach_of(self.graph)
+
+    @cached_property
+    def _extents(self) -> list[Extent]:
+        return extents(self.graph)
+
+    @property
+    def stride(self) -> Any:
+        """Input samples for each output, an exact fraction."""
+        return self.reach.stride
+
+    @property
+    def receptive_field(self) -> tuple[int | None, int]:
+        """The earliest and the latest input that output j reads, relative to ``floor(j * stride)``.
+
+        The earliest is None where all of the past is read.
+        """
+        return self.reach.first, self.reach.last
+
+    @property
+    def count(self) -> int | None:
+        """How many inputs an output reads; None where it reads all of the past."""
+        return self.reach.count
+
+    @property
+    def holes(self) -> int | None:
+        """Inputs between the first and the last that it doesn't read."""
+        return self.reach.holes
+
+    @cached_property
+    def delay(self) -> int:
+        """Input samples by which the latest of the outputs comes late; 0 for a causal model."""
+        return max(0, *(self._extents[n].latest for n in self.graph.results))
+
+    @property
+    def causal(self) -> bool:
+        """Whether output j reads no input after ``floor(j * stride)``."""
+        return self.delay == 0
+
+    @cached_property
+    def leaks(self) -> tuple[Leak, ...]:
+        """The operations whose outputs read further into the future than their inputs do."""
+        found = []
+        for node, extent in zip(self.graph.nodes, self._extents, strict=True):
+            before = max((self._extents[n].latest for n in node.inputs), default=0)
+            if extent.latest > max(before, 0):
+                found.append(Leak(node.where, extent.latest))
+        return tuple(found)
+
+    def output_length(self, length: int) -> int:
+        """Outputs for a signal of so many samples."""
+        return self.graph.totals(length)[self.graph.results[0]]
+
+    @cached_property
+    def start_up(self) -> int:
+        """Samples that have to come before the first output."""
+        result = self.graph.results[0]
+        return _least(lambda seen: self.graph.counts(seen)[result][0] > 0)
+
+    @cached_property
+    def minimum_input(self) -> int:
+        """The fewest samples that give an output."""
+        return _least(lambda length: min(self.graph.totals(length)) > 0)
+
+    @cached_property
+    def multiplications(self) -> float:
+        """Multiplications by weights for each input sample."""
+        total = 0.0
+        for node, rate in zip(self.graph.nodes, self.graph.rates, strict=True):
+            geometry = node.timeline.geometry if isinstance(node.timeline, Windows) else None
+            total += float(rate) * multiplications(node.work, geometry)
+        return total
+
+    @cached_property
+    def state_bytes(self) -> int:
+        """Bytes that a stream of one row keeps between two samples."""
+        graph, total = self.graph, 0
+        seen = graph.settled
+        counts = graph.counts(seen)
+        for number, node in enumerate(graph.nodes):
+            given = counts[number][0]
+            if not node.inputs:
+                continue
+            if isinstance(node.work, Recur):
+                total += sum(s.numel() * s.element_size() for s in node.work.start(1))
+            elif isinstance(node.timeline, Windows) and node.timeline.geometry.transposed:
+                if isinstance(node.work, Convolve):
+                    whole = (counts[node.inputs[0]][0] - 1) * node.timeline.geometry.stride
+                    whole += node.timeline.geometry.effective_kernel_size
+                    kept = max(0, whole - node.timeline.geometry.left - given)
+                    total += kept * _numbers(node.size) * node.work.weight.element_size()
+            else:
+                for source in node.inputs:
+                    known = counts[source][0]
+                    kept = known - node.timeline.first_needed(given, known)
+                    total += kept * _numbers(graph.nodes[source].size) * 4
+        return total
+
+    # Shown
+
+    @property
+    def text(self) -> str:
+        """All of it in words, and the table."""
+        lines = [self.title, "", *self._facts_lines()]
+        if self.leaks:
+            lines += ["", "the future comes in through"]
+            lines += [
+                f"  {leak.where}: {leak.samples} samples ahead" for leak in self.leaks[:_LEAKS]
+            ]
+            if len(self.leaks) > _LEAKS:
+                lines.append(
+                    f"  and {len(self.leaks) - _LEAKS} more, to {self.leaks[-1].samples} samples"
+                )
+        if self.table is not None:
+            lines += ["", *self.table.text.splitlines()[2:]]
+        return "\n".join(lines)
+
+    def _facts(self) -> list[tuple[str, str]]:
+        reach = self.reach
+        if reach.first is None:
+            field = f"all of the past, to {reach.last:+d}"
+        else:
+            holes = f", {reach.holes} holes between" if reach.holes else ""
+            field = f"{reach.count} samples, {reach.first:+d} to {reach.last:+d}{holes}"
+        return [
+            ("causal", "yes" if self.causal else f"no: it reads {self.delay} samples ahead"),
+            ("receptive field", field),
+            ("stride", f"{reach.stride} samples an output"),
+            ("delay", f"{self.delay} samples; the first output after {self.start_up}"),
+            ("shortest input", f"{self.minimum_input} samples"),
+            ("multiplications", f"{self.multiplications:,.0f} for each sample"),
+            ("bytes", f"{self.weights:,} of weights, {self.state_bytes:,} kept while streaming"),
+        ]
+
+    def _facts_lines(self) -> list[str]:
+        return [f"{name:<16} {value}" for name, value in self._facts()]
+
+    def svg(self) -> str:
+        """What one output reads, operation by operation, as an SVG image."""
+        return figure(self.graph, self._extents, self.title)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the report (``.txt``), the picture (``.svg``) or both (``.html``), whole or not at all.
+
+        Raises:
+            ValueError: a name that ends otherwise.
+            OSError: a place that can't be written.
+        """
+        forms = {".txt": lambda: self.text + "\n", ".svg": self.svg, ".html": self.page}
+        return write_whole(path, forms)
+
+    def page(self) -> str:
+        """The report as an HTML page."""
+        return page_around(self.title, self._repr_html_())
+
+    def __str__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f'<tr><th scope="row">{name}</th><td>{html.escape(value)}</td></tr>'
+            for name, value in self._facts()
+        )
+        leaks = "".join(
+            f"<li>{html.escape(leak.where)}: {leak.samples} samples ahead</li>"
+            for leak in self.leaks[:_LEAKS]
+        )
+        more = f"<li>and {len(self.leaks) - _LEAKS} more</li>" if len(self.leaks) > _LEAKS else ""
+        future = f"<p>The future comes in through</p><ul>{leaks}{more}</ul>" if leaks else ""
+        table = "" if self.table is None else self.table._repr_html_()
+        return f"<h3>{html.escape(self.title)}</h3><table>{rows}</table>{future}{self.svg()}{table}"
+
+    def __getitem__(self, path: str | int) -> Any:
+        """The explanation of one of the model's convolutions, by its path or place in the table."""
+        if self.table is None:
+            raise KeyError("the model has no convolution layers")
+        return self.table[path]
+
+
+_LEAKS = 8
+
+
+def _numbers(size: Any) -> int:
+    many = 1
+    for axis, entry in enumerate(size.of(1, 1)):
+        many *= 1 if axis == size.time else entry
+    return many
+
+
+def _least(holds: Any) -> int:
+    """The least count for which something holds that goes on holding."""
+    most = 1
+    while not holds(most):
+        most *= 2
+        if most > 1 << 40:
+            raise ValueError("the model gives no output, however long its input")
+    low = most // 2
+    while most - low > 1:
+        middle = (low + most) // 2
+        low, most = (low, middle) if holds(middle) else (middle, most)
+    return most

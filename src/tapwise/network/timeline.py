@@ -1,0 +1,243 @@
+"""Timeline: how an operation maps time. Pure integers and fractions; tensors are nowhere here.
+
+An operation turns a sequence of N inputs into one of ``total(N)`` outputs. While a stream runs, some
+inputs are ``seen``, and at least ``certain`` of them will come in all (more than are seen where an
+operation before holds some back).
+
+# inputs   [ forgotten | kept ......... | not seen ... )        kept from ``first_needed`` on
+# outputs  [ determined ....... | not yet ............ )        those that no later input changes
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from math import gcd
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from tapwise import partition
+from tapwise.geometry import Geometry
+
+Positions = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+
+class Timeline(Protocol):
+    """What the rest asks of every operation."""
+
+    @property
+    def rate(self) -> Fraction:
+        """Outputs for each input."""
+
+    @property
+    def endless(self) -> bool:
+        """Whether an output reads all inputs before it, however many."""
+
+    def total(self, length: int) -> int:
+        """Outputs for ``length`` inputs."""
+
+    def determined(self, seen: int, certain: int) -> int:
+        """Outputs that are fixed once ``seen`` inputs are known, of ``certain`` that will come."""
+
+    def first_needed(self, output: int, seen: int) -> int:
+        """The earliest of ``seen`` inputs that any output from ``output`` on may still read."""
+
+    def reads(self, outputs: Positions) -> Positions:
+        """The inputs that each output reads, far from both ends: (outputs, reads)."""
+
+    def spread(self, mask: Mask) -> Mask:
+        """The outputs that read any of the inputs marked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """A convolution, a pooling, an upsampling: each output reads the window of a geometry.
+
+    What pads otherwise than by zeros is ``Ends``, before the windows.
+    """
+
+    geometry: Geometry
+
+    @property
+    def rate(self) -> Fraction:
+        stride = self.geometry.stride
+        return Fraction(stride) if self.geometry.transposed else Fraction(1, stride)
+
+    @property
+    def endless(self) -> bool:
+        return False
+
+    def total(self, length: int) -> int:
+        return self.geometry.output_length(length)
+
+    def determined(self, seen: int, certain: int) -> int:
+        return partition.determined(self.geometry, seen, certain)
+
+    def first_needed(self, output: int, seen: int) -> int:
+        return partition.first_needed(self.geometry, output, seen)
+
+    def reads(self, outputs: Positions) -> Positions:
+        g, o = self.geometry, outputs[:, None]
+        taps = np.arange(g.kernel_size, dtype=np.int64) * g.dilation
+        if not g.transposed:
+            return o * g.stride - g.left + taps
+        # Taps that reach an output from an input: those a whole number of strides away.
+        shifted = o + g.left - taps
+        met = shifted % g.stride == 0
+        most = max(int(met.sum(1).max(initial=0)), 1)
+        order = np.argsort(~met, axis=1, kind="stable")[:, :most]
+        at = np.where(met, shifted // g.stride, NOWHERE)
+        return np.take_along_axis(at, order, 1)
+
+    def spread(self, mask: Mask) -> Mask:
+        g, outputs = self.geometry, self.total(len(mask))
+        if g.transposed:
+            whole = max(len(mask) - 1, 0) * g.stride + g.effective_kernel_size + g.output_padding
+            full = np.zeros(whole, bool)
+            for k in range(g.kernel_size):
+                at = k * g.dilation
+                full[at : at + (len(mask) - 1) * g.stride + 1 : g.stride] |= mask
+            return full[g.left : g.left + outputs]
+        padded = np.pad(mask, g.padding)
+        spread = np.zeros(outputs, bool)
+        for k in range(g.kernel_size):
+            at = k * g.dilation
+            spread |= padded[at : at + (outputs - 1) * g.stride + 1 : g.stride]
+        return spread
+
+
+# In ``reads``, where an output reads fewer inputs than another.
+NOWHERE = np.iinfo(np.int64).min
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """Padding and cropping: positions added to both ends, or, where negative, cut from them.
+
+    Arguments:
+        left: positions added before the first input.
+        right: positions added after the last, for each remainder of the length by how many there are:
+            ``(2,)`` always, ``(0, 3, 2, 1)`` up to a multiple of four.
+        padding_mode: what stands there: ``"zeros"`` (or another constant), ``"reflect"``, ``"replicate"``.
+    """
+
+    left: int
+    right: tuple[int, ...]
+    padding_mode: str = "zeros"
+
+    @property
+    def rate(self) -> Fraction:
+        return Fraction(1)
+
+    @property
+    def endless(self) -> bool:
+        return False
+
+    def added(self, length: int) -> int:
+        """Positions added on the right of so many inputs; negative: cut."""
+        return self.right[length % len(self.right)]
+
+    def total(self, length: int) -> int:
+        return max(0, self.left + length + self.added(length)) if length else 0
+
+    def determined(self, seen: int, certain: int) -> int:
+        if seen == 0 or (self.padding_mode == "reflect" and seen <= self.left):
+            return 0
+        return max(0, min(seen + self.left, self.total(certain)))
+
+    def first_needed(self, output: int, seen: int) -> int:
+        needed = output - self.left
+        most = max(self.right)
+        if most > 0 and self.padding_mode == "reflect":
+            needed = min(needed, seen - 1 - most)
+        elif most > 0 and self.padding_mode == "replicate":
+            needed = min(needed, seen - 1)
+        return min(max(needed, 0), seen)
+
+    def reads(self, outputs: Positions) -> Positions:
+        return outputs[:, None] - self.left
+
+    def spread(self, mask: Mask) -> Mask:
+        right = self.added(len(mask))
+        padded = _padded(mask, max(self.left, 0), max(right, 0), self.padding_mode)
+        return padded[max(-self.left, 0) : len(padded) - max(-right, 0)]
+
+
+@dataclass(frozen=True, slots=True)
+class Aligned:
+    """Sample by sample, and recurrences: output i belongs to input i.
+
+    Arguments:
+        endless: whether it reads all inputs before as well.
+    """
+
+    endless: bool = False
+
+    @property
+    def rate(self) -> Fraction:
+        return Fraction(1)
+
+    def total(self, length: int) -> int:
+        return length
+
+    def determined(self, seen: int, certain: int) -> int:
+        return seen
+
+    def first_needed(self, output: int, seen: int) -> int:
+        return min(output, seen)
+
+    def reads(self, outputs: Positions) -> Positions:
+        return outputs[:, None]
+
+    def spread(self, mask: Mask) -> Mask:
+        return np.logical_or.accumulate(mask) if self.endless else mask
+
+
+def _padded(mask: Mask, left: int, right: int, mode: str) -> Mask:
+    if mode == "zeros" or (left, right) == (0, 0):
+        return np.pad(mask, (left, right))
+    length = len(mask)
+    at = np.arange(-left, length + right)
+    outside = (at < 0) | (at >= length)
+    folded = Geometry(1, padding_mode=mode).fold(at, length)
+    return mask[np.where(outside, folded, at)]
+
+
+def fit_ends(lengths: Sequence[int], amounts: Sequence[int]) -> tuple[int, ...] | None:
+    """What is added on the right for each length, as a table by remainder; None where nothing fits.
+
+    Tried: always the same; up to a multiple; down to a multiple (a crop).
+
+    Example:
+        >>> fit_ends([5, 6, 7, 8, 9], [3, 2, 1, 0, 3])
+        (0, 3, 2, 1)
+    """
+    if len(set(amounts)) == 1:
+        return (amounts[0],)
+    pairs = list(zip(lengths, amounts, strict=True))
+    # With its padding every length is a multiple, up to something that is always the same.
+    many = gcd(*(n + r - lengths[0] - amounts[0] for n, r in pairs))
+    if many < 2 or max(amounts) - min(amounts) >= many:
+        return None
+    return _table(pairs, many, (lengths[0] + amounts[0]) % many)
+
+
+def _table(pairs: list[tuple[int, int]], many: int, rest: int) -> tuple[int, ...] | None:
+    """The amounts by remainder: ``low`` to ``low + many - 1``, for the one low that all lengths allow."""
+    seen = [r for _, r in pairs]
+    lows = range(max(seen) - many + 1, min(seen) + 1)
+    # Zero is where padding usually begins, and where cropping ends.
+    for low in sorted(lows, key=lambda low: (low != 0, low + many - 1 != 0, abs(low))):
+        table = tuple(low + (rest - n - low) % many for n in range(many))
+        if all(table[n % many] == r for n, r in pairs):
+            return table
+    return None
+
+
+def without_ends(geometry: Geometry) -> Geometry:
+    """The geometry with nothing padded or cut: its windows alone."""
+    return replace(geometry, padding=(0, 0), padding_mode="zeros", output_padding=0)

@@ -1,0 +1,1 @@
+"""Streaming: an unmodified model, chunk by chunk, equal to its run over the whole signal."""

@@ -1,0 +1,201 @@
+"""Engine: a graph advanced by chunks; slots that stand at the same place of their signals go together."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from math import lcm
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tapwise.network.graph import Graph, Node
+from tapwise.network.operations import Convolve
+from tapwise.network.timeline import Windows
+from tapwise.streaming.convolutions import Convolution, Transposed
+from tapwise.streaming.partitioned import Partitioned, block_of
+from tapwise.streaming.runners import KINDS, Runner, Span, State
+
+# Moves that are kept: one for each place in the period and length of chunk that came lately.
+_MOVES = 512
+
+
+@dataclass(eq=False)
+class Group:
+    """Slots that stand at the same place of their signals.
+
+    Arguments:
+        slots: which rows of a chunk.
+        seen: samples that have come.
+        states: by node, what its runner keeps.
+    """
+
+    slots: list[int]
+    seen: int
+    states: list[State]
+
+
+def runner_of(node: Node, axes: tuple[int, ...]) -> Runner:
+    """What advances an operation. ``axes`` are those of time, of its inputs."""
+    kind: Any
+    if isinstance(node.work, Convolve):
+        assert isinstance(node.timeline, Windows)
+        kind = Transposed if node.timeline.geometry.transposed else Convolution
+        kind = Partitioned if block_of(node) else kind
+    else:
+        kind = KINDS[type(node.work)]
+    return kind(node, axes)  # type: ignore[no-any-return]
+
+
+class Engine:
+    """What runs a graph chunk by chunk. It holds no stream: groups do.
+
+    Arguments:
+        like: a tensor of the signal's dtype and device.
+    """
+
+    def __init__(self, graph: Graph, like: Tensor) -> None:
+        blocks = [
+            (Fraction(block) / graph.rates[node.inputs[0]]).numerator
+            for node in graph.nodes
+            if (block := block_of(node))
+        ]
+        self.graph = replace(graph, every=lcm(*blocks)) if blocks else graph
+        self.like = like.detach().new_zeros(())
+        axes = [node.size.time for node in graph.nodes]
+        self.runners = [
+            runner_of(node, tuple(axes[n] for n in node.inputs)) for node in graph.nodes[1:]
+        ]
+        self._moves: OrderedDict[tuple[int, int, bool], list[Any]] = OrderedDict()
+        self._nothing: OrderedDict[tuple[int, int], Tensor] = OrderedDict()
+        self.watch: Callable[[int, Tensor], None] | None = None
+
+    def begin(self, slots: Sequence[int]) -> Group:
+        """A group of slots before their first chunk."""
+        rows = len(slots)
+        empty = [self.empty(n, rows) for n in range(len(self.graph.nodes))]
+        states: list[State] = [[]]
+        for node, runner in zip(self.graph.nodes[1:], self.runners, strict=True):
+            states.append(list(runner.start(rows, [empty[n] for n in node.inputs])))
+        return Group(list(slots), 0, states)
+
+    def empty(self, number: int, rows: int, length: int = 0) -> Tensor:
+        """Zeros of the size of what a node gives."""
+        return self.like.new_zeros(self.graph.nodes[number].size.of(rows, length))
+
+    def _none(self, number: int, rows: int) -> Tensor:
+        """What a node gives where it gives nothing."""
+        key = (number, rows)
+        if key not in self._nothing:
+            self._nothing[key] = self.empty(number, rows)
+            if len(self._nothing) > 4 * len(self.graph.nodes):
+                self._nothing.popitem(last=False)
+        return self._nothing[key]
+
+    def _moves_of(self, seen: int, length: int, ended: bool) -> list[Any]:
+        graph = self.graph
+        seen = graph.canonical(seen)
+        key = (seen, length, ended)
+        found = self._moves.get(key)
+        if found is not None:
+            return found
+        before, after = graph.counts(seen), graph.counts(seen + length, ended)
+        moves = []
+        for number, runner in enumerate(self.runners, 1):
+            node = graph.nodes[number]
+            known = tuple((before[n][0], after[n][0]) for n in node.inputs)
+            certain = max(after[n][1] for n in node.inputs)
+            given = (before[number][0], after[number][0])
+            moves.append(runner.move(Span(known, given, certain, ended)))
+        self._moves[key] = moves
+        if len(self._moves) > _MOVES:
+            self._moves.popitem(last=False)
+        return moves
+
+    def run(self, group: Group, chunk: Tensor | None, ended: bool) -> list[Tensor]:
+        """By result of the graph, what a chunk of a group determines; the group then stands after it."""
+        nodes, rows, states = self.graph.nodes, len(group.slots), group.states
+        if chunk is None:
+            chunk = self._none(0, rows)
+        length = chunk.shape[nodes[0].size.time]
+        moves = self._moves_of(group.seen, length, ended)
+        chunks = [chunk]
+        after: list[State] = [[]]
+        for number, (runner, move) in enumerate(zip(self.runners, moves, strict=True), 1):
+            y, state = runner.run(move, states[number], [chunks[n] for n in nodes[number].inputs])
+            after.append(state)
+            chunks.append(self._none(number, rows) if y is None else y)
+            if self.watch is not None:
+                self.watch(number, chunks[-1])
+        group.seen, group.states = (
+            group.seen + length,
+            after,
+        )  # nothing is changed where a step fails
+        return [chunks[n] for n in self.graph.results]
+
+    # Slots
+
+    def without(self, group: Group, chosen: Sequence[int]) -> Group | None:
+        """The group without some slots; None where none is left."""
+        keep = [n for n, slot in enumerate(group.slots) if slot not in chosen]
+        if not keep:
+            return None
+        if len(keep) == len(group.slots):
+            return group
+        states = [
+            [self._picked(number, place, leaf, keep) for place, leaf in enumerate(state)]
+            for number, state in enumerate(group.states)
+        ]
+        return Group([group.slots[n] for n in keep], group.seen, states)
+
+    def _picked(self, number: int, place: int, leaf: Tensor, keep: list[int]) -> Tensor:
+        axis, many = self._batch_axis(number, place)
+        rows = [row * many + n for row in keep for n in range(many)]
+        return leaf.index_select(axis, torch.tensor(rows, device=leaf.device))
+
+    def _batch_axis(self, number: int, place: int) -> tuple[int, int]:
+        """The axis of the batch in what an operation keeps, and its entries for each row."""
+        node = self.graph.nodes[number]
+        recur = getattr(node.work, "batch", None)
+        if recur is not None:
+            return int(recur), 1
+        return batch_axis(self.graph.nodes[node.inputs[min(place, len(node.inputs) - 1)]])
+
+    def split(self, groups: Sequence[Group], chosen: Sequence[bool]) -> list[Group]:
+        """Groups whose slots are all chosen, or none."""
+        parts = [
+            self.without(group, [slot for slot in group.slots if chosen[slot] is not wanted])
+            for group in groups
+            for wanted in (True, False)
+        ]
+        return [part for part in parts if part is not None]
+
+    def merged(self, groups: Sequence[Group]) -> list[Group]:
+        """Groups at the same place of the period are one."""
+        found: dict[int, Group] = {}
+        for group in groups:
+            place = self.graph.canonical(group.seen)
+            other = found.get(place)
+            if other is None:
+                found[place] = group
+                continue
+            pairs = zip(other.states, group.states, strict=True)
+            states = [
+                [
+                    torch.cat(both, self._batch_axis(number, n)[0])
+                    for n, both in enumerate(zip(mine, theirs, strict=True))
+                ]
+                for number, (mine, theirs) in enumerate(pairs)
+            ]
+            found[place] = Group([*other.slots, *group.slots], place, states)
+        return list(found.values())
+
+
+def batch_axis(node: Node) -> tuple[int, int]:
+    """The axis of the batch in what an operation gives, and its entries for each row."""
+    if node.size.batch:
+        return node.size.batch[0]
+    return (0 if node.size.time != 0 else 1), 1

@@ -1,0 +1,282 @@
+"""Stream: a model fed chunk by chunk, equal to one run over the whole signal."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from fractions import Fraction
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from tapwise.network.graph import Graph
+from tapwise.network.reach import extents
+from tapwise.network.reading import read
+from tapwise.streaming import snapshots
+from tapwise.streaming.checks import check_batch, check_chunk, check_mask
+from tapwise.streaming.engine import Engine, Group, batch_axis
+
+
+class Stream:
+    """A model as a stream: made by ``tapwise.stream``.
+
+    Chunks go in by ``step``; what comes out at once, and by ``flush`` at the end, is together what the
+    model gives for the whole signal. Weights are those that the model had when the stream was made,
+    where they are computed from others (weight_norm); else the model's own.
+    """
+
+    def __init__(self, graph: Graph, like: Tensor) -> None:
+        self._engine = Engine(graph, like)
+        self._batch = graph.batch
+        self._active: list[bool] | None = None
+        self._ragged = False
+        self._groups: list[Group] = []
+
+    @property
+    def _graph(self) -> Graph:
+        return self._engine.graph
+
+    # Chunks
+
+    def step(self, chunk: Tensor) -> Any:
+        """The outputs that a chunk determines, as the model returns them.
+
+        Arguments:
+            chunk: the model's input for some more samples, any count, 0 included; after ``active``, rows of
+                slots that wait are not looked at.
+
+        Returns:
+            What the model returns, of as many samples as are determined now, perhaps 0. Once slots were
+            reset, flushed or made to wait apart from each other, a pair: that, as long as the longest
+            slot's and filled with zeros, and the length of each slot's part of the first output, (batch,).
+
+        Raises:
+            ShapeError: a chunk that doesn't fit the model, or the batch of this stream.
+        """
+        self._check(chunk)
+        with torch.no_grad():
+            return self._advance(chunk, False, self._active)
+
+    __call__ = step
+
+    def flush(self, mask: Any = None) -> Any:
+        """The outputs that only the end of the signal determines; what ended then begins anew.
+
+        Arguments:
+            mask: which slots end, (batch,) of bool; None: all. The others go on.
+        """
+        chosen = None if mask is None else self._mask(mask)
+        with torch.no_grad():
+            result = self._advance(None, True, chosen)
+        self.reset(mask)
+        return result
+
+    def reset(self, mask: Any = None, *, batch: int | None = None) -> None:
+        """Begin anew: all slots, or those of ``mask`` (batch,), whose signals are given up.
+
+        Arguments:
+            batch: rows of the chunks from now on; then all slots begin anew.
+        """
+        if mask is None or batch is not None:
+            if batch is not None:
+                check_batch(self._graph, batch)
+                self._batch = batch
+            self._groups, self._active, self._ragged = [], None, False
+            return
+        chosen = [n for n, yes in enumerate(self._mask(mask)) if yes]
+        self._begin()
+        self._ragged = True
+        kept = [self._engine.without(group, chosen) for group in self._groups]
+        self._groups = [group for group in kept if group is not None]
+        if chosen:
+            self._groups.append(self._engine.begin(chosen))
+        self._groups = self._engine.merged(self._groups)
+
+    def active(self, mask: Any) -> None:
+        """From now on, chunks go to the slots of ``mask`` (batch,) only; the others wait as they are."""
+        chosen = self._mask(mask)
+        self._active = None if all(chosen) else chosen
+        self._ragged = self._ragged or self._active is not None
+
+    # What is known of it
+
+    @cached_property
+    def delay(self) -> int:
+        """Samples of the signal that an output waits for after its own moment; 0 for a causal model."""
+        found = extents(self._graph)
+        return max(0, *(found[n].latest for n in self._graph.results))
+
+    @property
+    def stride(self) -> Fraction:
+        """Samples of the signal for each output, exactly."""
+        return 1 / self._graph.rates[self._graph.results[0]]
+
+    @property
+    def batch(self) -> int:
+        """Rows of a chunk."""
+        return self._batch
+
+    @property
+    def seen(self) -> tuple[int, ...]:
+        """By slot, samples that have come; fewer by whole periods for slots that go together again."""
+        seen = [0] * self._batch
+        for group in self._groups:
+            for slot in group.slots:
+                seen[slot] = group.seen
+        return tuple(seen)
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes that the stream keeps between two chunks."""
+        tensors = pytree.tree_leaves([group.states for group in self._groups])
+        return sum(t.numel() * t.element_size() for t in tensors if isinstance(t, Tensor))
+
+    # Snapshots
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """A copy of all that the stream remembers: a pytree of tensors, never in a state_dict."""
+        active = [True] * self._batch if self._active is None else self._active
+        return snapshots.taken(self._groups, self._batch, active, self._ragged)
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from a snapshot of ``state``, of this stream or of another of the same model.
+
+        Raises:
+            ShapeError: a state of another model.
+        """
+        groups, batch, active, ragged = snapshots.read(state, self._engine)
+        self._groups, self._batch, self._ragged = groups, batch, ragged
+        self._active = None if all(active) else active
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the state to a ``.safetensors`` file, whole or not at all."""
+        snapshots.save(self.state, path)
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Go on from a file that ``save`` wrote.
+
+        Raises:
+            ShapeError: a file of another model.
+        """
+        self.load_state(snapshots.load(path))
+
+    def fork(self) -> Stream:
+        """Another stream of the same model, which goes on from here by itself."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other.load_state(self.state)
+        return other
+
+    def __copy__(self) -> Stream:
+        return self.fork()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Stream:
+        return self.fork()
+
+    def functional(self, chunk: int) -> Any:
+        """The stream as pure functions of fixed shapes, for ``torch.compile`` and ``torch.export``.
+
+        Arguments:
+            chunk: samples of every chunk, a multiple of the model's period (its total stride).
+
+        Returns:
+            ``(init_state, step)``: ``init_state(batch)`` is a pytree of tensors, and ``step(chunk, state)``
+            gives ``(outputs, state)`` of the same shapes every time. The first ``.lead`` outputs of all
+            come before the model's first: leave them out.
+
+        Raises:
+            ValueError: a length of chunk that isn't such a multiple.
+            TimelineError: an operation that has no form of fixed shapes.
+        """
+        from tapwise.streaming.pure import Functional
+
+        return Functional.of(self._engine, chunk)
+
+    def __repr__(self) -> str:
+        many = len(self._graph.nodes) - 1
+        return f"Stream({many} operations, batch {self._batch}, seen {self.seen})"
+
+    # Inside
+
+    def _check(self, chunk: Any) -> None:
+        graph = self._graph
+        if not self._groups and graph.batches and isinstance(chunk, Tensor) and chunk.ndim:
+            self._batch = int(chunk.shape[0])  # a new stream takes the batch of its first chunk
+        check_chunk(graph, self._engine.like, self._batch, chunk)
+
+    def _mask(self, mask: Any) -> list[bool]:
+        return check_mask(self._graph, self._batch, mask)
+
+    def _begin(self) -> None:
+        if not self._groups:
+            self._groups = [self._engine.begin(range(self._batch))]
+
+    def _advance(self, chunk: Tensor | None, ended: bool, chosen: list[bool] | None) -> Any:
+        self._begin()
+        if not self._ragged and chosen is None:
+            return self._returned(self._engine.run(self._groups[0], chunk, ended))
+        if chosen is not None:
+            self._groups = self._engine.split(self._groups, chosen)
+        made = []
+        for group in self._groups:
+            if chosen is None or chosen[group.slots[0]]:
+                rows = None if chunk is None else chunk[group.slots]
+                made.append((group.slots, self._engine.run(group, rows, ended)))
+        if not ended:
+            self._groups = self._engine.merged(self._groups)
+        return self._side_by_side(made)
+
+    def _side_by_side(self, made: Sequence[tuple[list[int], list[Tensor]]]) -> Any:
+        """Parts of slots as one batch, filled with zeros, and the length of each."""
+        results, lengths = [], torch.zeros(self._batch, dtype=torch.int64)
+        for place, number in enumerate(self._graph.results):
+            node = self._graph.nodes[number]
+            axis, many = batch_axis(node)
+            longest = max((parts[place].shape[node.size.time] for _, parts in made), default=0)
+            whole = self._engine.empty(number, self._batch, longest)
+            whole = whole.to(made[0][1][place].dtype) if made else whole
+            for slots, parts in made:
+                length = parts[place].shape[node.size.time]
+                rows = torch.tensor([slot * many + n for slot in slots for n in range(many)])
+                there = whole.narrow(node.size.time, 0, length)
+                there.index_copy_(axis, rows.to(whole.device), parts[place])
+                if place == 0:
+                    lengths[slots] = length
+            results.append(whole)
+        return self._returned(results), lengths
+
+    def _returned(self, results: list[Tensor]) -> Any:
+        """The results as the model returns them."""
+        places = iter(results)
+        outputs: list[Any] = self._graph.outputs
+        leaves = [next(places) if type(out) is int else out[0] for out in outputs]
+        return pytree.tree_unflatten(leaves, self._graph.spec)
+
+
+def stream(model: nn.Module, example: Any, *, time: int | None = None) -> Stream:
+    """An unmodified model as a stream of chunks, equal to its run over the whole signal.
+
+    The model is run some thirty times on random numbers, as in evaluation, and left as it was.
+
+    Arguments:
+        model: any module that ``tapwise.inspect`` can read.
+        example: a tensor that it takes, or a tuple of its inputs, of which the first is the signal.
+        time: the signal's axis of time; None finds it.
+
+    Raises:
+        TimelineError: an operation that can't be streamed, by the path of its module, with a remedy.
+
+    Example:
+        >>> import torch, tapwise as tw
+        >>> model = torch.nn.Sequential(torch.nn.Conv1d(1, 4, 5, padding=2), torch.nn.ReLU())
+        >>> x = torch.randn(1, 1, 100)
+        >>> live = tw.stream(model, x)
+        >>> parts = [live.step(chunk) for chunk in x.split(7, -1)] + [live.flush()]
+        >>> torch.testing.assert_close(torch.cat(parts, -1), model(x))
+    """
+    graph, runs = read(model, example, time)
+    return Stream(graph, runs.example)

@@ -35,7 +35,7 @@ ROOMS = [
     ["tapwise.forms"],
     ["tapwise.taps", "tapwise.signals"],
     ["tapwise.blocks", "tapwise.doctor", "tapwise.timing"],
-    ["tapwise.progress", "tapwise.case"],
+    ["tapwise.progress", "tapwise.case", "tapwise.factory", "tapwise.live"],
     ["tapwise.cli"],
     ["tapwise.__main__"],
 ]

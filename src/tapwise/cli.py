@@ -154,6 +154,58 @@ def apply(
     told(reader, target, geometry, summary, rate_out, time.perf_counter() - started)
 
 
+_Model = Annotated[str, Parameter(help="module:factory or file.py:factory; it makes the model.")]
+_Weights = Annotated[
+    Path | None, Parameter(help="The model's state_dict, a .safetensors file; never a pickle.")
+]
+_Size = Annotated[str, Parameter(help="Size of an example, as 1,1,16000, if the factory gives none.")]
+
+
+@app.command
+def inspect(
+    model: _Model,
+    /,
+    *,
+    weights: _Weights = None,
+    size: _Size = "",
+    save: Annotated[
+        Path | None, Parameter(help="Write the report there: .txt, .html, or .svg.")
+    ] = None,
+) -> None:
+    """Say what a model needs of the past and of the future: receptive field, delay, what isn't causal.
+
+    tapwise inspect examples/denoise/model.py:denoiser
+    """
+    from tapwise import factory
+    from tapwise.network import inspection
+
+    report = inspection.inspect(*factory.load(model, weights, size))
+    print(report if save is None else f"wrote {report.save(save)}")
+
+
+@app.command
+def stream(
+    model: _Model,
+    /,
+    *,
+    weights: _Weights = None,
+    size: _Size = "",
+    rate: Annotated[float, Parameter(help="Samples a second.")] = 16_000,
+    chunk: Annotated[float, Parameter(help="Milliseconds of a chunk.")] = 10,
+    form: Annotated[
+        Literal["s16", "f32"],
+        Parameter(name="--format", help="Raw samples: 16-bit, or 32-bit floats; channels interleaved."),
+    ] = "s16",
+) -> None:
+    """Run a model live: raw samples from standard input, chunk by chunk, to standard output.
+
+    arecord -t raw -f S16_LE -r 16000 | tapwise stream model.py:factory --weights w.safetensors | aplay -t raw -f S16_LE -r 16000
+    """
+    from tapwise import factory, live
+
+    print(live.standard(*factory.load(model, weights, size), rate, chunk, form), file=sys.stderr)
+
+
 @app.command
 def doctor(*, warm: bool = False) -> None:
     """Print versions, processor and which kernels run here, and why others don't.

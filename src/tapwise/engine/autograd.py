@@ -6,6 +6,7 @@ on native outside the op, made of torch's own operations.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
@@ -76,6 +77,23 @@ def convolve(
     else:
         result = KERNELS[kernel].run(geometry, input, weight, bias)
     return result
+
+
+def ready(
+    geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None
+) -> Callable[[Tensor], Tensor]:
+    """The convolution of inputs like this one (B, C_in, L), decided once: for no gradient.
+
+    The plan is that of ``convolve``; what the caller gives later has to be of the same size and kind.
+    """
+    if outside_the_op(input, weight, bias) or _watched() or autocast_dtype(input) != input.dtype:
+        return lambda x: convolve(geometry, x, weight, bias)
+    kernel = choose(problem_of(geometry, input, weight, input.dtype)).kernel
+    if kernel == native.NAME and native.padded_by_torch(geometry):
+        g = geometry
+        return lambda x: torch.conv1d(x, weight, bias, g.stride, g.left, g.dilation, g.groups)
+    run = KERNELS[kernel].run
+    return lambda x: run(geometry, x, weight, bias)
 
 
 class _Recorded(torch.autograd.Function):

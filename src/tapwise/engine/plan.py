@@ -198,6 +198,15 @@ def always_native(input: Tensor, weight: Tensor, padding: int, groups: int) -> b
     )
 
 
+def is_usual() -> bool:
+    """Whether no options are in force, nor anything that changes what a call means."""
+    return (
+        _options.get() is _NONE
+        and not torch.is_autocast_enabled("cpu")
+        and torch._C._len_torch_dispatch_stack() == 0
+    )
+
+
 # Calls that were wholly native, by all that a plan looks at: no need to look again.
 _native_calls: set[tuple[Any, ...]] = set()
 _MOST_CALLS = 4096

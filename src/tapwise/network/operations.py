@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -43,7 +44,7 @@ class Size:
         return tuple(size)
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False)
 class Apply:
     """A function that the model called, called anew on other samples.
 
@@ -59,14 +60,26 @@ class Apply:
     pick: int = 0
     copies: bool = False
 
+    @cached_property
+    def _flat(self) -> tuple[int, tuple[str, ...]] | None:
+        """Where no argument holds others: how many are positional, and the names of the rest."""
+        args, kwargs = pytree.tree_unflatten(list(range(len(self.leaves))), self.spec)
+        if (*args, *kwargs.values()) != tuple(range(len(self.leaves))):
+            return None
+        return len(args), tuple(kwargs)
+
     def __call__(self, inputs: Sequence[Tensor]) -> Tensor:
         """The output for these inputs."""
         leaves = [inputs[leaf.number] if type(leaf) is Place else leaf for leaf in self.leaves]
         if self.copies:
             first = next(n for n, leaf in enumerate(self.leaves) if type(leaf) is Place)
             leaves[first] = leaves[first].clone()
-        args, kwargs = pytree.tree_unflatten(leaves, self.spec)
-        result = self.func(*args, **kwargs)
+        if (flat := self._flat) is not None:  # the tree takes longer than many a function
+            many, names = flat
+            result = self.func(*leaves[:many], **dict(zip(names, leaves[many:], strict=True)))
+        else:
+            args, kwargs = pytree.tree_unflatten(leaves, self.spec)
+            result = self.func(*args, **kwargs)
         if isinstance(result, Tensor):
             return result
         found: Tensor = pytree.tree_leaves(result)[self.pick]

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from tapwise import partition
-from tapwise.engine.autograd import convolve
+from tapwise.engine.autograd import convolve, ready
+from tapwise.engine.plan import is_usual
+from tapwise.geometry import Geometry
 from tapwise.network.graph import Node
 from tapwise.network.operations import Convolve
 from tapwise.network.timeline import Windows, without_ends
 from tapwise.streaming.runners import Kept, Span, State, cut, held, joined
+
+# Sizes of inputs for which a convolution's kernel is remembered.
+_READY = 64
 
 
 class Convolution(Kept):
@@ -25,6 +31,7 @@ class Convolution(Kept):
         assert isinstance(node.work, Convolve)
         self.geometry = node.timeline.geometry
         self.weight, self.bias = node.work.weight, node.work.bias
+        self._ready: OrderedDict[Any, Callable[[Tensor], Tensor]] = OrderedDict()
 
     def move(self, span: Span) -> Any:
         first, later = self.borders(span)
@@ -43,11 +50,21 @@ class Convolution(Kept):
             return None, [held(known, known.ndim - 1, keep)]
         low, high, geometry = how
         inside = cut(known, known.ndim - 1, low, high)
-        if inside.ndim == 2:
-            y = convolve(geometry, inside[None], self.weight, self.bias)[0]
-        else:
-            y = convolve(geometry, inside, self.weight, self.bias)
+        batched = inside if inside.ndim == 3 else inside[None]
+        y = self._convolve(geometry, batched)
+        y = y if inside.ndim == 3 else y[0]
         return y, [held(known, known.ndim - 1, keep)]
+
+    def _convolve(self, geometry: Geometry, x: Tensor) -> Tensor:
+        key = (x.shape, geometry.padding, torch.get_num_threads())
+        run = self._ready.get(key)
+        if run is None or not is_usual():
+            run = ready(geometry, x, self.weight, self.bias)
+            if is_usual():
+                self._ready[key] = run
+                if len(self._ready) > _READY:
+                    self._ready.popitem(last=False)
+        return run(x)
 
 
 class Transposed:

@@ -29,6 +29,7 @@ ROOMS = [
     ["tapwise.engine.autograd"],
     ["tapwise.functional", "tapwise.stepping"],
     ["tapwise.layers", "tapwise.acceleration", "tapwise.compat"],
+    ["tapwise.filters"],
     ["tapwise.explanation"],
     ["tapwise.network"],
     ["tapwise.streaming"],

@@ -1,16 +1,19 @@
-"""A small causal denoiser: a learned filter bank, a temporal convolutional network, a mask.
+"""A small causal denoiser: a filter bank, a temporal convolutional network, a mask, and back.
 
 Plain torch.nn, written without a thought of streaming: `tapwise.stream` runs it live as it stands.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 RATE = 16_000  # samples a second
-STRIDE, TAPS = 16, 64  # of the filter bank: a frame each millisecond
+TAPS, STRIDE = 256, 64  # of the filter bank: frames of 16 ms, one every 4 ms
+BANDS = 128
 
 
 class Block(nn.Module):
@@ -34,21 +37,33 @@ class Block(nn.Module):
 class Denoiser(nn.Module):
     """Noisy samples in, clean samples out, both (batch, 1, time)."""
 
-    def __init__(self, bank: int = 96, width: int = 48, hidden: int = 96, blocks: int = 9) -> None:
+    def __init__(self, width: int = 48, hidden: int = 96, blocks: int = 8) -> None:
         super().__init__()
-        self.encoder = nn.Conv1d(1, bank, TAPS, stride=STRIDE, bias=False)
-        self.enter = nn.Conv1d(bank, width, 1)
+        self.encoder = nn.Conv1d(1, 2 * BANDS, TAPS, stride=STRIDE, bias=False)
+        self.enter = nn.Conv1d(BANDS, width, 1)
         self.blocks = nn.Sequential(*(Block(width, hidden, 2**n) for n in range(blocks)))
-        self.mask = nn.Conv1d(width, bank, 1)
-        self.decoder = nn.ConvTranspose1d(bank, 1, TAPS, stride=STRIDE, bias=False)
+        self.mask = nn.Conv1d(width, BANDS, 1)
+        self.decoder = nn.ConvTranspose1d(2 * BANDS, 1, TAPS, stride=STRIDE, bias=False)
+        self._begin_with_fourier()
+
+    def _begin_with_fourier(self) -> None:
+        """Cosines and sines under a window, there and back: to learn from, not to keep."""
+        time = torch.arange(TAPS)
+        turns = 2 * math.pi * (torch.arange(BANDS) + 0.5)[:, None] * time / TAPS
+        window = torch.hann_window(TAPS).sqrt()
+        waves = torch.cat((turns.cos(), turns.sin()))[:, None] * window
+        with torch.no_grad():
+            self.encoder.weight.copy_(waves)
+            self.decoder.weight.copy_(waves * (2 * STRIDE / TAPS / TAPS * 2))
 
     def forward(self, x: Tensor) -> Tensor:
         length = x.shape[-1]
-        # Whole frames: zeros before the first, and up to a whole frame after the last.
-        padded = F.pad(x, (TAPS - STRIDE, -length % STRIDE))
-        bank = F.relu(self.encoder(padded))
-        mask = torch.sigmoid(self.mask(self.blocks(self.enter(torch.log(bank + 1e-2)))))
-        return self.decoder(bank * mask)[..., TAPS - STRIDE : TAPS - STRIDE + length]
+        # Whole frames: zeros before the first, and up to the last that any sample needs.
+        frames = self.encoder(F.pad(x, (TAPS - STRIDE, TAPS - STRIDE + -length % STRIDE)))
+        even, odd = frames.chunk(2, dim=1)
+        loudness = torch.log(even * even + odd * odd + 1e-3)
+        mask = torch.sigmoid(self.mask(self.blocks(self.enter(loudness))) + 2)
+        return self.decoder(frames * torch.cat((mask, mask), 1))[..., TAPS - STRIDE :][..., :length]
 
 
 def denoiser() -> tuple[Denoiser, Tensor]:

@@ -69,11 +69,3 @@ def noise(dice: np.random.Generator, seconds: float) -> Sound:
     for n in range(1, 6):
         sound += dice.uniform(0, 0.8) / n * np.sin(2 * np.pi * (n * hum * time + dice.random()))
     return sound / sound.std()
-
-
-def pair(dice: np.random.Generator, seconds: float) -> tuple[Sound, Sound]:
-    """A clean sound, and the same in noise, from 0 to 15 dB below it."""
-    clean = speech_like(dice, seconds)
-    other = noise(dice, seconds)
-    decibels = dice.uniform(0, 15)
-    return clean, clean + other * clean.std() / 10 ** (decibels / 20)

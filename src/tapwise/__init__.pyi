@@ -14,6 +14,10 @@ from .explanation.stack import Stack as Stack
 from .explanation.trace import Step as Step
 from .explanation.trace import Trace as Trace
 from .explanation.trace import trace as trace
+from .filters import Resample as Resample
+from .filters import Upfirdn as Upfirdn
+from .filters import state_of_zi as state_of_zi
+from .filters import zi_of_state as zi_of_state
 from .functional import conv1d as conv1d
 from .functional import conv_transpose1d as conv_transpose1d
 from .geometry import Geometry as Geometry

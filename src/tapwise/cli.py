@@ -158,7 +158,9 @@ _Model = Annotated[str, Parameter(help="module:factory or file.py:factory; it ma
 _Weights = Annotated[
     Path | None, Parameter(help="The model's state_dict, a .safetensors file; never a pickle.")
 ]
-_Size = Annotated[str, Parameter(help="Size of an example, as 1,1,16000, if the factory gives none.")]
+_Size = Annotated[
+    str, Parameter(help="Size of an example, as 1,1,16000, if the factory gives none.")
+]
 
 
 @app.command
@@ -194,7 +196,9 @@ def stream(
     chunk: Annotated[float, Parameter(help="Milliseconds of a chunk.")] = 10,
     form: Annotated[
         Literal["s16", "f32"],
-        Parameter(name="--format", help="Raw samples: 16-bit, or 32-bit floats; channels interleaved."),
+        Parameter(
+            name="--format", help="Raw samples: 16-bit, or 32-bit floats; channels interleaved."
+        ),
     ] = "s16",
 ) -> None:
     """Run a model live: raw samples from standard input, chunk by chunk, to standard output.

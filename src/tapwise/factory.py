@@ -15,7 +15,9 @@ from torch import Tensor, nn
 FORM = "module:factory, or file.py:factory"
 
 
-def load(name: str, weights: str | os.PathLike[str] | None = None, size: str = "") -> tuple[nn.Module, Any]:
+def load(
+    name: str, weights: str | os.PathLike[str] | None = None, size: str = ""
+) -> tuple[nn.Module, Any]:
     """The model that a factory makes, and an example of its input.
 
     Arguments:
@@ -76,7 +78,9 @@ def _made(name: str) -> tuple[Any, Any]:
     made = getattr(module, function, None)
     if not callable(made):
         names = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
-        raise ValueError(f"{place} has no function {function!r}; it has {', '.join(names) or 'none'}")
+        raise ValueError(
+            f"{place} has no function {function!r}; it has {', '.join(names) or 'none'}"
+        )
     result = made()
     return result if isinstance(result, tuple) and len(result) == 2 else (result, None)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tapwise.streaming.stream import stream
 
 Form = Literal["s16", "f32"]
-_TYPES = {"s16": np.dtype("<i2"), "f32": np.dtype("<f4")}
+_TYPES: dict[str, Any] = {"s16": np.dtype("<i2"), "f32": np.dtype("<f4")}
 _FULL = 32768.0
 
 
@@ -74,7 +74,9 @@ def run(
     """
     first = example[0] if isinstance(example, tuple) else example
     if first.ndim not in (2, 3) or first.shape[0] != 1:
-        raise ValueError(f"expected an example (1, channels, time) or (1, time), got {list(first.shape)}")
+        raise ValueError(
+            f"expected an example (1, channels, time) or (1, time), got {list(first.shape)}"
+        )
     count = round(rate * chunk_ms / 1000)
     if count < 1:
         raise ValueError(f"a chunk of {chunk_ms:g} ms at {rate:g} Hz holds no sample")
@@ -107,7 +109,9 @@ def _read(source: BinaryIO, count: int) -> bytes:
 
 def _write(target: BinaryIO, y: Any, form: Form, told: Told) -> None:
     if not isinstance(y, Tensor):
-        raise ValueError("the model returns more than one tensor: let its factory return one that doesn't")
+        raise ValueError(
+            "the model returns more than one tensor: let its factory return one that doesn't"
+        )
     rows = y[0] if y.ndim == 3 else y  # (channels, time)
     samples = rows.detach().cpu().float().numpy().T
     if form == "s16":

@@ -104,7 +104,7 @@ class ModelExplanation:
     def _rows(self) -> list[tuple[str, ...]]:
         return [
             (
-                layer.path, _brief(layer.geometry), _size(layer.input.shape), _size(layer.output),
+                layer.path or "(the model)", _brief(layer.geometry), _size(layer.input.shape), _size(layer.output),
                 layer.plan.kernel, f"{layer.seconds * 1e3:.3g} ms", str(layer.calls),
                 *(column.get(layer.path, "") for column in self.columns.values()),
             )

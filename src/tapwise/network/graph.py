@@ -25,8 +25,8 @@ class Node:
         timeline: how it maps time.
         work: what it does to tensors.
         size: of what comes out.
-        reference: a node as long as which the output is made, ``extra`` longer, where it is cropped to
-            another's length.
+        reference: the node whose length the output follows, where it is cut to another's: as many
+            samples for the same time, rounded up or down, and ``extra`` more.
         value: the number, in a recording, of the tensor that comes out.
     """
 
@@ -38,12 +38,17 @@ class Node:
     size: Size
     reference: int | None = None
     extra: int = 0
+    rounds_up: bool = False
     value: int | None = None
 
     @property
     def where(self) -> str:
         """The operation in words."""
         return f"{self.name} in {self.path or 'the model itself'}"
+
+
+# Samples after which a model has settled that any could have: what has not by then gives no output.
+_NEVER = 1 << 40
 
 
 Counts = list[tuple[int, int]]
@@ -58,6 +63,7 @@ class Graph:
         batch: the batch that the model was read with; ``batches`` whether it takes others.
         calls: how many calls of torch's the model made of the signal.
         every: samples of the signal after which whoever runs the graph stands as before.
+        shortest: samples of the shortest signal of which the model does what the graph says.
     """
 
     nodes: list[Node]
@@ -67,6 +73,7 @@ class Graph:
     batches: bool
     calls: int = 0
     every: int = 1
+    shortest: int = 1
     rates: list[Fraction] = field(init=False)
     repeats: list[int] = field(init=False)
 
@@ -100,6 +107,7 @@ class Graph:
             ended: whether no more will.
         """
         counts: Counts = []
+        rates = self.rates
         for node in self.nodes:
             if not node.inputs:
                 counts.append((seen, seen))
@@ -110,7 +118,10 @@ class Graph:
                 total = node.timeline.total(certain)
                 fixed = node.timeline.determined(known, certain)
             else:
-                total = max(0, counts[node.reference][1] + node.extra)
+                # Its own rate stands where the node's will: only the ends are cut.
+                ratio = rates[node.inputs[0]] / rates[node.reference]
+                total = followed(counts[node.reference][1], ratio, node.rounds_up) + node.extra
+                total = max(0, total)
                 left = node.timeline.left if isinstance(node.timeline, Ends) else 0
                 fixed = max(0, min(known + left, total)) if known else 0
             if ended:
@@ -131,8 +142,8 @@ class Graph:
     @cached_property
     def settled(self) -> int:
         """Samples, a multiple of the period, after which no operation reads what stands before the first."""
-        seen = self.period
-        while not self._has_settled(seen):
+        seen = -(-self.shortest // self.period) * self.period
+        while not self._has_settled(seen) and seen < _NEVER:
             seen *= 2
         return seen
 
@@ -155,3 +166,9 @@ class Graph:
         if seen < self.settled + self.period:
             return seen
         return self.settled + (seen - self.settled) % self.period
+
+
+def followed(length: int, ratio: Fraction, up: bool) -> int:
+    """As many samples at ``ratio`` times the rate, rounded up or down."""
+    exact = length * ratio
+    return -(-exact.numerator // exact.denominator) if up else exact.numerator // exact.denominator

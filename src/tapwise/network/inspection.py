@@ -7,13 +7,14 @@ from typing import Any
 from torch import nn
 
 from tapwise.explanation.explain import explain
-from tapwise.explanation.model import ModelExplanation
+from tapwise.explanation.model import ModelExplanation, explain_model
 from tapwise.network.graph import Graph
 from tapwise.network.operations import Convolve
 from tapwise.network.probe import probe
 from tapwise.network.reach import extents, reach_of
-from tapwise.network.reading import Runs, read
+from tapwise.network.reading import read
 from tapwise.network.report import Report
+from tapwise.network.runs import Runs
 
 
 def inspect(model: nn.Module, example: Any, *, time: int | None = None) -> Report:
@@ -57,7 +58,7 @@ def _probed_length(graph: Graph, runs: Runs) -> int:
 def _table(model: nn.Module, example: Any, graph: Graph) -> ModelExplanation | None:
     """The table of ``explain``, with what each convolution reads of the model's input."""
     try:
-        table: Any = explain(model, example)
+        table = explain_model(model, example, explain)
     except TypeError:
         return None
     strides, reads = {}, {}
@@ -66,7 +67,4 @@ def _table(model: nn.Module, example: Any, graph: Graph) -> ModelExplanation | N
             strides[node.path] = str(1 / graph.rates[number])
             first = "-inf" if extent.earliest is None else f"{extent.earliest:+d}"
             reads[node.path] = f"{first} to {extent.latest:+d}"
-    found: ModelExplanation = table.with_columns(
-        {"input samples an output": strides, "reads": reads}
-    )
-    return found
+    return table.with_columns({"input samples an output": strides, "reads": reads})

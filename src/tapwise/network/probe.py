@@ -12,7 +12,8 @@ import numpy as np
 
 from tapwise.errors import TimelineError
 from tapwise.network.graph import Graph
-from tapwise.network.reading import Runs, check_lengths
+from tapwise.network.reading import check_lengths
+from tapwise.network.runs import Runs
 from tapwise.network.timeline import Ends, Mask
 
 

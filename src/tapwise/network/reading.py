@@ -5,24 +5,25 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tapwise.errors import TimelineError
 from tapwise.network import rules
 from tapwise.network.bundle import Bundle
 from tapwise.network.graph import Graph, Node
 from tapwise.network.operations import Size, Work
-from tapwise.network.recording import Recording, Slot, record
+from tapwise.network.recording import Recording, Slot
+from tapwise.network.runs import Runs
 from tapwise.network.timeline import Aligned, Timeline
 
-# A run is at most so long at first: longer examples are cut, since reading takes some twenty runs.
-LONGEST = 4096
 RUNS = 16
 # Lengths beyond the first: next to it, where remainders show, and apart, where multiples do.
 _MORE = (1, 2, 3, 5, 8, 64, 521, 2053)
+# Lengths that are tried for being too short.
+_SHORT = 24
 # Numbers that a run may compute, for it to be one of the longer ones.
 _NUMBERS = 3e7
 
@@ -40,6 +41,7 @@ class Reader:
         self.rows = rows
         self.one_batch = [n for n, many in enumerate(rows) if many == rows[0]]
         self.nodes: list[Node] = []
+        self.rates = [Fraction(1)]  # of nodes
         self.numbers: dict[int, int] = {}  # of nodes, by values
         sizes = [run.sizes[0] for run in runs]
         entries = tuple(0 if axis == time else size for axis, size in enumerate(sizes[0]))
@@ -68,6 +70,7 @@ class Reader:
         """A node for a call, or for a step of it."""
         node = Node(bundle.path, bundle.name, inputs, timeline, work, size, value=value, **more)
         self.nodes.append(node)
+        self.rates.append(self.rates[inputs[0]] * timeline.rate)
         if value is not None:
             self.numbers[value] = len(self.nodes) - 1
         return len(self.nodes) - 1
@@ -136,80 +139,6 @@ def _other_calls(path: str, name: str) -> TimelineError:
     )  # fmt: skip
 
 
-class Runs:
-    """Runs of one model on signals of any length, made of the example's kind of numbers.
-
-    Arguments:
-        example: the model's input, or a tuple of its inputs, of which the first is the signal.
-        time: the signal's axis of time; None: the last axis that the model takes at other lengths.
-    """
-
-    def __init__(self, model: nn.Module, example: Any, time: int | None) -> None:
-        inputs = example if isinstance(example, tuple) else (example,)
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-        if not inputs or not isinstance(inputs[0], Tensor):
-            raise TypeError("example must be a tensor, or a tuple whose first entry is the signal")
-        self.model, self.inputs = model, inputs
-        self.example = inputs[0].detach()
-        if self.example.ndim == 0:
-            raise TypeError("example must have an axis of time, got a tensor without axes")
-        self.random = torch.Generator(device="cpu").manual_seed(0)
-        self.rows = int(self.example.shape[0])
-        self.time = self._find_time() if time is None else time % self.example.ndim
-
-    def signal(self, length: int, rows: int | None = None, time: int | None = None) -> Tensor:
-        """Numbers of the example's kind, so many samples long and so many rows."""
-        time = self.time if time is None else time
-        size = list(self.example.shape)
-        size[time] = length
-        if rows is not None:
-            size[0] = rows
-        like = self.example
-        if like.is_floating_point() or like.is_complex():
-            drawn = torch.randn(size, generator=self.random, dtype=torch.float64)
-            return drawn.to(like.dtype).to(like.device)
-        places = torch.randint(
-            like.numel(), (int(torch.tensor(size).prod()),), generator=self.random
-        )
-        return like.reshape(-1)[places.to(like.device)].reshape(size)
-
-    def run(self, signal: Tensor, keep: bool = False) -> Recording:
-        """The model's run on a signal."""
-        return record(self.model, (signal, *self.inputs[1:]), keep, rules.atomic_types())
-
-    def _find_time(self) -> int:
-        reason: Exception | None = None
-        for time in range(self.example.ndim - 1, -1, -1):
-            length = self.example.shape[time]
-            try:
-                for other in (length, length + 1, length + 8):
-                    self.run(self.signal(other, time=time))
-            except TimelineError:
-                return time  # it runs, but can't be followed: said later
-            except Exception as error:
-                reason = reason or error
-            else:
-                return time
-        raise ValueError(
-            f"the model doesn't run on the example, of size {list(self.example.shape)}, or at no other "
-            f"length: {reason}"
-        ) from reason
-
-    def shortest(self) -> int:
-        """A length to begin with: the example's, or shorter where that is long and the model runs."""
-        length = int(self.example.shape[self.time])
-        if length > LONGEST:
-            try:
-                self.run(self.signal(LONGEST))
-            except TimelineError:
-                raise
-            except Exception:
-                return length
-            return LONGEST
-        return length
-
-
 def read(model: nn.Module, example: Any, time: int | None = None) -> tuple[Graph, Runs]:
     """A model as a graph of operations with timelines, and what runs it.
 
@@ -236,12 +165,31 @@ def read(model: nn.Module, example: Any, time: int | None = None) -> tuple[Graph
         graph = reader.graph(bool(others))
         wrong = _wrong(graph, runs, base)
         if wrong is None:
+            graph.shortest = _shortest(graph, runs, base)
             return graph, runs
         length, run = wrong
         if length in tried:
             check_lengths(graph, run, length)
         tried.add(length)
         made.append(run)  # what it shows was not seen before: fit anew
+
+
+def _shortest(graph: Graph, runs: Runs, base: int) -> int:
+    """The fewest samples from which on the model does what the graph says.
+
+    Below, models pad otherwise, as where there are fewer samples than reflection takes.
+    """
+    shortest = 1
+    for length in range(1, min(base, _SHORT)):
+        try:
+            run = runs.run(runs.signal(length))
+            if len(run.calls) == graph.calls:
+                check_lengths(graph, run, length)
+                continue
+        except Exception:  # too short for the model itself
+            pass
+        shortest = length + 1
+    return shortest
 
 
 def _affordable(first: Recording, base: int) -> list[int]:
@@ -259,7 +207,8 @@ def _other_batch(runs: Runs, length: int, like: Recording) -> list[Recording]:
     except Exception:
         return []
     same = [call.name for call in other.calls] == [call.name for call in like.calls]
-    return [other] if same else []
+    axes = [len(size) for size in other.sizes] == [len(size) for size in like.sizes]
+    return [other] if same and axes else []
 
 
 def _wrong(graph: Graph, runs: Runs, base: int) -> tuple[int, Recording] | None:

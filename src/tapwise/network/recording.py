@@ -225,6 +225,19 @@ def plain_name(func: Callable[..., Any]) -> str:
 _OPERATORS = {"add", "sub", "mul", "truediv", "div", "floordiv", "mod", "pow", "and", "or", "xor"}
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation, without gradients; afterwards every part is as it was."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
 def record(
     model: nn.Module,
     inputs: tuple[Any, ...],
@@ -239,16 +252,10 @@ def record(
         atomic: types of modules that are one call each, whatever is in them.
     """
     recorder = _Recorder(keep, atomic)
-    modes = {module: module.training for module in model.modules()}
     signal = inputs[0].detach().clone()  # a model may write over its input
     recorder.admit(signal)
-    try:
-        model.eval()
-        with torch.no_grad(), recorder.watching(model), recorder:
-            result = model(signal, *inputs[1:])
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    with evaluating(model), recorder.watching(model), recorder:
+        result = model(signal, *inputs[1:])
     found = recorder.recording
     leaves, found.spec = pytree.tree_flatten(result)
     found.leaves = [

@@ -88,11 +88,14 @@ class Report:
     @cached_property
     def leaks(self) -> tuple[Leak, ...]:
         """The operations whose outputs read further into the future than their inputs do."""
-        found = []
+        # Padding alone moves an operation back in time; what counts is the furthest that any before it saw.
+        found: list[Leak] = []
+        furthest: list[int] = []
         for node, extent in zip(self.graph.nodes, self._extents, strict=True):
-            before = max((self._extents[n].latest for n in node.inputs), default=0)
-            if extent.latest > max(before, 0):
+            before = max((furthest[n] for n in node.inputs), default=0)
+            if extent.latest > before:
                 found.append(Leak(node.where, extent.latest))
+            furthest.append(max(before, extent.latest))
         return tuple(found)
 
     def output_length(self, length: int) -> int:

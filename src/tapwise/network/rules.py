@@ -34,8 +34,8 @@ def register(target: Any, timeline: Timeline | Any, step: Callable[..., Any] | N
         timeline: a ``Geometry``, whose windows its outputs read, or one of ``tapwise.network.timeline``.
             Time is the last axis of its input.
         step: ``step(target, inputs, state, end) -> (output, state)``: the outputs that a chunk of each
-            input determines. ``inputs`` are tensors, perhaps of length 0; ``state`` is a pytree of
-            tensors, None before the first chunk; at the end there is one call with ``end`` True. None:
+            input determines. ``inputs`` are tensors, perhaps of length 0; ``state`` is a dictionary
+            of tensors (batch, ...) of your own, None before the first chunk; at the end there is one call with ``end`` True. None:
             the operation works sample by sample, and is called on each chunk.
 
     Raises:

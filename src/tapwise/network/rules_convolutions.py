@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from tapwise.geometry import Geometry
 from tapwise.network.bundle import Bundle
+from tapwise.network.graph import followed
 from tapwise.network.operations import Apply, Convolve, Fill, Place, Recur, Within
 from tapwise.network.recording import Slot
 from tapwise.network.timeline import Aligned, Ends, Windows, fit_ends, without_ends
@@ -207,12 +208,18 @@ def cut_and_padded(
     totals = [lefts[0] + n + r for n, r in zip(lengths, rights, strict=True)]
     if mode == "zeros":  # to the length of another tensor?
         for other, number in sorted(bundle.reader.numbers.items()):
-            extras = {t - n for t, n in zip(totals, bundle.lengths(other), strict=True)}
-            if len(extras) == 1:
-                return bundle.add(
-                    Ends(lefts[0], (0,), mode), Fill(value), inputs=inputs, last=last, size=size,
-                    reference=number, extra=extras.pop(),
-                )  # fmt: skip
+            ratio = (
+                bundle.reader.rates[bundle.reader.number(slot, bundle)]
+                / bundle.reader.rates[number]
+            )
+            for up in (False, True):
+                same = [followed(n, ratio, up) for n in bundle.lengths(other)]
+                extras = {t - n for t, n in zip(totals, same, strict=True)}
+                if len(extras) == 1:
+                    return bundle.add(
+                        Ends(lefts[0], (0,), mode), Fill(value), inputs=inputs, last=last, size=size,
+                        reference=number, extra=extras.pop(), rounds_up=up,
+                    )  # fmt: skip
     raise bundle.refuse(
         f"pads or cuts the end by what is neither the same nor up to a multiple ({rights[0]}, "
         f"{rights[1]}, ...)",

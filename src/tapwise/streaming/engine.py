@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import lcm
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from tapwise.network.graph import Graph, Node
 from tapwise.network.operations import Convolve
@@ -72,12 +74,14 @@ class Engine:
         self._moves: OrderedDict[tuple[int, int, bool], list[Any]] = OrderedDict()
         self._nothing: OrderedDict[tuple[int, int], Tensor] = OrderedDict()
         self.watch: Callable[[int, Tensor], None] | None = None
+        # The model itself, for signals too short for the graph: results of a whole signal.
+        self.model: Callable[[Tensor], list[Tensor]] | None = None
 
     def begin(self, slots: Sequence[int]) -> Group:
         """A group of slots before their first chunk."""
         rows = len(slots)
         empty = [self.empty(n, rows) for n in range(len(self.graph.nodes))]
-        states: list[State] = [[]]
+        states: list[State] = [[empty[0]] if self.graph.shortest > 1 else []]
         for node, runner in zip(self.graph.nodes[1:], self.runners, strict=True):
             states.append(list(runner.start(rows, [empty[n] for n in node.inputs])))
         return Group(list(slots), 0, states)
@@ -121,20 +125,39 @@ class Engine:
         if chunk is None:
             chunk = self._none(0, rows)
         length = chunk.shape[nodes[0].size.time]
+        seen = group.seen + length
+        head = self._head(states[0], chunk, seen)
+        if ended and head and seen > 0 and self.model is not None:
+            # Too short for the model as well: what the graph says, as a rule nothing.
+            with suppress(RuntimeError, ValueError):
+                return self._of_short(self.model(head[0]), seen)
         moves = self._moves_of(group.seen, length, ended)
         chunks = [chunk]
-        after: list[State] = [[]]
+        after: list[State] = [head]
         for number, (runner, move) in enumerate(zip(self.runners, moves, strict=True), 1):
             y, state = runner.run(move, states[number], [chunks[n] for n in nodes[number].inputs])
             after.append(state)
             chunks.append(self._none(number, rows) if y is None else y)
             if self.watch is not None:
                 self.watch(number, chunks[-1])
-        group.seen, group.states = (
-            group.seen + length,
-            after,
-        )  # nothing is changed where a step fails
+        # Only now: where a step fails, nothing is changed.
+        group.seen, group.states = seen, after
         return [chunks[n] for n in self.graph.results]
+
+    def _head(self, kept: State, chunk: Tensor, seen: int) -> State:
+        """The signal's beginning, as long as it may turn out to be too short for the graph."""
+        if not kept or seen >= self.graph.shortest:
+            return []
+        return [torch.cat((kept[0], chunk), self.graph.nodes[0].size.time)]
+
+    def _of_short(self, results: list[Tensor], seen: int) -> list[Tensor]:
+        """Of a whole signal's results, what was not given before its end."""
+        rest = []
+        for number, whole in zip(self.graph.results, results, strict=True):
+            axis = self.graph.nodes[number].size.time
+            given = min(self.graph.counts(seen)[number][0], whole.shape[axis])
+            rest.append(whole.narrow(axis, given, whole.shape[axis] - given))
+        return rest
 
     # Slots
 
@@ -151,14 +174,18 @@ class Engine:
         ]
         return Group([group.slots[n] for n in keep], group.seen, states)
 
-    def _picked(self, number: int, place: int, leaf: Tensor, keep: list[int]) -> Tensor:
+    def _picked(self, number: int, place: int, leaf: Any, keep: list[int]) -> Any:
         axis, many = self._batch_axis(number, place)
         rows = [row * many + n for row in keep for n in range(many)]
-        return leaf.index_select(axis, torch.tensor(rows, device=leaf.device))
+        return pytree.tree_map(
+            lambda t: t.index_select(axis, torch.tensor(rows, device=t.device)), leaf
+        )
 
     def _batch_axis(self, number: int, place: int) -> tuple[int, int]:
         """The axis of the batch in what an operation keeps, and its entries for each row."""
         node = self.graph.nodes[number]
+        if not node.inputs:
+            return batch_axis(node)
         recur = getattr(node.work, "batch", None)
         if recur is not None:
             return int(recur), 1
@@ -185,13 +212,17 @@ class Engine:
             pairs = zip(other.states, group.states, strict=True)
             states = [
                 [
-                    torch.cat(both, self._batch_axis(number, n)[0])
+                    self._joined(self._batch_axis(number, n)[0], *both)
                     for n, both in enumerate(zip(mine, theirs, strict=True))
                 ]
                 for number, (mine, theirs) in enumerate(pairs)
             ]
             found[place] = Group([*other.slots, *group.slots], place, states)
         return list(found.values())
+
+    @staticmethod
+    def _joined(axis: int, one: Any, other: Any) -> Any:
+        return pytree.tree_map(lambda a, b: torch.cat((a, b), axis), one, other)
 
 
 def batch_axis(node: Node) -> tuple[int, int]:

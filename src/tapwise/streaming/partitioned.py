@@ -42,7 +42,7 @@ def block_of(node: Node) -> int:
     if not (plain and real and g.kernel_size >= FEWEST and g.left < g.kernel_size):
         return 0
     # One transform a block, and products for each partition: least work near the root of the taps.
-    return max(64, min(1024, 1 << (math.isqrt(g.kernel_size).bit_length() - 1)))
+    return max(64, min(1024, 1 << math.isqrt(g.kernel_size).bit_length()))
 
 
 class Partitioned:

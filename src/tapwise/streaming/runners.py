@@ -15,7 +15,6 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from tapwise import partition
 from tapwise.geometry import Geometry
@@ -40,7 +39,8 @@ class Span(NamedTuple):
     ended: bool
 
 
-State = list[Tensor]
+# What an operation keeps: tensors; of one that was taught, a dictionary of them.
+State = list[Any]
 
 
 class Runner(Protocol):
@@ -230,12 +230,11 @@ class Recurrence:
 
 
 class Own:
-    """An operation that ``register`` taught; its state is kept flat."""
+    """An operation that ``register`` taught. Its state is a dictionary of tensors, or None."""
 
     def __init__(self, node: Node, axes: tuple[int, ...]) -> None:
         assert isinstance(node.work, Taught)
         self.work = node.work
-        self.spec: pytree.TreeSpec | None = None
 
     def start(self, batch: int, like: Sequence[Tensor]) -> State:
         return []
@@ -245,10 +244,10 @@ class Own:
 
     def run(self, move: Any, state: State, chunks: Sequence[Tensor]) -> tuple[Tensor | None, State]:
         count, ended = move
-        held = pytree.tree_unflatten(state, self.spec) if state and self.spec else None
-        y, after = self.work.step(self.work.target, list(chunks), held, ended)
-        leaves, self.spec = pytree.tree_flatten(after)
-        return (y if count else None), [] if after is None else leaves
+        y, after = self.work.step(
+            self.work.target, list(chunks), state[0] if state else None, ended
+        )
+        return (y if count else None), [] if after is None else [after]
 
 
 KINDS: dict[type, Any] = {

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from tapwise.errors import ShapeError
 from tapwise.files import write_whole
+from tapwise.network.operations import Taught
 from tapwise.streaming.engine import Engine, Group
 
 
@@ -48,9 +49,10 @@ def read(state: dict[str, Any], engine: Engine) -> tuple[list[Group], int, list[
         slots = [int(n) for n in saved["slots"]]
         fresh = engine.begin(slots)
         states = [cloned(saved["states"].get(str(n), [])) for n in range(len(fresh.states))]
-        wanted = {str(n) for n, kept in enumerate(fresh.states) if kept}
-        if wanted != set(saved["states"]) or any(
-            not _fits(one, other) for one, other in zip(fresh.states, states, strict=True)
+        nodes = engine.graph.nodes
+        if any(int(n) >= len(states) for n in saved["states"]) or any(
+            not (not node.inputs or isinstance(node.work, Taught) or _fits(one, other))
+            for node, one, other in zip(nodes, fresh.states, states, strict=True)
         ):
             raise ShapeError(
                 "the state is another model's",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from tapwise.network.reading import read
 from tapwise.streaming import snapshots
 from tapwise.streaming.checks import check_batch, check_chunk, check_mask
 from tapwise.streaming.engine import Engine, Group, batch_axis
+from tapwise.streaming.whole import whole_results
 
 
 class Stream:
@@ -28,8 +29,11 @@ class Stream:
     where they are computed from others (weight_norm); else the model's own.
     """
 
-    def __init__(self, graph: Graph, like: Tensor) -> None:
+    def __init__(self, graph: Graph, like: Tensor, made_of: tuple[Any, ...] = ()) -> None:
         self._engine = Engine(graph, like)
+        self._made_of = made_of
+        if made_of:
+            self._engine.model = partial(whole_results, graph, *made_of[:2])
         self._batch = graph.batch
         self._active: list[bool] | None = None
         self._ragged = False
@@ -177,6 +181,10 @@ class Stream:
     def __deepcopy__(self, memo: dict[int, Any]) -> Stream:
         return self.fork()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A pickle holds the model and reads it anew: a graph's functions are the model's own.
+        return _restored, (*self._made_of, self.state)
+
     def functional(self, chunk: int) -> Any:
         """The stream as pure functions of fixed shapes, for ``torch.compile`` and ``torch.export``.
 
@@ -279,4 +287,10 @@ def stream(model: nn.Module, example: Any, *, time: int | None = None) -> Stream
         >>> torch.testing.assert_close(torch.cat(parts, -1), model(x))
     """
     graph, runs = read(model, example, time)
-    return Stream(graph, runs.example)
+    return Stream(graph, runs.example, (model, example, time))
+
+
+def _restored(model: nn.Module, example: Any, time: int | None, state: dict[str, Any]) -> Stream:
+    live = stream(model, example, time=time)
+    live.load_state(state)
+    return live

@@ -1,0 +1,19 @@
+"""Whole: the model's own run, for signals that end before a stream of them begins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from tapwise.network.graph import Graph
+from tapwise.network.recording import evaluating
+
+
+def whole_results(graph: Graph, model: nn.Module, example: Any, signal: Tensor) -> list[Tensor]:
+    """By result of the graph, what the model gives for a whole signal, as in evaluation."""
+    others = example[1:] if isinstance(example, tuple) else ()
+    with evaluating(model):
+        leaves = pytree.tree_leaves(model(signal, *others))
+    return [leaf for leaf, out in zip(leaves, graph.outputs, strict=True) if type(out) is int]

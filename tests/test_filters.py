@@ -1,0 +1,85 @@
+"""SciPy's filter states and changes of rate: the same numbers, and the same when streamed."""
+
+import numpy as np
+import pytest
+import scipy.signal
+import torch
+
+import tapwise as tw
+
+F64 = torch.float64
+
+
+@pytest.mark.parametrize("taps", [[1.0], [2.0, -1.0], [1.0, 2.0, 3.0, 0.0], "lowpass"])
+def test_states_go_both_ways(taps):
+    taps = scipy.signal.firwin(101, 0.2) if taps == "lowpass" else np.array(taps)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((3, 2, 60 + 2 * len(taps)))
+    layer = tw.Conv1d.from_taps(taps, channels=2, dtype=F64)
+    cut = 30 + len(taps)
+    start = np.zeros((3, 2, len(taps) - 1))
+    want_first, zf = scipy.signal.lfilter(taps, [1.0], x[..., :cut], zi=start)
+    want_rest, _ = scipy.signal.lfilter(taps, [1.0], x[..., cut:], zi=zf)
+    first, state = layer.step(torch.from_numpy(x[..., :cut]), layer.init_state(3))
+    np.testing.assert_allclose(first.detach(), want_first, atol=1e-12)
+    np.testing.assert_allclose(tw.zi_of_state(layer, state).detach(), zf, atol=1e-12)
+    # From SciPy to a stream: what comes next is what SciPy would have given.
+    rest, _ = layer.step(torch.from_numpy(x[..., cut:]), tw.state_of_zi(layer, zf))
+    np.testing.assert_allclose(rest.detach(), want_rest, atol=1e-12)
+
+
+def test_a_state_before_many_samples_is_that_of_zeros():
+    taps = np.array([1.0, 2.0, 3.0, 4.0])
+    layer = tw.Conv1d.from_taps(taps, dtype=F64)
+    _, state = layer.step(torch.ones(1, 1, 1, dtype=F64), layer.init_state())
+    _, zf = scipy.signal.lfilter(taps, [1.0], [1.0], zi=np.zeros(3))
+    np.testing.assert_allclose(tw.zi_of_state(layer, state)[0, 0], zf)
+
+
+def test_other_layers_have_no_such_state():
+    for layer in (
+        tw.Conv1d(1, 1, 3, padding="causal"),
+        tw.Conv1d.from_taps([1.0, 1.0], padding="same"),
+        tw.Conv1d.from_taps([1.0, 1.0], stride=2),
+        tw.CausalConv1d(2, 2, 3, bias=False),
+    ):
+        with pytest.raises(tw.ShapeError, match="lfilter"):
+            tw.zi_of_state(layer, layer.init_state())
+    with pytest.raises(tw.ShapeError, match="zi doesn't fit"):
+        tw.state_of_zi(tw.Conv1d.from_taps([1.0, 1.0, 1.0]), [1.0])
+
+
+@pytest.mark.parametrize("up", [1, 2, 3, 5])
+@pytest.mark.parametrize("down", [1, 2, 3, 7])
+@pytest.mark.parametrize("many", [1, 4, 31])
+def test_upfirdn_is_scipys_and_streams(up, down, many):
+    rng = np.random.default_rng(up * 10 + down)
+    taps, x = rng.standard_normal(many), rng.standard_normal((2, 3, 83))
+    layer = tw.Upfirdn(taps, up, down)
+    want = scipy.signal.upfirdn(taps, x, up, down)
+    signal = torch.from_numpy(x)
+    np.testing.assert_allclose(layer(signal), want, atol=1e-12)
+    live = tw.stream(layer, signal)
+    parts = [live.step(chunk) for chunk in signal.split([1, 0, 20, 3, 59], -1)] + [live.flush()]
+    np.testing.assert_allclose(torch.cat(parts, -1), want, atol=1e-12)
+
+
+@pytest.mark.parametrize(("up", "down"), [(1, 2), (2, 1), (3, 2), (2, 3), (160, 147), (4, 4)])
+def test_resampling_is_scipys_and_streams(up, down):
+    x = np.random.default_rng(0).standard_normal((1, 2, 400))
+    layer = tw.Resample(up, down)
+    want = scipy.signal.resample_poly(x, up, down, axis=-1)
+    signal = torch.from_numpy(x)
+    np.testing.assert_allclose(layer(signal), want, atol=1e-12)
+    live = tw.stream(layer, signal)
+    parts = [live.step(chunk) for chunk in signal.split(33, -1)] + [live.flush()]
+    np.testing.assert_allclose(torch.cat(parts, -1), want, atol=1e-12)
+
+
+def test_bad_rates_are_refused():
+    with pytest.raises(tw.ShapeError, match="whole rates"):
+        tw.Upfirdn([1.0], up=0)
+    with pytest.raises(tw.ShapeError, match="one list"):
+        tw.Upfirdn([[1.0]])
+    with pytest.raises(ValueError, match="at least 1"):
+        tw.Resample(0, 1)

@@ -10,6 +10,8 @@ comes of samples before the first is told apart by its place and set to what pad
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +24,7 @@ from tapwise.network.operations import Apply, Convolve, Fill, Recur, Reshape, Wi
 from tapwise.network.timeline import Ends, Windows
 from tapwise.streaming import fixed
 from tapwise.streaming.engine import Engine
+from tapwise.streaming.export import exported, to_onnx
 from tapwise.streaming.fixed import Pace
 
 PureState = dict[str, Any]
@@ -44,12 +47,31 @@ class Functional(tuple[Any, Any]):
     """
 
     lead: int
+    _steps: _Steps
+
+    def example(self, batch: int = 1) -> Tensor:
+        """Zeros of the size of a chunk."""
+        return self._steps.engine.empty(0, batch, self._steps.paces[0].many)
+
+    def export(self, batch: int = 1) -> Any:
+        """The step as a ``torch.export`` program: ``(chunk, *state)`` in, ``(*outputs, *state)`` out."""
+        return exported(self, batch)
+
+    def to_onnx(self, path: str | os.PathLike[str], batch: int = 1) -> Path:
+        """Write the step as an ONNX file: inputs ``chunk``, ``state0``, ..., outputs ``output0``, ...,
+        ``next0``, ..., which are the state of the next step.
+
+        Raises:
+            ModuleNotFoundError: without onnx and onnxscript: pip install 'tapwise[onnx]'.
+        """
+        return to_onnx(self, path, batch)
 
     @classmethod
     def of(cls, engine: Engine, chunk: int) -> Functional:
         """The functions of an engine's graph."""
         steps = _Steps(engine, chunk)
         pair = cls((steps.init_state, steps.step))
+        pair._steps = steps
         pair.lead = -min(0, steps.paces[engine.graph.results[0]].lead)
         return pair
 
@@ -62,6 +84,7 @@ class _Steps:
                 f"chunk must be a multiple of {graph.period}, the model's period in samples, got {chunk}"
             )
         self.engine = engine
+        self.keys = [str(n) for n in graph.results]  # made here: a compiler can't
         # Far from the beginning, even where what waits for its moment adds up.
         settled = -(-64 * graph.settled // chunk) * chunk
         at = graph.counts(settled)
@@ -197,12 +220,12 @@ class _Steps:
             if held:
                 states[str(number)] = after
         results, given = {}, []
-        for n in graph.results:
+        for n, key in zip(graph.results, self.keys, strict=True):
             y = chunks[n]
-            if str(n) in state["results"]:
+            if key in state["results"]:
                 axis, many = graph.nodes[n].size.time, self.paces[n].many
-                y = torch.cat((state["results"][str(n)], y), axis)
-                results[str(n)] = y.narrow(axis, many, y.shape[axis] - many)
+                y = torch.cat((state["results"][key], y), axis)
+                results[key] = y.narrow(axis, many, y.shape[axis] - many)
                 y = y.narrow(axis, 0, many)
             given.append(y)
         places = iter(given)

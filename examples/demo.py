@@ -77,6 +77,11 @@ def main() -> None:
     )  # fmt: skip
     smooth_co2()
     filter_sound()
+    model = "examples/denoise/model.py:denoiser"
+    tapwise("inspect", model, "--weights", "examples/denoise/denoiser.safetensors")
+    live = ["examples/denoise/live.py", str(OUT)]
+    print(f"\n$ python {' '.join(live)}", flush=True)
+    subprocess.run([sys.executable, *live], check=True)
     tapwise("explore", "--no-open", "-o", str(OUT / "tutorial.html"))
     print(f"\nIn {time.perf_counter() - started:.1f} s this wrote")
     for path in sorted(OUT.iterdir()):

@@ -5,7 +5,7 @@ JOBS ?= 2
 # One thread a test process: with two processes on two cores, spinning pools would fight.
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: demo test check bench fuzz docs gallery clean format
+.PHONY: demo test check bench fuzz docs gallery reports clean format
 
 demo: .venv/ready
 	$(BIN)/python examples/demo.py
@@ -29,6 +29,8 @@ bench: .venv/ready
 	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=+avx,+avx2,+fma \
 	  $(BIN)/python benchmarks/bench_conv1d.py --no-peers --name conv1d-cpu-avx2
 	$(BIN)/python benchmarks/bench_models.py --name models-cpu
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt cached-conv pytorch-tcn
+	$(BIN)/python benchmarks/bench_stream.py --name stream-cpu
 	$(BIN)/python benchmarks/report.py
 
 fuzz: .venv/ready
@@ -37,6 +39,10 @@ fuzz: .venv/ready
 # The figures and the page's pictures in docs/gallery.md; the pictures take a Chromium.
 gallery: .venv/ready
 	$(BIN)/python docs/make_gallery.py --pictures
+
+# docs/networks.md: the operations that are known, and reports of well-known models.
+reports: .venv/ready
+	$(BIN)/python docs/make_reports.py
 
 docs: .venv/ready
 	$(BIN)/sphinx-build -W -q -b html docs docs/_build

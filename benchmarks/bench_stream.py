@@ -62,7 +62,11 @@ def _stack() -> Any:
 
     parts: list[Any] = []
     for n in range(10):
-        parts += [nn.ConstantPad1d((2 * 2**n, 0), 0.0), nn.Conv1d(64, 64, 3, dilation=2**n), nn.ReLU()]
+        parts += [
+            nn.ConstantPad1d((2 * 2**n, 0), 0.0),
+            nn.Conv1d(64, 64, 3, dilation=2**n),
+            nn.ReLU(),
+        ]
     return nn.Sequential(*parts).eval()
 
 
@@ -135,28 +139,6 @@ def stack_cached_conv(name: str) -> tuple[Step, dict[str, Any]]:
     return step, {}
 
 
-def stack_continual(name: str) -> tuple[Step, dict[str, Any]]:
-    import continual as co
-    import torch
-    from torch import nn
-
-    layers = [co.Conv1d(64, 64, 3, dilation=2**n).eval() for n in range(10)]
-    x, act = torch.randn(1, 64, 16), nn.ReLU()
-
-    def step() -> Any:
-        with torch.no_grad():
-            y = x
-            for layer in layers:
-                y = act(layer.forward_steps(y))
-            return y
-
-    with torch.no_grad():
-        y = torch.randn(1, 64, 2200)
-        for layer in layers:
-            y = act(layer.forward_steps(y))
-    return step, {}
-
-
 def tcn_tapwise(name: str) -> tuple[Step, dict[str, Any]]:
     import torch
 
@@ -188,7 +170,10 @@ def _tcn() -> Any:
 MODELS = ("encodec encoder", "encodec decoder", "hifigan", "denoiser", "reverb")
 KINDS = {"ours": ours, "recomputed": recomputed}
 PEERS = {
-    "stack": {"tapwise": stack_tapwise, "cached_conv": stack_cached_conv, "continual": stack_continual},
+    "stack": {
+        "tapwise": stack_tapwise,
+        "cached_conv": stack_cached_conv,
+    },
     "pytorch-tcn's TCN": {"tapwise": tcn_tapwise, "pytorch-tcn": tcn_itself},
 }
 
@@ -228,7 +213,9 @@ def turn(group: str, subject: str, options: argparse.Namespace) -> dict[str, Any
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=300)
@@ -256,7 +243,10 @@ def main() -> None:
             facts = best[subject]
             ratio = facts["median"] / best[first]["median"]
             rows.append({"model": group, "subject": subject, "ratio": ratio, **facts})
-            print(f"{group:<20}{subject:<14}{1e3 * facts['median']:>10.3f}{1e3 * facts['p99']:>9.3f}{ratio:>8.2f}", flush=True)
+            print(
+                f"{group:<20}{subject:<14}{1e3 * facts['median']:>10.3f}{1e3 * facts['p99']:>9.3f}{ratio:>8.2f}",
+                flush=True,
+            )
     if options.name:
         from bench_conv1d import machine
 

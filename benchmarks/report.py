@@ -99,6 +99,23 @@ def _models(result: Result) -> str:
     return text
 
 
+def _streams(result: Result) -> str:
+    """The streams' section."""
+    words = (
+        "\n## Streams\n\nA chunk of a model's stream, beside its context computed anew with each chunk (the "
+        "receptive field, or the last second), and beside other libraries' streams of the same layers; "
+        f"{result['threads']} threads; measured {result['machine']['date']} by `python "
+        "benchmarks/bench_stream.py`. Models have random weights and their real sizes; a chunk is one frame or "
+        "10 ms.\n\n| model | subject | operations | median, ms | 99%, ms | to ours |\n|---|---|---:|---:|---:|---:|\n"
+    )
+    lines = [
+        f"| {r['model']} | {r['subject']} | {r.get('operations', '')} | {1e3 * r['median']:.3g} | "
+        f"{1e3 * r['p99']:.3g} | {r['ratio']:.2f} |"
+        for r in result["rows"]
+    ]
+    return words + "\n".join(lines) + "\n"
+
+
 def _losses(rows: list[dict[str, Any]]) -> str:
     """The rows where we are slower than torch beyond its own spread."""
     lost = [
@@ -177,10 +194,14 @@ OTHERS = {
 
 def document() -> str:
     """The whole page, from the result files that there are."""
-    result, models = _read("conv1d-cpu"), _read("models-cpu")
+    result, models, streams = _read("conv1d-cpu"), _read("models-cpu"), _read("stream-cpu")
     assert result is not None
     others = {title: found for title, name in OTHERS.items() if (found := _read(name))}
-    return page(result, others) + (_models(models) if models else "")
+    return (
+        page(result, others)
+        + (_models(models) if models else "")
+        + (_streams(streams) if streams else "")
+    )
 
 
 def main() -> None:

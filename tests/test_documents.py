@@ -47,3 +47,38 @@ def test_the_gallery_is_what_the_command_writes():
         assert (ROOT / "docs" / "images" / "gallery" / f"{name}.svg").read_text() == svg
     for name in gallery.SHOTS:
         assert (ROOT / "docs" / "images" / "gallery" / f"{name}.png").stat().st_size < 400_000
+
+
+def test_the_networks_page_lists_what_is_known():
+    spec = importlib.util.spec_from_file_location("reports", ROOT / "docs" / "make_reports.py")
+    reports = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(reports)
+    text = (ROOT / "docs" / "networks.md").read_text()
+    assert reports.HEAD + reports.operations() in text
+    for name in ("Mimi's encoder", "HiFi-GAN"):
+        assert f"## {name}\n" in text
+
+
+def test_the_denoisers_picture_is_what_its_script_draws(tmp_path):
+    import subprocess
+    import sys
+
+    folder = ROOT / "examples" / "denoise"
+    run = subprocess.run(
+        [sys.executable, str(folder / "live.py"), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    before, after, naive = map(float, re.findall(r"(-?[\d.]+) dB", run.stdout))
+    assert after > before + 4
+    assert naive < after - 1
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "noisy.wav",
+        "streamed.wav",
+        "naive.wav",
+        "denoise.svg",
+    }
+    assert (folder / "denoiser.safetensors").stat().st_size < 1_000_000
+    shown = (ROOT / "docs" / "images" / "denoise.svg").read_text()
+    assert shown.split("<path")[0] == (tmp_path / "denoise.svg").read_text().split("<path")[0]

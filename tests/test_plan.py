@@ -185,3 +185,14 @@ def test_what_is_seen_at_a_glance_to_be_small_is_native_in_every_plan():
     with tw.options(kernel="reference"):
         assert not plans.always_native(torch.zeros(1, 1, 5), torch.zeros(1, 1, 2), 0, 1)
     assert not plans.always_native(torch.zeros(1, 2, 5), torch.zeros(2, 1, 2), 0, 2)
+
+
+@pytest.mark.parametrize("length", [1, 3, 7, 40])
+@pytest.mark.parametrize("channels", [8, 256, 1024])
+def test_the_reference_never_runs_unasked(length, channels):
+    x, w = torch.zeros(1, channels, length), torch.zeros(channels // 2, channels, 1)
+    assert choose(Problem.of(x, w)).kernel != "reference"
+    wide = torch.zeros(
+        512, 1024, 3
+    )  # few outputs of many channels: cheap by its count of steps alone
+    assert choose(Problem.of(torch.zeros(1, 1024, 7), wide)).kernel != "reference"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tapwise.engine.adjoint import of_input_gradient, of_weight_gradient
-from tapwise.engine.kernels import KERNELS, Kernel, native
+from tapwise.engine.kernels import KERNELS, Kernel, native, reference
 from tapwise.engine.problem import Problem
 
 # A kernel replaces native only where it is predicted to take at most this share of native's time.
@@ -267,7 +267,7 @@ def _choose(problem: Problem, forced: str | None, exact: bool | None, threads: i
         if best != forced:
             reason += f", which {obstacles[forced]}"
     else:
-        rivals = {name: cost for name, cost in costs.items() if name != native.NAME}
+        rivals = {n: cost for n, cost in costs.items() if n not in (native.NAME, reference.NAME)}
         fastest = min(rivals, key=rivals.__getitem__, default=native.NAME)
         enough = costs[fastest] <= MARGIN * costs[native.NAME]
         best = fastest if enough else native.NAME

@@ -1,0 +1,103 @@
+"""Write docs/networks.md: which operations are known, and reports of well-known models.
+
+python docs/make_reports.py
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from textwrap import fill
+
+import torch
+
+import tapwise as tw
+from tapwise.network import known
+from tapwise.network.rules import POINTWISE
+from tapwise.network.rules_convolutions import CONVOLUTIONS
+from tapwise.network.rules_shapes import SHAPES
+
+HERE = Path(__file__).parent
+
+HEAD = """# Networks
+
+`tapwise.inspect` and `tapwise.stream` read a model from real runs: they write down what it asks torch to do
+with the signal, at several lengths, and know of each operation how it maps time. What they say is held
+against the model itself: a NaN at one sample has to arrive, after every operation, exactly where the
+timelines say. This page is written by `python docs/make_reports.py`.
+
+"""
+
+
+def operations() -> str:
+    """The operations that are known, as a section."""
+    groups = {
+        "Sample by sample, of the signal and of what is the same at every moment": sorted(
+            POINTWISE
+        ),
+        "Over an axis that isn't time": sorted(known.OVER_AXES),
+        "Axes, parts and pads": [*sorted(SHAPES), "pad (zeros, constant, replicate, reflect)"],
+        "Windows": sorted(set(CONVOLUTIONS) - {"pad", "lstm", "gru", "rnn_tanh", "rnn_relu"}),
+        "Recurrences, from the past to the future": ["lstm", "gru", "rnn_tanh", "rnn_relu"],
+        "Products with a constant, over an axis that isn't time": [
+            "linear",
+            "matmul",
+            "bmm",
+            "mm",
+            "einsum",
+        ],
+        "Normalisation of each moment": ["batch_norm (in evaluation)", "layer_norm", "rms_norm"],
+    }
+    parts = ["## Operations that are known\n"]
+    for title, names in groups.items():
+        parts.append(f"**{title}:** " + fill(", ".join(f"`{n}`" for n in names), 108) + "\n")
+    refused = "\n".join(
+        f"| `{name}` | {reason} | {remedy} |"
+        for name, (reason, remedy) in sorted(known.MIXES.items())
+    )
+    parts.append(
+        "Anything else is refused by the path of its module, with the reason and a remedy;\n"
+        "`tapwise.register` teaches an operation, or a whole module, its timeline. Refused by name:\n\n"
+        f"| operation | why | in its place |\n|---|---|---|\n{refused}\n"
+    )
+    return "\n".join(parts)
+
+
+def models() -> dict[str, tuple[torch.nn.Module, torch.Tensor, str]]:
+    """Well-known models with random weights."""
+    from transformers import MimiConfig, SpeechT5HifiGan, SpeechT5HifiGanConfig
+    from transformers.models.mimi.modeling_mimi import MimiEncoder
+
+    torch.manual_seed(0)
+    return {
+        "Mimi's encoder": (
+            MimiEncoder(MimiConfig()),
+            torch.randn(1, 1, 4800),
+            "MimiEncoder(MimiConfig()), torch.randn(1, 1, 4800)",
+        ),
+        "HiFi-GAN": (
+            SpeechT5HifiGan(SpeechT5HifiGanConfig()),
+            torch.randn(1, 24, 80),
+            "SpeechT5HifiGan(SpeechT5HifiGanConfig()), torch.randn(1, 24, 80)",
+        ),
+    }
+
+
+def main() -> None:
+    parts = [HEAD, operations()]
+    for name, (model, example, code) in models().items():
+        report = tw.inspect(model.eval(), example)
+        slug = name.lower().replace("'s ", "-").replace(" ", "-")
+        picture = HERE / "images" / f"{slug}.svg"
+        report.save(picture)
+        parts.append(
+            f"\n## {name}\n\nOf transformers, with random weights: `tapwise.inspect({code})`.\n\n"
+            f"![Bars: what each layer reads of the signal](images/{picture.name})\n\n"
+            f"```text\n{report}\n```\n"
+        )
+    path = HERE / "networks.md"
+    path.write_text("".join(parts))
+    print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -34,7 +34,10 @@ def alone():
 def words():
     return "no model"
 
-number = 3
+def fails():
+    raise RuntimeError("on purpose")
+
+number, made = 3, nn.Conv1d(1, 1, 1)
 """
 
 
@@ -64,8 +67,10 @@ def test_a_factory_by_file_by_module_and_with_a_size(model):
         (["stereo_net.py"], "module:factory"),
         (["nowhere.py:stereo"], "no such file"),
         (["nowhere:stereo"], "no module 'nowhere'"),
-        (["stereo_net.py:other"], "it has Stereo, stereo, alone, words"),
+        (["stereo_net.py:other"], "it has Stereo, stereo, alone, words, fails"),
         (["stereo_net.py:number"], "has no function 'number'"),
+        (["stereo_net.py:made"], "is a model already"),
+        (["stereo_net.py:fails"], "failed: RuntimeError: on purpose"),
         (["stereo_net.py:words", "--size", "1,2,9"], "expected a torch.nn.Module"),
         (["stereo_net.py:alone"], "give --size"),
         (["stereo_net.py:alone", "--size", "1,x"], "as 1,1,16000"),
@@ -116,7 +121,7 @@ def test_raw_samples_go_through_a_model(model, tmp_path, form):
     else:
         np.testing.assert_allclose(got, want, atol=1e-6)
     told = run.stderr.decode()
-    assert "1,003 samples in, 1,003 out" in told
+    assert "1,003 samples in (2 x 8000 Hz), 1,003 out (2 x 8000 Hz)" in told
     assert "real-time factor" in told
 
 
@@ -134,5 +139,16 @@ def test_what_is_clipped_is_counted(tmp_path):
         layer, torch.zeros(1, 1, 50), io.BytesIO(), target, rate=1000, chunk_ms=7, form="s16"
     )
     assert str(empty) == "no samples came"
+    assert "1 bytes at the end" in str(told)
+    with pytest.raises(ValueError, match="audio file with a header"):
+        live.run(
+            layer,
+            torch.zeros(1, 1, 50),
+            io.BytesIO(b"RIFF...."),
+            target,
+            rate=1000,
+            chunk_ms=7,
+            form="s16",
+        )
     with pytest.raises(ValueError, match="holds no sample"):
         live.run(layer, torch.zeros(1, 1, 50), source, target, rate=10, chunk_ms=7, form="s16")

@@ -134,7 +134,7 @@ REFUSED = {
     "last state": (Of(lambda self, x: x + self.lstm(x.mT)[1][0].permute(1, 2, 0), lstm=nn.LSTM(2, 2, batch_first=True)), "end of the signal"),
     "attention": (nn.TransformerEncoderLayer(64, 2, 8), "over time|all of time|of its output"),
     "flip": (Of(lambda self, x: x.flip(-1)), "flip.*all of time"),
-    "cumsum": (Of(lambda self, x: x.cumsum(-1)), "cumsum.*all of time"),
+    "cumsum": (Of(lambda self, x: x.cumsum(-1)), "cumsum.*all of the past"),
     "numbers": (Of(lambda self, x: x if x.sum() > 0 else -x), "all of time|signal's numbers"),
     "item": (Of(lambda self, x: x * x[0, 0, 0].item()), "signal's numbers|single moments"),
     "moment": (Of(lambda self, x: x - x[..., :1]), "cut|pads or cuts|differ in length"),
@@ -175,7 +175,7 @@ def test_what_mixes_time_is_refused_by_path():
 
 
 def test_examples_that_do_not_fit():
-    with pytest.raises(ValueError, match="doesn't run on the example"):
+    with pytest.raises(ValueError, match="doesn't run on an example"):
         tw.inspect(nn.Conv1d(3, 1, 3), X)
     with pytest.raises(TypeError, match="must be a tensor"):
         tw.inspect(nn.Conv1d(3, 1, 3), None)

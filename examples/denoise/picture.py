@@ -56,10 +56,15 @@ def picture(clean: Wave, rows: dict[str, Wave], offline: Wave, rate: int, chunk:
     cut = slice(first, first + 5 * chunk)
     top += 40
     shapes.append(
-        f'<text class="title" x="16" y="{top:.0f}">Five chunks of {1000 * chunk / rate:.0f} ms, and how far '
-        "each way is from the whole signal's output</text>"
+        f'<text class="title" x="16" y="{top:.0f}">Difference from the output of the whole signal, over five '
+        "chunks</text>"
     )
-    top += 16
+    top += 20
+    shapes.append(
+        f'<text x="16" y="{top:.0f}">both on one scale; lines mark the borders of chunks, '
+        f"{1000 * chunk / rate:.0f} ms apart</text>"
+    )
+    top += 14
     x = LEFT + np.arange(5 * chunk) / (5 * chunk) * (WIDTH - LEFT - RIGHT)
     height = 2 * ROW + GAP
     for n in range(6):
@@ -72,16 +77,21 @@ def picture(clean: Wave, rows: dict[str, Wave], offline: Wave, rate: int, chunk:
     for n, (name, label) in enumerate(words.items()):
         middle = top + ROW / 2 + n * (ROW + GAP)
         wrong = rows[name][cut] - offline[cut]
+        shapes.append(
+            f'<line class="seam" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{middle:.0f}" y2="{middle:.0f}"/>'
+        )
         shapes.append(_line(x, middle - wrong / scale * ROW / 2, name))
         apart = float(np.abs(rows[name] - offline).max())
         shapes.append(f'<text class="name" x="16" y="{middle - 4:.0f}">{name}</text>')
-        shapes.append(f'<text x="16" y="{middle + 12:.0f}">to {apart:.0e}</text>')
-        shapes.append(f"<title>{escape(label)}</title>")
+        shapes.append(f'<text x="16" y="{middle + 12:.0f}">peak {apart:.0e}</text>')
+        shapes.append(
+            f'<text x="{WIDTH - RIGHT}" y="{middle - ROW / 2 + 10:.0f}" text-anchor="end">{escape(label)}</text>'
+        )
     height = top + height + 20
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" width="{WIDTH}" '
         f'height="{height:.0f}" role="img" aria-label="A noisy wave, the streamed result, and the seams of '
         f'naive chunks"><style>{STYLE}</style><rect width="100%" height="100%" fill="var(--page)"/>'
         '<text class="title" x="16" y="28">A sound in noise, denoised live in chunks of 10 ms</text>'
-        f'<text x="16" y="48">the clean one, which the model never heard, below</text>{"".join(shapes)}</svg>\n'
+        f'<text x="16" y="48">noise was added to the clean sound, below; in training the model heard neither</text>{"".join(shapes)}</svg>\n'
     )

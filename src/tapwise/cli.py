@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 from dataclasses import replace
@@ -243,6 +244,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; a mistake of the user's is told in a few lines, without a traceback."""
     try:
         app(sys.argv[1:] if arguments is None else arguments)
+    except BrokenPipeError:  # whoever read has had enough, as head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     except (ValueError, OSError, MemoryError, OverflowError) as error:
         print(f"tapwise: {error}", file=sys.stderr)
         sys.exit(1)

@@ -76,12 +76,22 @@ def _made(name: str) -> tuple[Any, Any]:
         finally:
             sys.path.remove("")
     made = getattr(module, function, None)
+    if isinstance(made, nn.Module):
+        raise ValueError(
+            f"{name} is a model already: name a function that returns it, and an example"
+        )
     if not callable(made):
-        names = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+        own = [
+            n for n, v in vars(module).items() if getattr(v, "__module__", "") == module.__name__
+        ]
+        names = [n for n in own if callable(getattr(module, n)) and not n.startswith("_")]
         raise ValueError(
             f"{place} has no function {function!r}; it has {', '.join(names) or 'none'}"
         )
-    result = made()
+    try:
+        result = made()
+    except Exception as error:
+        raise ValueError(f"{name} failed: {type(error).__name__}: {error}") from error
     return result if isinstance(result, tuple) and len(result) == 2 else (result, None)
 
 

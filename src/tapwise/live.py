@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
@@ -34,6 +35,9 @@ class Told:
     samples: int = 0
     outputs: int = 0
     clipped: int = 0
+    channels: tuple[int, int] = (1, 1)
+    stride: Fraction = Fraction(1)
+    left_over: int = 0
     seconds: list[float] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -43,13 +47,18 @@ class Told:
         p99 = float(np.quantile(self.seconds, 0.99)) * 1e3
         chunk = self.chunk / self.rate * 1e3
         lines = [
-            f"{self.samples:,} samples in, {self.outputs:,} out, {heard:.1f} s of signal in {spent:.2f} s of "
-            f"computing: real-time factor {spent / heard:.3f}",
+            f"{self.samples:,} samples in ({self.channels[0]} x {self.rate:g} Hz), {self.outputs:,} out "
+            f"({self.channels[1]} x {float(self.rate / self.stride):g} Hz)",
+            f"{heard:.1f} s of signal in {spent:.2f} s of computing: real-time factor {spent / heard:.3f}",
             f"a chunk of {chunk:.3g} ms takes {1e3 * float(np.median(self.seconds)):.3g} ms, 99% of them at "
             f"most {p99:.3g} ms",
             f"latency {chunk + self.delay / self.rate * 1e3 + p99:.3g} ms: chunk, look-ahead "
             f"({self.delay / self.rate * 1e3:.3g} ms) and computing",
         ]
+        if self.left_over:
+            lines.append(
+                f"{self.left_over} bytes at the end were no whole sample: is the format right?"
+            )
         if self.clipped:
             lines.append(f"{self.clipped:,} output samples were clipped")
         if spent > heard:
@@ -82,9 +91,15 @@ def run(
         raise ValueError(f"a chunk of {chunk_ms:g} ms at {rate:g} Hz holds no sample")
     live = stream(model, example, time=-1)
     channels = first.shape[1] if first.ndim == 3 else 1
-    told = Told(rate, count, live.delay)
+    told = Told(rate, count, live.delay, stride=live.stride, channels=(channels, 1))
     size, kind = _TYPES[form].itemsize * channels, _TYPES[form]
     while data := _read(source, count * size):
+        if not told.samples and data[:4] in (b"RIFF", b"fLaC", b"OggS"):
+            raise ValueError(
+                "this is an audio file with a header: raw samples are expected, as "
+                "`sox in.wav -t raw -e signed -b 16 -c 1 -r 16000 -` writes them"
+            )
+        told.left_over = len(data) % size
         data = data[: len(data) // size * size]
         x = np.frombuffer(data, kind).reshape(-1, channels).astype(np.float32)
         x = x / _FULL if form == "s16" else x
@@ -119,6 +134,7 @@ def _write(target: BinaryIO, y: Any, form: Form, told: Told) -> None:
         told.clipped += int(((scaled > _FULL - 1) | (scaled < -_FULL)).sum())
         samples = np.clip(np.nan_to_num(scaled), -_FULL, _FULL - 1)
     told.outputs += samples.shape[0]
+    told.channels = (told.channels[0], samples.shape[1])
     target.write(np.ascontiguousarray(samples, _TYPES[form]).tobytes())
     target.flush()
 

@@ -17,7 +17,7 @@ _ROW = 26
 
 def figure(graph: Graph, extents: list[Extent], title: str) -> str:
     """Bars from the earliest to the latest input that each operation's outputs read."""
-    rows = _rows(graph, extents)
+    rows, every = _rows(graph, extents)
     lows = [e.earliest for _, e in rows if e.earliest is not None]
     low, high = min([0, *lows]), max([1, *(e.latest for _, e in rows)])
     if any(e.earliest is None for _, e in rows):
@@ -25,7 +25,9 @@ def figure(graph: Graph, extents: list[Extent], title: str) -> str:
     canvas = Canvas(WIDTH)
     canvas.height = MARGIN
     canvas.heading(
-        f"{title}: what one output reads", "in samples of the signal, from its own moment, 0"
+        f"{title}: what an output of each layer reads",
+        "in samples of the signal, from the output's own moment, 0; dashed: the future"
+        + ("" if len(rows) == every else f"; {len(rows)} of {every} layers"),
     )
     label = 250
     left, right = MARGIN + label, WIDTH - MARGIN
@@ -51,10 +53,9 @@ def figure(graph: Graph, extents: list[Extent], title: str) -> str:
     bottom = top + len(rows) * _ROW
     x = place(0.5)
     canvas.line(x, top - 4, x, bottom)
-    ends = [(low, "start"), (0, "middle"), (high, "end")]
-    for sample, anchor in ends:
-        if sample == 0 and min(x - place(low), place(high) - x) < 40 and low != 0:
-            continue
+    for sample, anchor in ((low, "start"), (0, "middle"), (high, "end")):
+        if sample and abs(place(sample + 0.5) - x) < 40:
+            continue  # it would stand on the 0
         canvas.text(
             place(sample + 0.5), bottom + 16, f"{sample:+d}" if sample else "0", "quiet", anchor
         )
@@ -62,16 +63,16 @@ def figure(graph: Graph, extents: list[Extent], title: str) -> str:
     return canvas.svg(f"{title}: receptive field by operation")
 
 
-def _rows(graph: Graph, extents: list[Extent]) -> list[tuple[str, Extent]]:
-    """The operations that widen what is read, in the order in which they run."""
+def _rows(graph: Graph, extents: list[Extent]) -> tuple[list[tuple[str, Extent]], int]:
+    """The operations that widen what is read, in the order in which they run, and how many there are."""
     found = []
     for node, extent in zip(graph.nodes, extents, strict=True):
         if (node.inputs and isinstance(node.timeline, Windows)) or node.timeline.endless:
             found.append((f"{node.path or node.name}", extent))
     if len(found) <= _ROWS:
-        return found
+        return found, len(found)
     step = (len(found) - 1) / (_ROWS - 1)
-    return [found[round(n * step)] for n in range(_ROWS)]
+    return [found[round(n * step)] for n in range(_ROWS)], len(found)
 
 
 def _short(name: str) -> str:

@@ -67,4 +67,6 @@ def _table(model: nn.Module, example: Any, graph: Graph) -> ModelExplanation | N
             strides[node.path] = str(1 / graph.rates[number])
             first = "-inf" if extent.earliest is None else f"{extent.earliest:+d}"
             reads[node.path] = f"{first} to {extent.latest:+d}"
-    return table.with_columns({"input samples an output": strides, "reads": reads})
+    for layer in table:  # it ran, and nothing that the model returns reads it
+        reads.setdefault(layer.path, "not used by the output")
+    return table.with_columns({"stride of all": strides, "reads of the signal": reads})

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
@@ -187,15 +186,17 @@ class Taught:
 Work = Apply | Reshape | Convolve | Fill | Within | Recur | Taught | None
 
 
-def multiplications(work: Work, geometry: Geometry | None) -> int:
-    """Multiplications of weights for each output of a convolution, or each sample of a recurrence."""
+# Products of the signal with constant matrices.
+_PRODUCTS = {"linear", "matmul", "bmm", "mm", "einsum"}
+
+
+def multiplications(name: str, work: Work, geometry: Geometry | None) -> int:
+    """Multiplications by weights for each sample that an operation gives."""
     if isinstance(work, Convolve) and geometry is not None:
         many = work.weight.numel()
         return -(-many // geometry.stride) if geometry.transposed else many
     if isinstance(work, Recur):
-        return sum(leaf.numel() for leaf in work.apply.leaves if _is_matrix(leaf))
-    return 0
-
-
-def _is_matrix(leaf: Any) -> bool:
-    return isinstance(leaf, torch.nn.Parameter) and leaf.ndim == 2
+        work = work.apply
+    elif name not in _PRODUCTS or not isinstance(work, Apply):
+        return 0
+    return sum(x.numel() for x in work.leaves if isinstance(x, Tensor) and x.ndim == 2)

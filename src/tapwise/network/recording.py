@@ -141,6 +141,10 @@ class _Recorder(TorchFunctionMode):
         found = pytree.tree_leaves(result)
         if not any(isinstance(leaf, Tensor) for leaf in found):
             if name in _READS_NUMBERS:
+                if name in ("numpy", "array", "tolist"):
+                    raise TimelineError(
+                        "takes the signal out of torch", path, name, "stay with torch's operations"
+                    )
                 raise TimelineError(
                     "what the model does depends on the signal's numbers", path, name,
                     "keep to tensors: torch.where chooses without looking",

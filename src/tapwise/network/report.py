@@ -119,7 +119,7 @@ class Report:
         total = 0.0
         for node, rate in zip(self.graph.nodes, self.graph.rates, strict=True):
             geometry = node.timeline.geometry if isinstance(node.timeline, Windows) else None
-            total += float(rate) * multiplications(node.work, geometry)
+            total += float(rate) * multiplications(node.name, node.work, geometry)
         return total
 
     @cached_property
@@ -173,12 +173,23 @@ class Report:
         else:
             holes = f", {reach.holes} holes between" if reach.holes else ""
             field = f"{reach.count} samples, {reach.first:+d} to {reach.last:+d}{holes}"
+            wide = reach.last - reach.first + 1
+            if (
+                reach.count is not None
+                and reach.holes is not None
+                and reach.count + reach.holes < wide
+            ):
+                phases = int(self.graph.repeats[self.graph.results[0]] / reach.stride)
+                field = (
+                    f"{reach.count} samples each{holes}; over the {phases} phases of the outputs, "
+                    f"{reach.first:+d} to {reach.last:+d}"
+                )
         return [
             ("causal", "yes" if self.causal else f"no: it reads {self.delay} samples ahead"),
             ("receptive field", field),
-            ("stride", f"{reach.stride} samples an output"),
-            ("delay", f"{self.delay} samples; the first output after {self.start_up}"),
-            ("shortest input", f"{self.minimum_input} samples"),
+            ("stride", f"{reach.stride} of the signal's samples for each output"),
+            ("delay", f"{self.delay} samples; the first output comes after {self.start_up}"),
+            ("shortest input", f"{self.minimum_input}"),
             ("multiplications", f"{self.multiplications:,.0f} for each sample"),
             ("bytes", f"{self.weights:,} of weights, {self.state_bytes:,} kept while streaming"),
         ]

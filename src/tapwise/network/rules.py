@@ -146,6 +146,10 @@ def _over_axes(bundle: Bundle) -> None:
         _pointwise(bundle)
         return
     named = axes(bundle, OVER_AXES[bundle.name], USUAL_AXIS.get(bundle.name))
+    if bundle.name.startswith("cum") and bundle.time(bundle.slots[0]) in named:
+        raise bundle.refuse(
+            "adds up all of the past", "tapwise.register a module with a step that goes on"
+        )
     if bundle.time(bundle.slots[0]) in named:
         raise bundle.refuse("runs over all of time", PER_MOMENT if "norm" in bundle.name else _OVER)
     bundle.aligned()
@@ -182,7 +186,10 @@ def _linear(bundle: Bundle) -> None:
 def _matmul(bundle: Bundle) -> None:
     """Products of matrices, one of them constant: over the axis that is not time."""
     if len(bundle.slots) > 1:
-        raise bundle.refuse("multiplies the signal by itself over time, as attention does", _OVER)
+        raise bundle.refuse(
+            "multiplies the signal by itself over time, as attention does",
+            "stream what comes before and after, or tapwise.register a form of it with a step",
+        )
     slot = bundle.slots[0]
     ndim, time = len(bundle.sizes(slot)[0]), bundle.time(slot)
     first = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -35,7 +36,8 @@ class Runs:
             raise TypeError("example must have an axis of time, got a tensor without axes")
         self.random = torch.Generator(device="cpu").manual_seed(0)
         self.rows = int(self.example.shape[0])
-        self.time = self._find_time() if time is None else time % self.example.ndim
+        axes = range(self.example.ndim - 1, -1, -1) if time is None else [time]
+        self.time = self._find_time(axes)
 
     def signal(self, length: int, rows: int | None = None, time: int | None = None) -> Tensor:
         """Numbers of the example's kind, so many samples long and so many rows."""
@@ -57,9 +59,10 @@ class Runs:
         """The model's run on a signal."""
         return record(self.model, (signal, *self.inputs[1:]), keep, rules.atomic_types())
 
-    def _find_time(self) -> int:
+    def _find_time(self, axes: Iterable[int]) -> int:
         reason: Exception | None = None
-        for time in range(self.example.ndim - 1, -1, -1):
+        for axis in axes:
+            time = axis % self.example.ndim
             length = self.example.shape[time]
             try:
                 for other in (length, length + 1, length + 8):
@@ -71,8 +74,8 @@ class Runs:
             else:
                 return time
         raise ValueError(
-            f"the model doesn't run on the example, of size {list(self.example.shape)}, or at no other "
-            f"length: {reason}"
+            f"the model doesn't run on an example of size {list(self.example.shape)}, or of that size but "
+            f"longer in time: {reason}"
         ) from reason
 
     def shortest(self) -> int:

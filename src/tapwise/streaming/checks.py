@@ -27,7 +27,9 @@ def check_chunk(graph: Graph, like: Tensor, batch: int, chunk: Any) -> None:
         raise ShapeError(
             "the chunk doesn't fit the stream",
             got=f"a chunk of size {list(chunk.shape)}", expected=f"({', '.join(shown)})",
-            fix="the first chunk fixes the batch: reset(batch=...) begins anew with another",
+            fix="the first chunk fixes the batch: reset(batch=...) begins anew with another"
+            if chunk.ndim == len(wanted) and chunk.shape[0] != wanted[0]
+            else "axes and channels are those of the model's input",
         )  # fmt: skip
     if chunk.dtype != like.dtype or chunk.device != like.device:
         raise ShapeError(

@@ -167,3 +167,23 @@ def test_a_chunk_may_be_written_over_afterwards():
         parts.append(live.step(buffer))
         buffer.fill_(float("nan"))
     torch.testing.assert_close(torch.cat([*parts, live.flush()], -1), model(x))
+
+
+def test_a_snapshot_may_be_written_over():
+    model, x = networks.wavenet()
+    x = torch.randn(x.shape, dtype=F64)
+    live, other = tw.stream(model, x), tw.stream(model, x)
+    for each in (live, other):
+        each.step(x[..., :50])
+    state = live.state
+    for kept in state["groups"][0]["states"].values():
+        for tensor in kept:
+            tensor.fill_(float("nan"))
+    assert torch.equal(live.step(x[..., 50:]), other.step(x[..., 50:]))
+    saved = other.state
+    third = tw.stream(model, x)
+    third.load_state(saved)
+    for kept in saved["groups"][0]["states"].values():
+        for tensor in kept:
+            tensor.fill_(float("nan"))
+    assert torch.equal(third.flush(), other.flush())

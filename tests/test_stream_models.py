@@ -183,3 +183,31 @@ def test_samples_laid_into_channels_and_back():
     model = Shuffle().double()
     for length in (40, 41, 42, 43):
         assert_streams(model, torch.randn(2, 1, length, dtype=F64), dice)
+
+
+def test_an_output_comes_as_soon_as_what_it_reads():
+    """Held against the model: an output that NaN in all samples to come leaves alone is determined."""
+    for name in ("tcn", "conv_tasnet", "unet", "mimi_decoder", "hifigan"):
+        model, x = networks.STREAMED[name]()
+        live = tw.stream(model, x)
+        graph = live._graph
+        time, result = graph.nodes[0].size.time, graph.results[0]
+        signal = torch.randn(x.shape, dtype=F64)
+        length = x.shape[time]
+        for seen in (length // 2, length // 2 + 1, length - length // 4):
+            spoilt = signal.clone()
+            spoilt.narrow(time, seen, length - seen).fill_(float("nan"))
+            y = model(spoilt)
+            axis = graph.nodes[result].size.time
+            others = [n for n in range(y.ndim) if n != axis]
+            spoilt_at = y.isnan().any(dim=others) if others else y.isnan()
+            free = int(spoilt_at.nonzero()[0]) if spoilt_at.any() else len(spoilt_at)
+            assert graph.counts(seen)[result][0] == free, (name, seen)
+
+
+def test_a_causal_decoder_gives_a_frame_for_a_frame():
+    model, x = networks.mimi_decoder()
+    live = tw.stream(model, x)
+    assert live.delay == 0
+    for _ in range(3):
+        assert live.step(torch.randn(1, 16, 1, dtype=F64)).shape[-1] == 1 / live.stride

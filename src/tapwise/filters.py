@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -138,7 +139,8 @@ class Upfirdn(nn.Module):
         super().__init__()
         self.up, self.down = int(up), int(down)
         values = torch.as_tensor(taps)
-        values = values if values.is_floating_point() else values.to(torch.get_default_dtype())
+        if not (values.is_floating_point() or values.is_complex()):
+            values = values.to(torch.get_default_dtype())
         if values.ndim != 1 or not values.numel() or self.up < 1 or self.down < 1:
             raise ShapeError(
                 "upfirdn takes one list of taps, and whole rates",
@@ -150,7 +152,11 @@ class Upfirdn(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The signal at its new rate."""
         channels, many = x.shape[-2], self.taps.shape[0]
-        taps = self.taps.to(x.dtype).expand(channels, 1, -1)
+        kind = x.dtype
+        if not (x.is_floating_point() or x.is_complex()) or self.taps.is_complex():
+            kind = torch.promote_types(x.dtype, self.taps.dtype)
+            x = x.to(kind)
+        taps = self.taps.to(kind).expand(channels, 1, -1)
         if self.up == 1:
             pads = (many - 1, many - 1)
             return conv1d(x, taps.flip(-1), None, self.down, pads, 1, channels)
@@ -166,7 +172,7 @@ class Resample(nn.Module):
 
     Arguments:
         up, down: the rate changes by ``up / down``.
-        window: of the filter that SciPy designs, as ``resample_poly`` takes it.
+        window: of the filter that SciPy designs, or the taps themselves, as ``resample_poly`` takes it.
 
     Raises:
         ValueError: rates below 1.
@@ -191,8 +197,12 @@ class Resample(nn.Module):
         if self.up == self.down:
             self.change = Upfirdn([1.0])
             return
-        half = 10 * max(self.up, self.down)
-        taps = firwin(2 * half + 1, 1 / max(self.up, self.down), window=window) * self.up
+        if isinstance(window, str | tuple):
+            many = 2 * 10 * max(self.up, self.down) + 1
+            taps = firwin(many, 1 / max(self.up, self.down), window=window) * self.up
+        else:  # the filter itself
+            taps = np.asarray(window, float) * self.up
+        half = (len(taps) - 1) // 2
         # Zeros before the taps, so that the middle one falls on an output.
         before = self.down - half % self.down
         self.first = (half + before) // self.down

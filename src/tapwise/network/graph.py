@@ -8,6 +8,7 @@ from functools import cached_property
 from math import lcm
 from typing import Any
 
+import torch
 from torch.utils import _pytree as pytree
 
 from tapwise.network.operations import Size, Work
@@ -28,6 +29,7 @@ class Node:
         reference: the node whose length the output follows, where it is cut to another's: as many
             samples for the same time, rounded up or down, and ``extra`` more.
         value: the number, in a recording, of the tensor that comes out.
+        kind: its dtype.
     """
 
     path: str
@@ -40,6 +42,7 @@ class Node:
     extra: int = 0
     rounds_up: bool = False
     value: int | None = None
+    kind: torch.dtype = torch.float32
 
     @property
     def where(self) -> str:
@@ -160,6 +163,11 @@ class Graph:
             elif fixed == 0:
                 return False
         return True
+
+    def begin_at(self, shortest: int) -> None:
+        """Say how short signals may be for the graph to hold."""
+        self.shortest = shortest
+        self.__dict__.pop("settled", None)
 
     def canonical(self, seen: int) -> int:
         """The smallest count of samples at which everything stands as it does at ``seen``."""

@@ -7,7 +7,7 @@ _POINTWISE = """
     abs acos acosh add addcdiv addcmul alpha_dropout and angle asin asinh atan atan2 atanh bfloat16
     bitwise_and bitwise_not bitwise_or bitwise_xor bool ceil celu clamp clamp_max clamp_min clip
     clone complex conj contiguous copysign cos cosh cpu data detach digamma div divide double
-    dropout dropout1d elu embedding eq erf erfc exp exp2 expm1 feature_alpha_dropout float
+    dropout dropout1d dropout2d dropout3d elu embedding eq erf erfc exp exp2 expm1 feature_alpha_dropout float
     float_power floor floor_divide floordiv fmod frac full_like ge gelu gt half hardshrink
     hardsigmoid hardswish hardtanh hypot imag int invert isfinite isinf isnan ldexp le leaky_relu
     lerp lgamma log log10 log1p log2 logaddexp logical_and logical_not logical_or logical_xor logit
@@ -26,7 +26,7 @@ _SECOND = """
     select softmax softmin sort std std_mean sum unbind var var_mean
 """
 _THIRD = """
-    chunk cosine_similarity diff kthvalue normalize quantile renorm roll split split_with_sizes
+    chunk cosine_similarity diff kthvalue normalize quantile roll split split_with_sizes
     tensor_split topk vector_norm
 """
 OVER_AXES = {

@@ -144,12 +144,14 @@ class Recur:
 
     Arguments:
         state: which leaves of ``apply`` are the state, each as it was for one row of the batch.
-        batch: the batch's axis in each of them, or None.
+        batch: the batch's axis in each of them; None where their rows are always as many.
+        many: their rows for each row of the batch.
     """
 
     apply: Apply
     state: tuple[int, ...]
     batch: int | None
+    many: int = 1
 
     def start(self, batch: int) -> list[Tensor]:
         """The state before the first sample."""
@@ -157,7 +159,9 @@ class Recur:
         if self.batch is None:
             return [h.clone() for h in held]
         return [
-            h.expand(*(batch if a == self.batch else s for a, s in enumerate(h.shape))).clone()
+            h.expand(
+                *(batch * self.many if a == self.batch else s for a, s in enumerate(h.shape))
+            ).clone()
             for h in held
         ]
 

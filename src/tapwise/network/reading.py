@@ -22,10 +22,8 @@ from tapwise.network.timeline import Aligned, Timeline
 RUNS = 16
 # Lengths beyond the first: next to it, where remainders show, and apart, where multiples do.
 _MORE = (1, 2, 3, 5, 8, 64, 521, 2053)
-# Lengths that are tried for being too short.
-_SHORT = 24
 # Numbers that a run may compute, for it to be one of the longer ones.
-_NUMBERS = 3e7
+_NUMBERS = (2e8, 3e7)
 
 
 class Reader:
@@ -47,6 +45,7 @@ class Reader:
         entries = tuple(0 if axis == time else size for axis, size in enumerate(sizes[0]))
         batch = ((0, 1),) if len({size[0] for size in sizes}) > 1 and time != 0 else ()
         source = Node("", "input", (), Aligned(), None, Size(entries, time, batch), value=0)
+        source.kind = runs[0].kinds[0]
         self.nodes.append(source)
         self.numbers[0] = 0
 
@@ -69,6 +68,7 @@ class Reader:
     ) -> int:  # fmt: skip
         """A node for a call, or for a step of it."""
         node = Node(bundle.path, bundle.name, inputs, timeline, work, size, value=value, **more)
+        node.kind = self.nodes[inputs[0]].kind if value is None else self.runs[0].kinds[value]
         self.nodes.append(node)
         self.rates.append(self.rates[inputs[0]] * timeline.rate)
         if value is not None:
@@ -80,7 +80,9 @@ class Reader:
         first = self.runs[0].calls
         for run in self.runs[1:]:
             for one, other in zip(first, run.calls, strict=False):
-                if (one.name, one.path, one.outputs) != (other.name, other.path, other.outputs):
+                if (one.name, one.path, one.outputs, one.slots) != (
+                    other.name, other.path, other.outputs, other.slots,
+                ):  # fmt: skip
                     raise _other_calls(one.path, one.name)
             if len(run.calls) != len(first):
                 longer = max(first, run.calls, key=len)
@@ -97,6 +99,15 @@ class Reader:
         run = self.runs[0]
         assert run.spec is not None
         leaves = []
+        for other in self.runs[1:]:
+            if other.spec != run.spec or any(
+                isinstance(one, Slot | int | float | str | bool) and one != two
+                for one, two in zip(run.leaves, other.leaves, strict=True)
+            ):
+                raise TimelineError(
+                    "what the model returns, besides the signal, depends on its length", "", "output",
+                    "return sequences alone, from a small module around the model",
+                )  # fmt: skip
         for leaf in run.leaves:
             if isinstance(leaf, Slot) and leaf.value not in self.numbers:
                 raise TimelineError(
@@ -165,7 +176,6 @@ def read(model: nn.Module, example: Any, time: int | None = None) -> tuple[Graph
         graph = reader.graph(bool(others))
         wrong = _wrong(graph, runs, base)
         if wrong is None:
-            graph.shortest = _shortest(graph, runs, base)
             return graph, runs
         length, run = wrong
         if length in tried:
@@ -174,28 +184,10 @@ def read(model: nn.Module, example: Any, time: int | None = None) -> tuple[Graph
         made.append(run)  # what it shows was not seen before: fit anew
 
 
-def _shortest(graph: Graph, runs: Runs, base: int) -> int:
-    """The fewest samples from which on the model does what the graph says.
-
-    Below, models pad otherwise, as where there are fewer samples than reflection takes.
-    """
-    shortest = 1
-    for length in range(1, min(base, _SHORT)):
-        try:
-            run = runs.run(runs.signal(length))
-            if len(run.calls) == graph.calls:
-                check_lengths(graph, run, length)
-                continue
-        except Exception:  # too short for the model itself
-            pass
-        shortest = length + 1
-    return shortest
-
-
 def _affordable(first: Recording, base: int) -> list[int]:
     """How much longer than the first the further runs are: less where each sample costs much."""
     numbers = sum(math.prod(size) for size in first.sizes) / base
-    return [more for more in _MORE if more <= 8 or numbers * (base + more) <= _NUMBERS]
+    return [more for more in _MORE if numbers * (base + more) <= _NUMBERS[more > 521] or more <= 64]
 
 
 def _other_batch(runs: Runs, length: int, like: Recording) -> list[Recording]:

@@ -72,6 +72,7 @@ class Recording:
 
     calls: list[Call] = field(default_factory=list)
     sizes: list[tuple[int, ...]] = field(default_factory=list)
+    kinds: list[torch.dtype] = field(default_factory=list)
     kept: list[Tensor] = field(default_factory=list)
     leaves: list[Any] = field(default_factory=list)
     spec: pytree.TreeSpec | None = None
@@ -95,11 +96,13 @@ class _Recorder(TorchFunctionMode):
         self.numbers: dict[int, int] = {}
         self.alive: list[Tensor] = []  # so that no two tensors share an id
         self.stale: dict[int, str] = {}
+        self.autocast = False
 
     def admit(self, tensor: Tensor) -> int:
         """A number for a tensor of the signal."""
         number = len(self.recording.sizes)
         self.recording.sizes.append(tuple(tensor.shape))
+        self.recording.kinds.append(tensor.dtype)
         if self.keep:
             self.recording.kept.append(tensor.detach().clone())
         self.numbers[id(tensor)] = number
@@ -127,9 +130,16 @@ class _Recorder(TorchFunctionMode):
             Slot(self.numbers[id(leaf)]) if is_known else leaf
             for leaf, is_known in zip(leaves, known, strict=True)
         ]
-        versions = [leaf._version for leaf, yes in zip(leaves, known, strict=True) if yes]
+        versions = [_version(leaf) for leaf, yes in zip(leaves, known, strict=True) if yes]
         result = func(*args, **kwargs)
-        later = [leaf._version for leaf, yes in zip(leaves, known, strict=True) if yes]
+        if name.startswith("new_"):
+            return result  # of the signal's kind, not of its numbers
+        if torch.is_autocast_enabled(leaves[known.index(True)].device.type) != self.autocast:
+            raise TimelineError(
+                "turns autocast on or off by itself", self.paths[-1], name,
+                "stream under autocast as a whole, or convert the model's parameters",
+            )  # fmt: skip
+        later = [_version(leaf) for leaf, yes in zip(leaves, known, strict=True) if yes]
         self._record(func, name, versions != later, slots, spec, result, leaves)
         return result
 
@@ -209,6 +219,10 @@ class _Recorder(TorchFunctionMode):
         return isinstance(module, self.atomic)
 
 
+def _version(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
+
+
 def plain_name(func: Callable[..., Any]) -> str:
     """A function's name without what torch's many spellings add.
 
@@ -258,6 +272,7 @@ def record(
     recorder = _Recorder(keep, atomic)
     signal = inputs[0].detach().clone()  # a model may write over its input
     recorder.admit(signal)
+    recorder.autocast = torch.is_autocast_enabled(signal.device.type)
     with evaluating(model), recorder.watching(model), recorder:
         result = model(signal, *inputs[1:])
     found = recorder.recording

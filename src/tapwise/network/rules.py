@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from tapwise.geometry import Geometry
 from tapwise.network.bundle import Bundle
 from tapwise.network.known import MIXES, OVER_AXES, PER_MOMENT, POINTWISE, USUAL_AXIS
@@ -82,7 +84,8 @@ def rule_of(bundle: Bundle) -> Rule:
         TimelineError: no rule knows it, or it mixes all of time.
     """
     func, name = bundle.first.func, bundle.name
-    known = _taught.get(func) or _taught.get(type(func))
+    kinds = (kind for kind in type(func).__mro__ if kind in _taught)
+    known = _taught.get(func) or _taught.get(next(kinds, None))
     if known is not None:
         return lambda b: _taught_rule(b, known)
     if name in CONVOLUTIONS:
@@ -107,13 +110,22 @@ def _taught_rule(bundle: Bundle, known: _Taught) -> None:
 
 def _pointwise(bundle: Bundle) -> None:
     """Every tensor that goes in stands at the same place in time as what comes out."""
-    if bundle.name in _DROPOUTS and bundle.same(2, "training", True):
+    place = 3 if bundle.name == "rrelu" else 2
+    if bundle.name in _DROPOUTS and bundle.same(place, "training", bundle.name != "rrelu"):
         raise bundle.refuse("is random", "nn.Dropout does nothing in evaluation")
     _check_places(bundle)
     bundle.aligned()
 
 
-_DROPOUTS = ("dropout", "dropout1d", "alpha_dropout", "feature_alpha_dropout")
+_DROPOUTS = (
+    "rrelu",
+    "dropout",
+    "dropout1d",
+    "dropout2d",
+    "dropout3d",
+    "alpha_dropout",
+    "feature_alpha_dropout",
+)
 
 
 def _check_places(bundle: Bundle) -> None:
@@ -137,12 +149,16 @@ def axes(bundle: Bundle, place: int, default: Any) -> list[int]:
     ndim = len(bundle.sizes(bundle.slots[0])[0])
     if given is None:
         return list(range(ndim))
+    more = bundle.first.arguments[0][place + 1 :]
+    if bundle.name in ("flip", "roll") and isinstance(given, int):
+        given = [given, *more]  # x.flip(1, 2)
     return [axis % ndim for axis in bundle.ints(given)]
 
 
 def _over_axes(bundle: Bundle) -> None:
     """A sum, a softmax, a split: free of time where it runs over another axis."""
-    if len(bundle.slots) > 1 and bundle.name in ("max", "min"):
+    pair = [isinstance(value, Tensor) for value in bundle.each(1, "other")]
+    if bundle.name in ("max", "min") and (len(bundle.slots) > 1 or any(pair)):
         _pointwise(bundle)
         return
     named = axes(bundle, OVER_AXES[bundle.name], USUAL_AXIS.get(bundle.name))
@@ -167,6 +183,12 @@ def _batch_norm(bundle: Bundle) -> None:
         raise bundle.refuse(
             "normalises along time, which stands in the place of channels", "transpose"
         )
+    bundle.aligned()
+
+
+def _instance_norm(bundle: Bundle) -> None:
+    if bundle.same(5, "use_input_stats", True):
+        raise bundle.refuse(*MIXES["instance_norm"])
     bundle.aligned()
 
 
@@ -225,6 +247,7 @@ def _einsum(bundle: Bundle) -> None:
 
 _SPECIAL: dict[str, Rule] = {
     "batch_norm": _batch_norm,
+    "instance_norm": _instance_norm,
     "layer_norm": _layer_norm,
     "rms_norm": _layer_norm,
     "linear": _linear,

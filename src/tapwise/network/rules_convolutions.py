@@ -119,6 +119,10 @@ def _interpolate(bundle: Bundle) -> None:
     value = bundle.first.outputs[0]
     assert value is not None
     came = bundle.sizes(value)
+    if any(size[:-1] != old[:-1] for size, old in zip(came, bundle.sizes(slot), strict=True)):
+        raise bundle.refuse(
+            "interpolates along other axes as well", "interpolate (batch, channels, time)"
+        )
     factors = {size[-1] / n for size, n in zip(came, bundle.lengths(slot), strict=True)}
     if mode not in ("nearest", "nearest-exact") or len(factors) > 1 or min(factors) % 1:
         raise bundle.refuse(
@@ -243,17 +247,21 @@ def _recurrence(bundle: Bundle) -> None:
         raise bundle.refuse("runs along another axis than time", "batch_first, or a transpose")
     leaves = bundle.leaves()
     states = 2 if bundle.name == "lstm" else 1
-    axis = 1 if ndim == 3 else None
-    held = list(leaves)
-    for n in range(1, 1 + states):  # one row, that any batch begins with
-        if axis is not None and held[n].shape[axis] > 1:
-            rows = held[n]
-            if not bool((rows == rows.narrow(axis, 0, 1)).all()):
-                axis = None
-            else:
-                held[n] = rows.narrow(axis, 0, 1)
+    rows = (0 if batch_first else 1) if ndim == 3 else None
+    many = dict(bundle.reader.node(slot, bundle).size.batch).get(rows) if rows is not None else None
+    held, axis = list(leaves), None
+    if many is not None:
+        axis = 1
+        for n in range(1, 1 + states):  # one row, that any batch begins with
+            if not bool((held[n] == held[n].narrow(axis, 0, 1)).all()):
+                raise bundle.refuse("begins with other states in other rows", "begin with zeros")
+            held[n] = held[n].narrow(axis, 0, 1)
+    elif rows is not None:  # always as many, whatever was narrowed
+        first = bundle.sizes(slot)[0][rows]
+        held = [h.expand(-1, first, -1) if 0 < n <= states else h for n, h in enumerate(held)]
     apply = Apply(bundle.first.func, tuple(held), bundle.first.spec)
-    bundle.add(Aligned(endless=True), Recur(apply, tuple(range(1, 1 + states)), axis))
+    work = Recur(apply, tuple(range(1, 1 + states)), axis, many or 1)
+    bundle.add(Aligned(endless=True), work)
 
 
 CONVOLUTIONS: dict[str, Callable[[Bundle], None]] = {

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from math import prod
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
@@ -60,6 +61,9 @@ _KEEP = "keep time an axis of its own, or permute first"
 
 
 def _expanded(bundle: Bundle) -> None:
+    if len(bundle.slots) > 1:  # as wide as another of the signal
+        bundle.aligned()
+        return
     (slot,) = bundle.slots
     value = bundle.first.outputs[0]
     assert value is not None
@@ -99,6 +103,12 @@ def _indexed(bundle: Bundle) -> None:
     inputs: list[int] | None = None
     rest = list(found[0])
     rest[place] = slice(None)
+    for entries in found:
+        others = [(e, o) for n, (e, o) in enumerate(zip(rest, entries, strict=True)) if n != place]
+        if any(not _same_entry(one, other) for one, other in others):
+            raise bundle.refuse(
+                "picks what depends on the length of the signal", "pick always alike"
+            )
     plain = all(isinstance(e, slice) and e == slice(None) for e in rest)
     whole = all((a, b, c) == (0, n, 1) for (a, b, c), n in zip(cuts, lengths, strict=True))
     if not whole and (
@@ -128,6 +138,12 @@ def _indexed(bundle: Bundle) -> None:
     index = tuple(rest)
     work = Apply(lambda x: x[index], (Place(0),), _ONE)
     bundle.add(Aligned(), work, inputs=inputs)
+
+
+def _same_entry(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor) or isinstance(other, Tensor):
+        return isinstance(one, Tensor) and isinstance(other, Tensor) and torch.equal(one, other)
+    return bool(one == other)
 
 
 def _full(index: Any, ndim: int) -> list[Any]:

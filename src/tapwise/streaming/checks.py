@@ -49,12 +49,13 @@ def check_batch(graph: Graph, batch: int) -> None:
         )  # fmt: skip
 
 
-def check_mask(graph: Graph, batch: int, mask: Any) -> list[bool]:
+def check_mask(separable: bool, batch: int, mask: Any) -> list[bool]:
     """The mask as one bool a slot; refused where slots can't be told apart."""
-    if not graph.batches:
+    if not separable:
         raise ShapeError(
             "the rows of this model's chunks can't be told apart", got="a mask",
-            fix="give tapwise.stream an example (batch, ...) of a model that takes any batch",
+            fix="give tapwise.stream an example (batch, ...) of a model whose rows don't depend on each "
+            "other; a stream for each signal always goes",
         )  # fmt: skip
     found = torch.as_tensor(mask)
     if found.dtype != torch.bool or tuple(found.shape) != (batch,):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cached_property
 from math import lcm
 from typing import Any
 
@@ -77,6 +77,41 @@ class Engine:
         # The model itself, for signals too short for the graph: results of a whole signal.
         self.model: Callable[[Tensor], list[Tensor]] | None = None
 
+    def holds_from(self, shortest: int) -> None:
+        """Say how short signals may be for the graph to hold; shorter ones are the model's own affair."""
+        self.graph.begin_at(shortest)
+        self._moves.clear()
+
+    @cached_property
+    def separable(self) -> bool:
+        """Whether rows of a batch can go apart: two together, and one taken out, are two alone."""
+        graph = self.graph
+        if not graph.batches:
+            return False
+        length, generator = graph.canonical(graph.settled), torch.Generator().manual_seed(0)
+        both = self.empty(0, 2, length)
+        if both.is_floating_point():
+            both = torch.randn(both.shape, generator=generator, dtype=torch.float64).to(both)
+        with torch.no_grad():
+            together, alone = self.begin([0, 1]), self.begin([1])
+            y = self.run(together, both, False)
+            z = self.run(alone, both[1:], False)
+            part = self.without(together, [0])
+        assert part is not None
+        pairs = [(self._rows_of(n, a, [1]), b) for n, a, b in zip(graph.results, y, z, strict=True)]
+        for mine, theirs in zip(part.states, alone.states, strict=True):
+            if len(mine) != len(theirs):
+                return False
+            pairs += zip(mine, theirs, strict=True)
+        return all(_close(a, b) for one, two in pairs for a, b in _leaves(one, two))
+
+    def _rows_of(self, number: int, tensor: Tensor, rows: Sequence[int]) -> Tensor:
+        axis, many = batch_axis(self.graph.nodes[number])
+        index = [row * many + n for row in rows for n in range(many)]
+        if tensor.shape[axis] <= max(index):
+            return tensor
+        return tensor.index_select(axis, torch.tensor(index, device=tensor.device))
+
     def begin(self, slots: Sequence[int]) -> Group:
         """A group of slots before their first chunk."""
         rows = len(slots)
@@ -88,7 +123,8 @@ class Engine:
 
     def empty(self, number: int, rows: int, length: int = 0) -> Tensor:
         """Zeros of the size of what a node gives."""
-        return self.like.new_zeros(self.graph.nodes[number].size.of(rows, length))
+        node = self.graph.nodes[number]
+        return self.like.new_zeros(node.size.of(rows, length), dtype=node.kind)
 
     def _none(self, number: int, rows: int) -> Tensor:
         """What a node gives where it gives nothing."""
@@ -128,9 +164,13 @@ class Engine:
         seen = group.seen + length
         head = self._head(states[0], chunk, seen)
         if ended and head and seen > 0 and self.model is not None:
-            # Too short for the model as well: what the graph says, as a rule nothing.
-            with suppress(RuntimeError, ValueError):
+            try:
                 return self._of_short(self.model(head[0]), seen)
+            except (
+                RuntimeError,
+                ValueError,
+            ):  # too short for the model as well: nothing comes of it
+                return [self._none(n, rows) for n in self.graph.results]
         moves = self._moves_of(group.seen, length, ended)
         chunks = [chunk]
         after: list[State] = [head]
@@ -188,7 +228,7 @@ class Engine:
             return batch_axis(node)
         recur = getattr(node.work, "batch", None)
         if recur is not None:
-            return int(recur), 1
+            return int(recur), node.work.many  # type: ignore[union-attr]
         return batch_axis(self.graph.nodes[node.inputs[min(place, len(node.inputs) - 1)]])
 
     def split(self, groups: Sequence[Group], chosen: Sequence[bool]) -> list[Group]:
@@ -223,6 +263,16 @@ class Engine:
     @staticmethod
     def _joined(axis: int, one: Any, other: Any) -> Any:
         return pytree.tree_map(lambda a, b: torch.cat((a, b), axis), one, other)
+
+
+def _leaves(one: Any, two: Any) -> list[tuple[Any, Any]]:
+    return list(zip(pytree.tree_leaves(one), pytree.tree_leaves(two), strict=True))
+
+
+def _close(a: Any, b: Any) -> bool:
+    if a.shape != b.shape:
+        return False
+    return not a.is_floating_point() or torch.allclose(a, b, rtol=1e-3, atol=1e-4, equal_nan=True)
 
 
 def batch_axis(node: Node) -> tuple[int, int]:

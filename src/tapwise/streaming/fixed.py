@@ -146,7 +146,7 @@ def ends(node: Node, came: Pace, pace: Pace) -> Run:
     timeline, value, axis = node.timeline, node.work.value, came.axis
     keep = came.lead - (pace.lead - timeline.left)
     copies = timeline.left > 0 and timeline.padding_mode != "zeros"
-    if copies and came.many + pace.lead <= timeline.left:
+    if copies and not _within_reach(timeline.left, came, pace, timeline.padding_mode):
         raise refuse(node, f"pads by {timeline.padding_mode!r} more than a chunk gives")
 
     def run(
@@ -161,12 +161,25 @@ def ends(node: Node, came: Pace, pace: Pace) -> Run:
             place = _places(steps, pace.many, first, x)
             folded = -place if timeline.padding_mode == "reflect" else torch.zeros_like(place)
             source = torch.where(place < 0, folded, place) - steps * pace.many - first
+            source = source.clamp(0, known.shape[axis] - 1)  # before the beginning, anything
             y = known.index_select(axis, source)
         else:
             y = known.narrow(axis, 0, pace.many)
         return y, [known.narrow(axis, pace.many, keep)] if keep else []
 
     return run
+
+
+def _within_reach(left: int, came: Pace, pace: Pace, mode: str) -> bool:
+    """Whether what padding copies is always among what is kept and the chunk."""
+    step = 0
+    while (start := step * pace.many + pace.lead - left) < 0:
+        end = (step + 1) * came.many + came.lead
+        for place in range(max(start, -left), min(start + pace.many, 0)):
+            if not start <= (-place if mode == "reflect" else 0) < end:
+                return False
+        step += 1
+    return True
 
 
 def recurrence(node: Node, came: Pace, pace: Pace) -> Run:

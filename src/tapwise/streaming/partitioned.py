@@ -58,10 +58,13 @@ class Partitioned:
         self.head = Geometry(self.block, groups=g.groups)
         self.tail = Geometry(self.taps - self.block, groups=g.groups)
         self._spectra: Tensor | None = None
+        self._made_of = self.weight.detach()[..., :0]
 
     def spectra(self) -> Tensor:
         """Of all partitions but the head: (C_out, C_in / groups, parts - 1, block + 1), the nearest first."""
-        if self._spectra is None:
+        # Compared with a copy: weights may be written without a trace.
+        if self._spectra is None or not torch.equal(self._made_of, self.weight):
+            self._made_of = self.weight.detach().clone()
             far = self.weight[..., : self.taps - self.block].detach().double().flip(-1)
             missing = (self.parts - 1) * self.block - far.shape[-1]
             far = torch.nn.functional.pad(far, (0, missing))

@@ -11,6 +11,7 @@ comes of samples before the first is told apart by its place and set to what pad
 from __future__ import annotations
 
 import os
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
-from tapwise.network.graph import Node
+from tapwise.network.graph import Graph, Node
 from tapwise.network.operations import Apply, Convolve, Fill, Recur, Reshape, Within
 from tapwise.network.timeline import Ends, Windows
 from tapwise.streaming import fixed
@@ -32,6 +33,8 @@ PureState = dict[str, Any]
 
 class Functional(tuple[Any, Any]):
     """``(init_state, step)``, and ``lead``: outputs of the first steps that come before the model's first.
+
+    Where the model returns several tensors, ``leads`` has the number for each; ``lead`` is the first's.
 
     Example:
         >>> import torch, tapwise as tw
@@ -47,6 +50,7 @@ class Functional(tuple[Any, Any]):
     """
 
     lead: int
+    leads: tuple[int, ...]
     _steps: _Steps
 
     def example(self, batch: int = 1) -> Tensor:
@@ -72,7 +76,8 @@ class Functional(tuple[Any, Any]):
         steps = _Steps(engine, chunk)
         pair = cls((steps.init_state, steps.step))
         pair._steps = steps
-        pair.lead = -min(0, steps.paces[engine.graph.results[0]].lead)
+        pair.leads = tuple(-min(0, steps.paces[n].lead) for n in engine.graph.results)
+        pair.lead = pair.leads[0]
         return pair
 
 
@@ -86,7 +91,7 @@ class _Steps:
         self.engine = engine
         self.keys = [str(n) for n in graph.results]  # made here: a compiler can't
         # Far from the beginning, even where what waits for its moment adds up.
-        settled = -(-64 * graph.settled // chunk) * chunk
+        settled = -(-(64 * graph.settled + _reach(graph)) // chunk) * chunk
         at = graph.counts(settled)
         self.paces: list[Pace] = []
         self.runs: list[fixed.Run | None] = []
@@ -101,6 +106,8 @@ class _Steps:
                 if node.reference is None:
                     certain = max(at[n][1] for n in node.inputs)
                     fixed_now = node.timeline.determined(known, certain)
+                elif isinstance(node.timeline, Ends):
+                    fixed_now = min(fixed_now, known + node.timeline.left)
                 lead = fixed_now - int(settled * rate)
             if isinstance(node.timeline, Ends) and node.timeline.padding_mode != "zeros":
                 lead = min(lead, 0)  # what copies samples can't stand before them
@@ -232,6 +239,19 @@ class _Steps:
         leaves = [next(places) if type(out) is int else out[0] for out in graph.outputs]
         after_all = {"steps": steps + 1, "states": states, "results": results}
         return pytree.tree_unflatten(leaves, graph.spec), after_all
+
+
+def _reach(graph: Graph) -> int:
+    """Samples of the signal that all windows and paddings together reach over, at most."""
+    total = 0
+    for node in graph.nodes[1:]:
+        own = 0
+        if isinstance(node.timeline, Windows):
+            own = node.timeline.geometry.effective_kernel_size + node.timeline.geometry.left
+        elif isinstance(node.timeline, Ends):
+            own = abs(node.timeline.left)
+        total += ceil(own / graph.rates[node.inputs[0]])
+    return total
 
 
 def _transposed(node: Node) -> bool:

@@ -244,6 +244,8 @@ class Own:
 
     def run(self, move: Any, state: State, chunks: Sequence[Tensor]) -> tuple[Tensor | None, State]:
         count, ended = move
+        if not ended and not any(chunk.numel() for chunk in chunks):
+            return None, state
         y, after = self.work.step(
             self.work.target, list(chunks), state[0] if state else None, ended
         )

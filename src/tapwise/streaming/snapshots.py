@@ -47,31 +47,30 @@ def read(state: dict[str, Any], engine: Engine) -> tuple[list[Group], int, list[
     groups = []
     for saved in state["groups"]:
         slots = [int(n) for n in saved["slots"]]
+        seen = int(saved["seen"])
+        # What a stream of this model keeps at this place of its signal: the same sizes.
         fresh = engine.begin(slots)
-        states = [cloned(saved["states"].get(str(n), [])) for n in range(len(fresh.states))]
-        nodes = engine.graph.nodes
-        if any(int(n) >= len(states) for n in saved["states"]) or any(
-            not (not node.inputs or isinstance(node.work, Taught) or _fits(one, other))
-            for node, one, other in zip(nodes, fresh.states, states, strict=True)
+        engine.run(fresh, engine.empty(0, len(slots), engine.graph.canonical(seen)), False)
+        many = len(fresh.states)
+        states = [cloned(saved["states"].get(str(n), [])) for n in range(many)]
+        pairs = zip(engine.graph.nodes, fresh.states, states, strict=True)
+        if any(int(n) >= many for n in saved["states"]) or any(
+            not (isinstance(node.work, Taught) or _fits(one, other)) for node, one, other in pairs
         ):
             raise ShapeError(
                 "the state is another model's",
                 fix="load what a stream of the same model gave, made by tapwise.stream",
             )
-        groups.append(Group(slots, int(saved["seen"]), states))
+        groups.append(Group(slots, seen, states))
     active = [bool(yes) for yes in state["active"]]
     return groups, int(state["batch"]), active, bool(state["ragged"])
 
 
 def _fits(fresh: Sequence[Any], kept: Sequence[Any]) -> bool:
-    """Whether what an operation keeps could be what it has kept: of the same axes and kinds."""
+    """Whether what an operation keeps could be what it has kept: of the same sizes and kinds."""
     if len(fresh) != len(kept):
         return False
-    return all(
-        not isinstance(a, Tensor)
-        or (isinstance(b, Tensor) and a.ndim == b.ndim and a.dtype == b.dtype)
-        for a, b in zip(fresh, kept, strict=True)
-    )
+    return all(a.shape == b.shape and a.dtype == b.dtype for a, b in zip(fresh, kept, strict=True))
 
 
 def save(state: dict[str, Any], path: str | os.PathLike[str]) -> None:

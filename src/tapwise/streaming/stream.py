@@ -16,6 +16,7 @@ from tapwise.network.graph import Graph
 from tapwise.network.reach import extents
 from tapwise.network.reading import read
 from tapwise.streaming import snapshots
+from tapwise.streaming.agreement import settle
 from tapwise.streaming.checks import check_batch, check_chunk, check_mask
 from tapwise.streaming.engine import Engine, Group, batch_axis
 from tapwise.streaming.whole import whole_results
@@ -217,7 +218,7 @@ class Stream:
         check_chunk(graph, self._engine.like, self._batch, chunk)
 
     def _mask(self, mask: Any) -> list[bool]:
-        return check_mask(self._graph, self._batch, mask)
+        return check_mask(self._engine.separable, self._batch, mask)
 
     def _begin(self) -> None:
         if not self._groups:
@@ -246,7 +247,6 @@ class Stream:
             axis, many = batch_axis(node)
             longest = max((parts[place].shape[node.size.time] for _, parts in made), default=0)
             whole = self._engine.empty(number, self._batch, longest)
-            whole = whole.to(made[0][1][place].dtype) if made else whole
             for slots, parts in made:
                 length = parts[place].shape[node.size.time]
                 rows = torch.tensor([slot * many + n for slot in slots for n in range(many)])
@@ -277,6 +277,7 @@ def stream(model: nn.Module, example: Any, *, time: int | None = None) -> Stream
 
     Raises:
         TimelineError: an operation that can't be streamed, by the path of its module, with a remedy.
+        StreamMismatchError: an operation whose stream isn't what the model gives: one signal is tried.
 
     Example:
         >>> import torch, tapwise as tw
@@ -287,7 +288,9 @@ def stream(model: nn.Module, example: Any, *, time: int | None = None) -> Stream
         >>> torch.testing.assert_close(torch.cat(parts, -1), model(x))
     """
     graph, runs = read(model, example, time)
-    return Stream(graph, runs.example, (model, example, time))
+    live = Stream(graph, runs.example, (model, example, time))
+    settle(live._engine, runs)
+    return live
 
 
 def _restored(model: nn.Module, example: Any, time: int | None, state: dict[str, Any]) -> Stream:

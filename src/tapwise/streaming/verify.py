@@ -5,13 +5,10 @@ from __future__ import annotations
 import random
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from tapwise.errors import StreamMismatchError
-from tapwise.network.graph import Graph
 from tapwise.network.reading import read
-from tapwise.network.recording import Recording
+from tapwise.streaming.agreement import by_node, compare
 from tapwise.streaming.stream import Stream
 
 
@@ -41,56 +38,14 @@ def verify_stream(
     length = int(runs.example.shape[runs.time])
     dice = random.Random(0)
     worst = 0.0
+    engine = Stream(graph, runs.example, (model, example, time))._engine
     for attempt in range(tries):
         signal = runs.signal(length)
+        sizes, left = [], length
+        while left:
+            many = dice.choice([0, 1, 2, 3, dice.randrange(1, length + 1)])
+            sizes.append(min(many if attempt else max(1, length // 7), left))
+            left -= sizes[-1]
         offline = runs.run(signal, keep=True)
-        live = Stream(graph, runs.example, (model, example, time))
-        parts: list[list[Tensor]] = [[] for _ in graph.nodes]
-        live._engine.watch = lambda number, chunk, parts=parts: parts[number].append(chunk.clone())
-        at = 0
-        while at < length:
-            many = min(dice.choice([0, 1, 2, 3, dice.randrange(1, length + 1)]), length - at)
-            many = many if attempt else min(max(1, length // 7), length - at)
-            live.step(signal.narrow(runs.time, at, many))
-            at += many
-        live.flush()
-        worst = max(worst, _compare(graph, offline, parts, tolerance))
-    return worst
-
-
-_TOLERANCES = {torch.float64: 1e-11, torch.float32: 1e-4, torch.complex128: 1e-11}
-
-
-def _compare(
-    graph: Graph, offline: Recording, parts: list[list[Tensor]], tolerance: float | None
-) -> float:
-    worst = 0.0
-    for node, chunks in zip(graph.nodes, parts, strict=True):
-        if node.value is None or not node.inputs:
-            continue
-        axis = node.size.time
-        wanted, came = offline.kept[node.value], torch.cat(chunks, axis)
-        if came.shape != wanted.shape:
-            raise StreamMismatchError(
-                f"{node.where}: the stream gave {came.shape[axis]} samples, the model {wanted.shape[axis]}"
-            )
-        if not wanted.numel():
-            continue
-        apart = (
-            (came.to(wanted.dtype) - wanted).abs() if wanted.dtype != torch.bool else came ^ wanted
-        )
-        apart = torch.where(came == wanted, 0, apart.double())  # infinities are alike too
-        allowed = _TOLERANCES.get(wanted.dtype, 2e-2) if tolerance is None else tolerance
-        finite = wanted[wanted.isfinite()]
-        scale = 1 + float(finite.abs().max()) if finite.numel() else 1.0
-        most = float(apart.nan_to_num(float("inf")).max())
-        if most > allowed * scale:
-            place = int(
-                apart.nan_to_num(float("inf")).transpose(axis, -1).flatten(0, -2).amax(0).argmax()
-            )
-            raise StreamMismatchError(
-                f"{node.where}: the stream differs from the model by {most:.3g} at its sample {place}; "
-                f"{allowed * scale:.3g} is allowed"
-            )
-        worst = max(worst, most)
+        worst = max(worst, compare(graph, offline, by_node(engine, signal, sizes), tolerance))
     return worst

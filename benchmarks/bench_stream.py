@@ -32,7 +32,7 @@ def _model(name: str) -> tuple[Any, Any, int, float]:
     if name == "encodec encoder":
         from transformers.models.encodec.modeling_encodec import EncodecEncoder
 
-        return EncodecEncoder(hf.EncodecConfig()), torch.randn(1, 1, 4800), 240, 10.0
+        return EncodecEncoder(hf.EncodecConfig()), torch.randn(1, 1, 4800), 320, 1000 / 75
     if name == "encodec decoder":
         from transformers.models.encodec.modeling_encodec import EncodecDecoder
 
@@ -102,6 +102,51 @@ def recomputed(name: str) -> tuple[Step, dict[str, Any]]:
     return step, {"context": context}
 
 
+def bare(name: str) -> tuple[Step, dict[str, Any]]:
+    """What the operations of one step compute, and nothing around it: the kernels alone."""
+    import torch
+
+    import tapwise as tw
+    from tapwise.network.operations import Convolve, Recur
+
+    model, example, chunk, _ = _model(name)
+    live = tw.stream(model.eval(), example)
+    engine, nodes = live._engine, live._graph.nodes
+    x = _chunk_like(example, nodes[0].size.time, chunk)
+    for _ in range(200):
+        live.step(x)
+    given = {0: x}
+    engine.watch = given.__setitem__
+    live.step(x)
+    engine.watch = None
+    calls: list[Step] = []
+    for number, node in enumerate(nodes[1:], 1):
+        inputs, work, many = [given[n] for n in node.inputs], node.work, given[number].shape[-1]
+        if isinstance(work, Convolve) and many:
+            g = node.timeline.geometry  # type: ignore[attr-defined]
+            w, b, settings = work.weight, work.bias, (g.stride, 0)
+            if g.transposed:
+                calls.append(lambda x=inputs[0], w=w, b=b, s=settings, g=g: torch.conv_transpose1d(
+                    x, w, b, *s, 0, g.groups, g.dilation))  # fmt: skip
+            else:
+                span = (many - 1) * g.stride + g.effective_kernel_size
+                known = torch.randn(*inputs[0].shape[:-1], span)
+                calls.append(lambda x=known, w=w, b=b, s=settings, g=g: torch.conv1d(
+                    x, w, b, *s, g.dilation, g.groups))  # fmt: skip
+        elif isinstance(work, Recur) and inputs[0].numel():
+            held = work.start(1)
+            calls.append(lambda work=work, x=inputs[0], held=held: work(x, held))
+        elif callable(work) and len(inputs) == 1 and inputs[0].numel():
+            calls.append(lambda work=work, inputs=inputs: work(inputs))
+
+    def step() -> None:
+        with torch.no_grad():
+            for call in calls:
+                call()
+
+    return step, {"kernels": len(calls)}
+
+
 def _chunk_like(example: Any, axis: int, count: int) -> Any:
     import torch
 
@@ -168,7 +213,7 @@ def _tcn() -> Any:
 
 
 MODELS = ("encodec encoder", "encodec decoder", "hifigan", "denoiser", "reverb")
-KINDS = {"ours": ours, "recomputed": recomputed}
+KINDS = {"ours": ours, "recomputed": recomputed, "bare": bare}
 PEERS = {
     "stack": {
         "tapwise": stack_tapwise,
@@ -220,6 +265,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--name", default="", help="of the result file; none is written without")
+    parser.add_argument("--only", nargs="*", default=[], help="models; the file's other rows stay")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -229,6 +275,8 @@ def main() -> None:
     rows = []
     print(f"{'model':<20}{'subject':<14}{'median ms':>10}{'p99 ms':>9}{'ratio':>8}")
     for group, subjects in groups.items():
+        if options.only and group not in options.only:
+            continue
         best: dict[str, dict[str, Any]] = {}
         for _ in range(options.rounds):
             for subject in subjects:
@@ -242,6 +290,11 @@ def main() -> None:
                 continue
             facts = best[subject]
             ratio = facts["median"] / best[first]["median"]
+            if subject == "bare":  # what the stream adds to its kernels, for each operation
+                ours_ = best[first]
+                facts["overhead_us"] = (
+                    1e6 * (ours_["median"] - facts["median"]) / ours_["operations"]
+                )
             rows.append({"model": group, "subject": subject, "ratio": ratio, **facts})
             print(
                 f"{group:<20}{subject:<14}{1e3 * facts['median']:>10.3f}{1e3 * facts['p99']:>9.3f}{ratio:>8.2f}",
@@ -252,6 +305,10 @@ def main() -> None:
 
         result = {"machine": machine(), "threads": options.threads, "rows": rows}
         path = HERE / "results" / f"{options.name}.json"
+        if options.only and path.exists():
+            known = json.loads(path.read_text())["rows"]
+            rows += [row for row in known if row["model"] not in options.only]
+            rows.sort(key=lambda row: list(groups).index(row["model"]))
         path.write_text(json.dumps(result, indent=1) + "\n")
         print(f"wrote {path}")
 

@@ -106,11 +106,13 @@ def _streams(result: Result) -> str:
         "receptive field, or the last second), and beside other libraries' streams of the same layers; "
         f"{result['threads']} threads; measured {result['machine']['date']} by `python "
         "benchmarks/bench_stream.py`. Models have random weights and their real sizes; a chunk is one frame or "
-        "10 ms.\n\n| model | subject | operations | median, ms | 99%, ms | to ours |\n|---|---|---:|---:|---:|---:|\n"
+        "10 ms. *Bare* are the kernels of a step alone: the "
+        "difference is what the stream adds, here for each operation.\n\n| model | subject | operations | median, ms | 99%, ms | to ours | us an operation |\n|---|---|---:|---:|---:|---:|---:|\n"
     )
     lines = [
         f"| {r['model']} | {r['subject']} | {r.get('operations', '')} | {1e3 * r['median']:.3g} | "
-        f"{1e3 * r['p99']:.3g} | {r['ratio']:.2f} |"
+        f"{1e3 * r['p99']:.3g} | {r['ratio']:.2f} | "
+        + (f"{r['overhead_us']:.1f} |" if r.get("overhead_us", 0) > 0 else "|")
         for r in result["rows"]
     ]
     return words + "\n".join(lines) + "\n"

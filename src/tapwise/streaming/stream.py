@@ -19,6 +19,7 @@ from tapwise.streaming import snapshots
 from tapwise.streaming.agreement import settle
 from tapwise.streaming.checks import check_batch, check_chunk, check_mask
 from tapwise.streaming.engine import Engine, Group, batch_axis
+from tapwise.streaming.pure import Functional
 from tapwise.streaming.whole import whole_results
 
 
@@ -186,7 +187,7 @@ class Stream:
         # A pickle holds the model and reads it anew: a graph's functions are the model's own.
         return _restored, (*self._made_of, self.state)
 
-    def functional(self, chunk: int) -> Any:
+    def functional(self, chunk: int) -> Functional:
         """The stream as pure functions of fixed shapes, for ``torch.compile`` and ``torch.export``.
 
         Arguments:
@@ -201,8 +202,6 @@ class Stream:
             ValueError: a length of chunk that isn't such a multiple.
             TimelineError: an operation that has no form of fixed shapes.
         """
-        from tapwise.streaming.pure import Functional
-
         return Functional.of(self._engine, chunk)
 
     def __repr__(self) -> str:

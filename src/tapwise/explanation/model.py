@@ -173,7 +173,7 @@ _STYLE = """
 body{font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;color:var(--ink);background:var(--page);
 margin:0 auto;padding:16px;max-width:1180px;overflow-wrap:anywhere}
 table{border-collapse:collapse;font-size:14px;display:block;overflow-x:auto}
-td,th{border:1px solid var(--line);padding:4px 8px;text-align:left}
+td,th{border:1px solid var(--line);padding:4px 8px;text-align:left;white-space:nowrap}
 a{color:var(--xe)}details{margin:8px 0}pre{overflow-x:auto}svg{max-width:100%;height:auto}
 """
 

@@ -220,7 +220,7 @@ class Report:
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f'<tr><th scope="row">{name}</th><td>{html.escape(value)}</td></tr>'
+            f'<tr><th scope="row">{name}</th><td style="white-space:normal">{html.escape(value)}</td></tr>'
             for name, value in self._facts()
         )
         leaks = "".join(

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 import tapwise as tw
+from tapwise.engine import calls
 from tapwise.engine import plan as plans
-from tapwise.engine.autograd import plan_of
 from tapwise.engine.kernels import KERNELS
-from tapwise.engine.plan import Plan, choose
+from tapwise.engine.plan import Plan, choose, plan_of
 from tapwise.engine.problem import Problem
 from tapwise.geometry import Geometry
 
@@ -172,19 +172,19 @@ def test_what_is_seen_at_a_glance_to_be_small_is_native_in_every_plan():
             for kernel_size in (1, 3, 31, 500):
                 for padding in (0, 5):
                     taps = fan_in * fan_out * kernel_size
-                    most = plans._SMALL * min(fan_out, 8)
-                    length = min(most // taps - 2 * padding, plans._SMALL // fan_in)
+                    most = calls._SMALL * min(fan_out, 8)
+                    length = min(most // taps - 2 * padding, calls._SMALL // fan_in)
                     if length < 1 or length + 2 * padding < kernel_size:
                         continue
                     x, w = torch.zeros(1, fan_in, length), torch.zeros(fan_out, fan_in, kernel_size)
-                    assert plans.always_native(x, w, padding, 1)
+                    assert calls.always_native(x, w, padding, 1)
                     posed = problem(fan_in, fan_out, length, kernel_size, padding=padding)
                     assert choose(posed).kernel == "native", posed
                     seen += 1
     assert seen > 40
     with tw.options(kernel="reference"):
-        assert not plans.always_native(torch.zeros(1, 1, 5), torch.zeros(1, 1, 2), 0, 1)
-    assert not plans.always_native(torch.zeros(1, 2, 5), torch.zeros(2, 1, 2), 0, 2)
+        assert not calls.always_native(torch.zeros(1, 1, 5), torch.zeros(1, 1, 2), 0, 1)
+    assert not calls.always_native(torch.zeros(1, 2, 5), torch.zeros(2, 1, 2), 0, 2)
 
 
 @pytest.mark.parametrize("length", [1, 3, 7, 40])

@@ -1,7 +1,7 @@
 from .acceleration import Acceleration as Acceleration
 from .acceleration import accelerate as accelerate
 from .engine.plan import Plan as Plan
-from .engine.plan import options as options
+from .engine.steering import options as options
 from .errors import ShapeError as ShapeError
 from .errors import SignalError as SignalError
 from .errors import StreamMismatchError as StreamMismatchError

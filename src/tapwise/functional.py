@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function
 
+from tapwise.engine import calls
 from tapwise.engine.autograd import convolve
-from tapwise.engine.plan import always_native, note_native, was_native, wholly_native
 from tapwise.engine.problem import Problem
 from tapwise.settings import Padding
 
@@ -55,31 +53,29 @@ def conv1d(
 
     Source: ``torch.nn.functional.conv1d``, whose arguments mean the same here.
     """
-    if not (
-        type(input) in _PLAIN and type(weight) in _PLAIN and (type(bias) in _PLAIN or bias is None)
-    ):
-        _refuse_others(input, weight, bias)
     compiling = torch.compiler.is_compiling()
+    if not compiling:
+        call = calls.known(input, weight, bias, stride, padding, dilation, groups, padding_mode)
+        if call is not None:
+            try:
+                if call.pads is not None:
+                    input = torch.constant_pad_nd(input, call.pads)
+                return torch.conv1d(input, weight, bias, stride, call.padding, dilation, groups)
+            except (RuntimeError, TypeError, ValueError):
+                pass  # what torch refuses is said below in our words
+    _refuse_others(input, weight, bias)
+    settings = (stride, padding, dilation, groups, padding_mode)
     if not compiling and torch._C._len_torch_function_stack():
         # A mode that watches sees the call as it was made.
-        given = (input, weight, bias, stride, padding, dilation, groups, padding_mode)
-        return handle_torch_function(conv1d, (input, weight), *given)
-    number = padding[0] if type(padding) is tuple and len(padding) == 1 else padding
-    plain = type(number) is int and padding_mode == "zeros" and not compiling
-    if plain and (
-        always_native(input, weight, cast(int, number), groups)
-        or was_native(input, weight, stride, number, dilation, groups)
-    ):
-        try:
-            return torch.conv1d(input, weight, bias, stride, number, dilation, groups)
-        except (RuntimeError, TypeError, ValueError):
-            pass  # what torch refuses is said below in our words, or is more than torch takes
-    problem = Problem.of(input, weight, bias, stride, padding, dilation, groups, padding_mode)
-    if type(problem.length) is int and not compiling and wholly_native(problem):
-        g = problem.geometry
-        if plain:
-            note_native(input, weight, stride, number, dilation, groups)
-        return torch.conv1d(input, weight, bias, g.stride, g.left, g.dilation, g.groups)
+        return handle_torch_function(conv1d, (input, weight), input, weight, bias, *settings)
+    problem = Problem.of(input, weight, bias, *settings)
+    if not compiling and type(problem.length) is int:
+        call = calls.note(problem, input, weight, *settings)
+        if call is not None and call.recorded in (None, calls.recorded(input, weight, bias)):
+            g = problem.geometry
+            if call.pads is not None:
+                input = torch.constant_pad_nd(input, call.pads)
+            return torch.conv1d(input, weight, bias, g.stride, call.padding, g.dilation, g.groups)
     return _batched(problem, input, weight, bias)
 
 
@@ -119,10 +115,7 @@ def conv_transpose1d(
 
     Source: ``torch.nn.functional.conv_transpose1d``, whose arguments mean the same here.
     """
-    if not (
-        type(input) in _PLAIN and type(weight) in _PLAIN and (type(bias) in _PLAIN or bias is None)
-    ):
-        _refuse_others(input, weight, bias)
+    _refuse_others(input, weight, bias)
     if not torch.compiler.is_compiling() and torch._C._len_torch_function_stack():
         whole = (input, weight, bias, stride, padding, output_padding, groups, dilation)
         return handle_torch_function(conv_transpose1d, (input, weight), *whole)
@@ -134,6 +127,8 @@ def conv_transpose1d(
 
 
 def _refuse_others(input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    if type(input) in _PLAIN and type(weight) in _PLAIN and (type(bias) in _PLAIN or bias is None):
+        return
     for name, value in (("input", input), ("weight", weight), ("bias", bias)):
         if not isinstance(value, Tensor) and not (name == "bias" and value is None):
             raise TypeError(

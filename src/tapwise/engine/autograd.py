@@ -20,6 +20,7 @@ from tapwise.engine.adjoint import (
     unpadded,
     whole_of,
 )
+from tapwise.engine.calls import recorded
 from tapwise.engine.checks import autocast_dtype, outside_the_op
 from tapwise.engine.kernels import KERNELS, direct, native
 from tapwise.engine.op import (
@@ -30,7 +31,12 @@ from tapwise.engine.op import (
     problem_of,
     weight_gradient_of,
 )
-from tapwise.engine.plan import NATIVES, Plan, choose, choose_gradients, native_because
+from tapwise.engine.plan import (
+    NATIVE_TRAINING,
+    NATIVES,
+    choose,
+    choose_training,
+)
 from tapwise.engine.problem import Problem
 from tapwise.geometry import Geometry
 
@@ -56,11 +62,9 @@ def convolve(
     free = not (torch.compiler.is_compiling() or _watched())
     if free:
         problem = problem_of(geometry, input, weight, dtype) if problem is None else problem
-        kernel = choose(problem).kernel
-        recorded = torch.is_grad_enabled() and (
-            input.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
-        )
-        if kernel == native.NAME and not (recorded and choose_gradients(problem) != NATIVES):
+        training = choose_training(problem) if recorded(input, weight, bias) else None
+        kernel = choose(problem).kernel if training is None else training.forward
+        if kernel == native.NAME and training in (None, NATIVE_TRAINING):
             return KERNELS[kernel].run(geometry, input, weight, bias)
     if dtype != input.dtype:
         input, weight = input.to(dtype), weight.to(dtype)
@@ -72,8 +76,8 @@ def convolve(
             geometry.left, geometry.right, geometry.groups, geometry.padding_mode,
             geometry.transposed, geometry.output_padding,
         )  # fmt: skip
-    elif recorded:
-        result = _Recorded.apply(input, weight, bias, geometry, KERNELS[kernel])  # type: ignore[no-untyped-call]
+    elif training is not None:
+        result = _Recorded.apply(input, weight, bias, geometry, training)  # type: ignore[no-untyped-call]
     else:
         result = KERNELS[kernel].run(geometry, input, weight, bias)
     return result
@@ -101,16 +105,18 @@ class _Recorded(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None, *how: Any) -> Tensor:
-        ctx.geometry, kernel = how
+        geometry, training = how
+        ctx.geometry, ctx.kernels = geometry, training.gradients
         ctx.save_for_backward(input, weight)
-        result: Tensor = kernel.run(ctx.geometry, input, weight, bias)
+        result: Tensor = KERNELS[training.forward].run(geometry, input, weight, bias)
         return result
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         input, weight = ctx.saved_tensors
-        needs = ctx.needs_input_grad[:3]
-        return (*gradients(ctx.geometry, grads[0], input, weight, needs), None, None)
+        how = ctx.geometry, grads[0], input, weight, ctx.needs_input_grad[:3]
+        compute = _native_gradients if ctx.kernels == NATIVES else gradients
+        return (*compute(*how), None, None)
 
 
 def _watched() -> bool:
@@ -129,10 +135,10 @@ def continued(
     if input.shape[-1] == 0 or before.shape[-1] == 0:
         return convolve(geometry, before if input.shape[-1] == 0 else input, weight, bias)
     tensors = (before, input, weight) if bias is None else (before, input, weight, bias)
-    recorded = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
     if not (
         geometry.transposed
-        or recorded
+        or recorded(input, weight, bias)
+        or recorded(before, weight, bias)
         or torch.compiler.is_compiling()
         or _watched()
         or any(t.dtype != autocast_dtype(input) or t.device != input.device for t in tensors)
@@ -143,12 +149,6 @@ def continued(
         if choose(problem_of(geometry, input, weight, input.dtype, length)).kernel == direct.NAME:
             return direct.run(geometry, input, weight, bias, before)
     return convolve(geometry, torch.cat((before, input), dim=-1), weight, bias)
-
-
-def plan_of(problem: Problem, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Plan:
-    """The plan by which ``convolve`` would run these tensors."""
-    obstacle = outside_the_op(input, weight, bias)
-    return choose(problem) if obstacle is None else native_because(obstacle)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -177,6 +177,9 @@ def _uncast(function: Any) -> Any:
     return plain
 
 
+_native_gradients = _uncast(native.gradients)
+
+
 @_uncast
 def gradients(
     geometry: Geometry, grad: Tensor, input: Tensor, weight: Tensor, needs: tuple[bool, ...]
@@ -190,7 +193,7 @@ def gradients(
         not (torch.compiler.is_compiling() or _watched())
         and outside_the_op(grad, input, weight) is None
     ):
-        kernels = choose_gradients(problem_of(geometry, input, weight, input.dtype))
+        kernels = choose_training(problem_of(geometry, input, weight, input.dtype)).gradients
         if kernels == NATIVES:
             return native.gradients(geometry, grad, input, weight, needs)
     grad_input = None

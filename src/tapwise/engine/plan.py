@@ -3,46 +3,43 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from tapwise.engine.adjoint import of_input_gradient, of_weight_gradient
+from tapwise.engine.checks import outside_the_op
 from tapwise.engine.kernels import KERNELS, Kernel, native, reference
 from tapwise.engine.problem import Problem
+from tapwise.engine.steering import TRANSFORMS, steered
 
 # A kernel replaces native only where it is predicted to take at most this share of native's time.
 MARGIN = 0.85
 
-# Products of one batch row and up to eight output channels, up to which no kernel but native is worth
-# its call.
-_SMALL = 8192
-
-
-# Seconds that gradients by our kernels take beyond those of torch, which computes all in one call, and
-# that turning the taps takes for the input's.
-_RECORDING, _TURNING = 30e-6, 15e-6
+# Seconds that a convolution recorded for its gradients takes beyond torch's own: a function of ours and
+# its gradients beside one node of torch's. What gradients by our kernels take beyond torch's one call
+# for all of them, and turning the taps for the input's.
+_RECORDING, _GRADIENTS, _TURNING = 60e-6, 30e-6, 15e-6
 
 NATIVES = (native.NAME, native.NAME)
 
 
-@dataclass(frozen=True, slots=True)
-class _Options:
-    kernel: str | None = None
-    exact: bool | None = None
+class Training(NamedTuple):
+    """The kernels of a convolution that is recorded, and of its gradients."""
+
+    forward: str
+    of_input: str
+    of_weight: str
+
+    @property
+    def gradients(self) -> tuple[str, str]:
+        return self.of_input, self.of_weight
 
 
-_NONE = _Options()
-_options: ContextVar[_Options] = ContextVar("tapwise_options", default=_NONE)
-
-# Kernels that don't sum each window's products alone, and those of them that round in float32.
-_TRANSFORMS = {"fft": True, "fft32": False}
+NATIVE_TRAINING = Training(native.NAME, *NATIVES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +52,8 @@ class Plan:
         rejected: pairs of the other kernels' names and why they don't run.
         tiles: how the kernel divides the work, in words.
         seconds: predicted for one batch row; None where nothing was predicted.
+        training: the kernels where gradients are recorded: of the outputs, of the input's gradient
+            and of the weight's. All are native where ours would not save what recording them costs.
     """
 
     kernel: str
@@ -62,60 +61,31 @@ class Plan:
     rejected: tuple[tuple[str, str], ...] = ()
     tiles: str = ""
     seconds: float | None = None
+    training: Training | None = None
 
     def __str__(self) -> str:
         lines = [f"{self.kernel}: {self.reason}"]
         lines += [f"  in {self.tiles}"] if self.tiles else []
         lines += [f"  not {name}: {reason}" for name, reason in self.rejected]
+        if self.training is not None:
+            forward, of_input, of_weight = self.training
+            lines.append(
+                f"  where gradients are recorded: {forward}, for the input's gradient {of_input}, for "
+                f"the weight's {of_weight}"
+            )
         return "\n".join(lines)
-
-
-@contextmanager
-def options(*, kernel: str | None = None, exact: bool | None = None) -> Iterator[None]:
-    """Steer the engine within a ``with`` block, for this thread and this asyncio task only.
-
-    Arguments:
-        kernel: the name of the kernel to run wherever it applies (elsewhere native runs): one of
-            ``"native"``, ``"direct"``, ``"gemm"``, ``"fft"``, ``"fft32"``, ``"reference"``. None
-            lets the plan choose.
-        exact: True: every output is the sum of its own window's products, never a transform's.
-            None: transforms in float64 too, which float32 can't tell from sums. False: transforms in
-            float32 too, twice as fast; each sample then holds about 1e-7 of the loudest around it.
-
-    Raises:
-        ValueError: a kernel of another name, or one that ``exact`` excludes.
-
-    Example:
-        >>> import torch, tapwise as tw
-        >>> with tw.options(kernel="reference"):
-        ...     y = tw.conv1d(torch.ones(1, 1, 4), torch.ones(1, 1, 2))
-        >>> y
-        tensor([[[2., 2., 2.]]])
-    """
-    if kernel is not None and kernel not in KERNELS:
-        names = ", ".join(map(repr, KERNELS))
-        raise ValueError(f"kernel must be one of {names} or None, got {kernel!r}")
-    if exact not in (True, False, None):
-        raise ValueError(f"exact must be True, False or None, got {exact!r}")
-    if exact and kernel in _TRANSFORMS:
-        raise ValueError(f"kernel {kernel!r} is a transform, which exact=True excludes")
-    token = _options.set(_Options(kernel, exact))
-    try:
-        yield
-    finally:
-        _options.reset(token)
 
 
 def choose(problem: Problem) -> Plan:
     """The plan for a problem under the options in force. The same problem has the same plan."""
-    steered = _options.get()
-    return _choose(problem, steered.kernel, steered.exact, torch.get_num_threads())
+    asked = steered.get()
+    return _choose(problem, asked.kernel, asked.exact, torch.get_num_threads())
 
 
 def choose_gradient(problem: Problem) -> str:
     """The kernel for the weight's gradient of a problem, under the options in force."""
-    steered = _options.get()
-    return _choose_gradient(problem, steered.kernel, steered.exact, torch.get_num_threads())
+    asked = steered.get()
+    return _choose_gradient(problem, asked.kernel, asked.exact, torch.get_num_threads())
 
 
 @lru_cache(maxsize=512)
@@ -125,7 +95,7 @@ def _choose_gradient(problem: Problem, forced: str | None, exact: bool | None, t
         for name, kernel in KERNELS.items()
         if kernel.gradient_cost is not None
         and kernel.why_not(problem) is None
-        and not (exact and name in _TRANSFORMS)
+        and not (exact and name in TRANSFORMS)
     }
     if forced is not None:
         return forced if costs.get(forced, math.inf) < math.inf else native.NAME
@@ -133,107 +103,48 @@ def _choose_gradient(problem: Problem, forced: str | None, exact: bool | None, t
     return fastest if costs[fastest] <= MARGIN * costs[native.NAME] else native.NAME
 
 
-def choose_gradients(problem: Problem) -> tuple[str, str]:
-    """The kernels for the gradients of input and weight.
+def choose_training(problem: Problem) -> Training:
+    """The kernels of a problem and of the gradients of input and weight, where they are recorded.
 
-    Both native where ours would not save what they cost beyond torch's one call for both. Which of
-    them is needed doesn't count, so that a frozen weight changes no bit of the other.
+    Gradients are both native where ours would not save what they cost beyond torch's one call for
+    both; all are where ours would not save what a function of ours costs beyond torch's own. Which
+    gradients are needed doesn't count, so that a frozen weight changes no bit of the others.
     """
-    steered = _options.get()
-    return _choose_gradients(problem, steered.kernel, steered.exact, torch.get_num_threads())
+    asked = steered.get()
+    return _choose_training(problem, asked.kernel, asked.exact, torch.get_num_threads())
 
 
 @lru_cache(maxsize=512)
-def _choose_gradients(
+def _choose_training(
     problem: Problem, forced: str | None, exact: bool | None, threads: int
-) -> tuple[str, str]:
+) -> Training:
+    plan = _choose(problem, forced, exact, threads)
     of_input, of_weight = of_input_gradient(problem), of_weight_gradient(problem)
-    plan = _choose(of_input, forced, exact, threads)
+    inputs = _choose(of_input, forced, exact, threads)
     weights = _choose_gradient(of_weight, forced, exact, threads)
     if forced is not None:
-        return plan.kernel, weights
-    inputs, saved = native.NAME, 0.0
+        return Training(plan.kernel, inputs.kernel, weights)
+    saved, by_input = 0.0, native.NAME
     native_cost = native.input_gradient_cost(problem, of_input, threads)
-    seconds = (plan.seconds or 0.0) + _TURNING
-    if plan.kernel != native.NAME and seconds <= MARGIN * native_cost:
-        inputs, saved = plan.kernel, native_cost - seconds
+    seconds = (inputs.seconds or 0.0) + _TURNING
+    if inputs.kernel != native.NAME and seconds <= MARGIN * native_cost:
+        by_input, saved = inputs.kernel, native_cost - seconds
     cost = KERNELS[weights].gradient_cost
     assert cost is not None
     saved += native.gradient_cost(of_weight, threads) - cost(of_weight, threads)
-    return (inputs, weights) if saved >= _RECORDING else NATIVES
+    gradients = (by_input, weights) if saved >= _GRADIENTS else NATIVES
+    saved = saved if gradients != NATIVES else 0.0
+    if plan.kernel != native.NAME:
+        saved += native.cost(problem, threads) - (plan.seconds or 0.0)
+    return Training(plan.kernel, *gradients) if saved >= _RECORDING else NATIVE_TRAINING
 
 
-def wholly_native(problem: Problem) -> bool:
-    """Whether torch's own function computes a problem and its gradients, padding and all."""
-    steered = _options.get()
-    return _wholly_native(problem, steered.kernel, steered.exact, torch.get_num_threads())
-
-
-@lru_cache(maxsize=512)
-def _wholly_native(problem: Problem, forced: str | None, exact: bool | None, threads: int) -> bool:
-    return (
-        forced is None
-        and native.padded_by_torch(problem.geometry)
-        and problem.multiplications > 0
-        and _choose(problem, forced, exact, threads).kernel == native.NAME
-        and _choose_gradients(problem, forced, exact, threads) == NATIVES
-    )
-
-
-def always_native(input: Tensor, weight: Tensor, padding: int, groups: int) -> bool:
-    """Whether a problem is so small that every plan is native, seen at a glance.
-
-    Another kernel's call alone costs more than native does for so few products. With groups, torch's
-    own call costs more than others'.
-    """
-    if groups != 1:
-        return False
-    size, taps = input.shape, weight.shape
-    if len(size) == 0 or len(taps) != 3:
-        return False
-    length, outputs, windows = size[-1], taps[0], taps[1] * taps[2]
-    products = (length + 2 * padding) * windows * (outputs / 8 if outputs > 8 else 1)
-    return (
-        0 < products <= _SMALL and 0 < length * taps[1] <= _SMALL and _options.get().kernel is None
-    )
-
-
-def is_usual() -> bool:
-    """Whether no options are in force, nor anything that changes what a call means."""
-    return (
-        _options.get() is _NONE
-        and not torch.is_autocast_enabled("cpu")
-        and torch._C._len_torch_dispatch_stack() == 0
-    )
-
-
-# Calls that were wholly native, by all that a plan looks at: no need to look again.
-_native_calls: set[tuple[Any, ...]] = set()
-_MOST_CALLS = 4096
-
-
-def _call(input: Tensor, weight: Tensor, *settings: Any) -> tuple[Any, ...]:
-    return (input.shape, weight.shape, input.dtype, torch.get_num_threads(), *settings)
-
-
-def was_native(input: Tensor, weight: Tensor, *settings: Any) -> bool:
-    """Whether the same call was noted before. ``settings`` are stride, padding, dilation and groups."""
-    if _options.get() is not _NONE or not input.is_cpu:
-        return False
-    try:
-        return _call(input, weight, *settings) in _native_calls
-    except TypeError:  # lists, and lengths that are symbols
-        return False
-
-
-def note_native(input: Tensor, weight: Tensor, *settings: Any) -> None:
-    """Note a call that is wholly native."""
-    if _options.get() is not _NONE or not input.is_cpu:
-        return
-    if len(_native_calls) >= _MOST_CALLS:
-        _native_calls.clear()
-    with suppress(TypeError):
-        _native_calls.add(_call(input, weight, *settings))
+def plan_of(problem: Problem, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Plan:
+    """The plan by which ``convolve`` would run these tensors."""
+    obstacle = outside_the_op(input, weight, bias)
+    if obstacle is not None:
+        return native_because(obstacle)
+    return replace(choose(problem), training=choose_training(problem))
 
 
 def native_because(reason: str) -> Plan:
@@ -250,7 +161,7 @@ def kernel_of(plan: Plan) -> Kernel:
 @lru_cache(maxsize=512)
 def _choose(problem: Problem, forced: str | None, exact: bool | None, threads: int) -> Plan:
     obstacles = {name: kernel.why_not(problem) for name, kernel in KERNELS.items()}
-    for name, wide in _TRANSFORMS.items():
+    for name, wide in TRANSFORMS.items():
         if obstacles[name] is None and name != forced:
             if exact:
                 obstacles[name] = "is excluded by options(exact=True)"

@@ -11,9 +11,8 @@ from typing import Any, overload
 import numpy as np
 from torch import Tensor, nn
 
-from tapwise.engine.autograd import plan_of
 from tapwise.engine.checks import autocast_dtype
-from tapwise.engine.plan import Plan
+from tapwise.engine.plan import Plan, plan_of
 from tapwise.engine.problem import Problem
 from tapwise.explanation.candidates import Candidate, candidates, table
 from tapwise.explanation.model import ModelExplanation, explain_model

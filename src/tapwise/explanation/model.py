@@ -14,9 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tapwise.engine.autograd import plan_of
 from tapwise.engine.checks import autocast_dtype
-from tapwise.engine.plan import Plan
+from tapwise.engine.plan import Plan, plan_of
 from tapwise.engine.problem import Problem
 from tapwise.errors import ShapeError
 from tapwise.explanation.canvas import style_of_figures

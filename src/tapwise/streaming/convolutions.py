@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tapwise import partition
 from tapwise.engine.autograd import convolve, ready
-from tapwise.engine.plan import is_usual
+from tapwise.engine.calls import is_usual
 from tapwise.geometry import Geometry
 from tapwise.network.graph import Node
 from tapwise.network.operations import Convolve

@@ -1,0 +1,131 @@
+"""Calls known to be torch's own: they stay what the plan says, whatever surrounds them."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import tapwise as tw
+from tapwise.engine import calls
+from tapwise.engine.plan import NATIVE_TRAINING, choose, choose_training
+from tapwise.engine.problem import Problem
+
+
+@pytest.fixture(autouse=True)
+def _fresh():
+    calls._known.clear()
+
+
+def dense(length=400, requires_grad=False):
+    torch.manual_seed(0)
+    x, w, b = torch.randn(2, 96, length), torch.randn(96, 96, 3), torch.randn(96)
+    return [t.requires_grad_(requires_grad) for t in (x, w, b)]
+
+
+@pytest.mark.parametrize("padding", [0, 1, (1,), (2, 0), "causal", "same", "full", (0, 3)])
+@pytest.mark.parametrize("grad", [False, True])
+def test_a_call_known_again_gives_the_same_outputs_and_gradients(padding, grad):
+    x, w, b = dense(requires_grad=grad)
+    first = tw.conv1d(x, w, b, padding=padding)
+    assert len(calls._known) == 1
+    again = tw.conv1d(x, w, b, padding=padding)
+    assert torch.equal(first, again)
+    g = Problem.of(x, w, b, padding=padding).geometry
+    wanted = F.conv1d(F.pad(x.double(), g.padding), w.double(), b.double())
+    torch.testing.assert_close(again.double(), wanted, rtol=1e-4, atol=1e-3)
+    assert again.is_contiguous()
+    if grad:
+        ours = torch.autograd.grad(again, (x, w, b), torch.ones_like(again))
+        theirs = torch.autograd.grad(wanted, (x, w, b), torch.ones_like(wanted))
+        for one, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-2)
+
+
+def test_a_call_noted_under_autocast_says_nothing_about_one_without():
+    """Half precision may have another plan than float32: neither speaks for the other."""
+    x, w, b = dense()
+    with torch.autocast("cpu", torch.bfloat16):
+        tw.conv1d(x, w, b)
+    assert not calls._known
+    tw.conv1d(x, w, b)
+    assert len(calls._known) == 1
+    with torch.autocast("cpu", torch.bfloat16):
+        assert calls.known(x, w, b, 1, 0, 1, 1, "zeros") is None
+
+
+def test_options_modes_threads_and_other_types_are_not_taken_for_the_same_call():
+    x, w, b = dense()
+    settings = (1, 0, 1, 1, "zeros")
+    tw.conv1d(x, w, b)
+    assert calls.known(x, w, b, *settings) is not None
+    with tw.options(kernel="reference"):
+        assert calls.known(x, w, b, *settings) is None
+    with torch.overrides.BaseTorchFunctionMode():
+        assert calls.known(x, w, b, *settings) is None
+    assert calls.known(x.double(), w.double(), b.double(), *settings) is None
+    assert calls.known(x.to("meta"), w.to("meta"), None, *settings) is None
+    assert calls.known(x.numpy(), w, b, *settings) is None
+    assert calls.known(x, w, b, [1], 0, 1, 1, "zeros") is None
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(before + 1)
+        assert calls.known(x, w, b, *settings) is None
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_what_torch_refuses_of_a_known_call_is_refused_in_our_words():
+    x, w, b = dense()
+    tw.conv1d(x, w, b)
+    with pytest.raises(tw.ShapeError, match="bias"):
+        tw.conv1d(x, w, b[:5])
+    with pytest.raises(tw.ShapeError, match="weight type"):
+        tw.conv1d(x, w.double(), b.double())
+
+
+def test_memory_of_calls_is_bounded(monkeypatch):
+    monkeypatch.setattr(calls, "_MOST_KNOWN", 8)
+    for length in range(10, 40):
+        tw.conv1d(torch.zeros(1, 1, length), torch.zeros(1, 1, 3))
+    assert len(calls._known) <= 8
+
+
+def test_small_savings_are_not_worth_being_recorded():
+    """A forward that saves less than recording costs is torch's whole call where gradients are."""
+    torch.set_num_threads(1)
+    x, w = torch.randn(1, 8, 600), torch.randn(6, 8, 9)
+    posed = Problem.of(x, w)
+    assert choose(posed).kernel == "direct"
+    assert choose_training(posed) == NATIVE_TRAINING
+    watched = w.clone().requires_grad_()
+    inference = tw.conv1d(x, w)
+    training = tw.conv1d(x, watched)
+    assert type(training.grad_fn).__name__ == "ConvolutionBackward0"
+    torch.testing.assert_close(training, inference, rtol=1e-4, atol=1e-4)
+    assert torch.equal(training, F.conv1d(x, w))
+    assert torch.equal(tw.conv1d(x, w), inference)  # known calls keep the two apart
+    with torch.no_grad():
+        assert torch.equal(tw.conv1d(x, watched), inference)
+    assert torch.equal(tw.conv1d(x, w, torch.zeros(6).requires_grad_()), training)
+
+
+def test_large_savings_are_recorded_and_the_plan_says_so():
+    torch.set_num_threads(1)
+    x = torch.randn(1, 1, 200_000)
+    layer = tw.Conv1d(1, 1, 31)
+    plan = tw.explain(layer, x[..., :300]).plan
+    assert plan.training is not None
+    assert "where gradients are recorded: " in str(plan)
+    assert choose_training(Problem.of(x, layer.weight)).forward == "direct"
+    assert type(layer(x).grad_fn).__name__ == "_RecordedBackward"
+
+
+def test_the_gradients_of_a_layer_do_not_depend_on_the_batch():
+    torch.set_num_threads(1)
+    layer = tw.Conv1d(8, 8, 5, groups=8)
+    x = torch.randn(3, 8, 50_000, requires_grad=True)
+    assert choose_training(Problem.of(x, layer.weight, groups=8)).of_input == "direct"
+    (whole,) = torch.autograd.grad(layer(x).square().sum(), x)
+    (one,) = torch.autograd.grad(layer(x[1:2]).square().sum(), x)
+    assert torch.equal(whole[1:2], one[1:2])
+    assert isinstance(layer, nn.Conv1d)

@@ -23,7 +23,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from peers import PEERS, TRAINS
+from peers import PEERS, TRAINS, overheads
 
 HERE = Path(__file__).parent
 OTHERS = [name for name in PEERS if name not in TRAINS and "tapwise" not in name]
@@ -150,7 +150,7 @@ def _row(row: dict[str, Any], best: dict[str, dict[str, Any]]) -> dict[str, Any]
     }
     result: dict[str, Any] = {
         "name": row["name"], "family": row["family"], "kernel": ours["kernel"],
-        "gradient": ours["gradient"], "torch_ms": theirs["forward"] * 1e3,
+        "training": ours["training"], "torch_ms": theirs["forward"] * 1e3,
         "tapwise_ms": ours["forward"] * 1e3, "ratio": theirs["forward"] / ours["forward"],
         "spread": _spread(theirs["forward"], again["forward"]), "predicted_ms": ours["predicted"] * 1e3,
     }  # fmt: skip
@@ -247,6 +247,8 @@ def main() -> None:
     parser.add_argument("--no-peers", action="store_true", help="torch alone")
     options = parser.parse_args()
     names = list(TRAINS) if options.no_peers or options.random else [*PEERS, "floor"]
+    calls = overheads()
+    print("ten samples, us: " + ", ".join(f"{name} {us:.2f}" for name, us in calls.items()))
     workers = {peer: Worker(peer, options.threads) for peer in names}
     print(HEAD)
     rows = []
@@ -266,6 +268,7 @@ def main() -> None:
             "machine": machine(),
             "threads": options.threads,
             "dtype": "float32",
+            "calls_us": calls,
             "rows": rows,
         }
         path = HERE / "results" / f"{options.name}.json"

@@ -22,26 +22,65 @@ Row = dict[str, Any]
 def torch_calls(row: Row) -> list[Call]:
     """What a torch user would write; where the sides differ, pad first, or pad both and crop."""
     import torch.nn.functional as F
+    from torch import nn
 
-    x, w, b, left, right = row["x"], row["w"], row["b"], row["left"], row["right"]
-    s, d, g = row["stride"], row["dilation"], row["groups"]
+    x, left, right = row["x"], row["left"], row["right"]
+    s, d = row["stride"], row["dilation"]
     if left == right:
-        return [lambda: F.conv1d(x, w, b, s, left, d, g)]
-    calls = [lambda: F.conv1d(F.pad(x, (left, right)), w, b, s, 0, d, g)]
+        layer = _layer(nn.Conv1d, row, left)
+        return [lambda: layer(x)]
+    plain = _layer(nn.Conv1d, row, 0)
+    calls = [lambda: plain(F.pad(x, (left, right)))]
     if right == 0 and s == 1:
-        n = x.shape[-1] + left - d * (w.shape[-1] - 1)
-        calls.append(lambda: F.conv1d(x, w, b, 1, left, d, g)[..., :n])
+        n, both = x.shape[-1] + left - d * (row["K"] - 1), _layer(nn.Conv1d, row, left)
+        calls.append(lambda: both(x)[..., :n])
     return calls
 
 
 def tapwise_calls(row: Row) -> list[Call]:
-    """Ours; ``exact=False`` as the peer of those that transform in float32."""
+    """Ours."""
     import tapwise as tw
 
-    left, right = row["left"], row["right"]
-    padding = left if left == right else (left, right)
-    x, w, b, s, d, g = (row[name] for name in ("x", "w", "b", "stride", "dilation", "groups"))
-    return [lambda: tw.conv1d(x, w, b, s, padding, d, g)]
+    x, left, right = row["x"], row["left"], row["right"]
+    layer = _layer(tw.Conv1d, row, left if left == right else (left, right))
+    return [lambda: layer(x)]
+
+
+def _layer(kind: Any, row: Row, padding: Any) -> Any:
+    """A layer of the row's weight and bias."""
+    layer = kind(
+        row["Cin"], row["Cout"], row["K"], row["stride"], padding, row["dilation"], row["groups"]
+    )
+    layer.weight, layer.bias = row["w"], row["b"]
+    return layer
+
+
+def overheads() -> dict[str, float]:
+    """Microseconds of the tutorial's ten samples: our layer and function beside torch's, in turns."""
+    import torch
+    from torch import nn
+
+    import tapwise as tw
+
+    x, w, b = torch.randn(1, 1, 10), torch.randn(1, 1, 3), torch.randn(1)
+    theirs, ours = nn.Conv1d(1, 1, 3), tw.Conv1d(1, 1, 3)
+    calls: dict[str, Call] = {
+        "nn.Conv1d": lambda: theirs(x),
+        "tw.Conv1d": lambda: ours(x),
+        "F.conv1d": lambda: nn.functional.conv1d(x, w, b),
+        "tw.conv1d": lambda: tw.conv1d(x, w, b),
+    }
+
+    def thousand(call: Call) -> None:
+        for _ in range(1000):
+            call()
+
+    least = dict.fromkeys(calls, math.inf)
+    with torch.no_grad():
+        for _ in range(10):
+            for name, call in calls.items():
+                least[name] = min(least[name], best(lambda c=call: thousand(c), 0.05) * 1e3)
+    return least
 
 
 def tapwise32_calls(row: Row) -> list[Call]:
@@ -186,8 +225,9 @@ def answer(peer: str, row: Row) -> dict[str, Any]:
     reach = row["dilation"] * (row["K"] - 1) + 1
     row["outputs"] = (row["L"] + row["left"] + row["right"] - reach) // row["stride"] + 1
     row["x"] = torch.randn(row["B"], row["Cin"], row["L"])
-    row["w"] = torch.randn(row["Cout"], fan_in, row["K"]) / math.sqrt(fan_in * row["K"])
-    row["b"] = torch.randn(row["Cout"])
+    weight = torch.randn(row["Cout"], fan_in, row["K"]) / math.sqrt(fan_in * row["K"])
+    row["w"] = torch.nn.Parameter(weight, requires_grad=False)
+    row["b"] = torch.nn.Parameter(torch.randn(row["Cout"]), requires_grad=False)
     if peer == "floor":
         return floor(row, row["seconds"])
     found: dict[str, Any] = {}
@@ -221,7 +261,7 @@ def answer(peer: str, row: Row) -> dict[str, Any]:
 
 
 def _plan(row: Row) -> dict[str, Any]:
-    from tapwise.engine.plan import choose, choose_gradient
+    from tapwise.engine.plan import choose, choose_training
     from tapwise.engine.problem import Problem
 
     padding = (row["left"], row["right"])
@@ -229,7 +269,11 @@ def _plan(row: Row) -> dict[str, Any]:
     problem = Problem.of(*(row[n] for n in names), padding, row["dilation"], row["groups"])
     plan = choose(problem)
     seconds = math.nan if plan.seconds is None else plan.seconds * row["B"]
-    return {"kernel": plan.kernel, "gradient": choose_gradient(problem), "predicted": seconds}
+    return {
+        "kernel": plan.kernel,
+        "training": list(choose_training(problem)),
+        "predicted": seconds,
+    }
 
 
 def main() -> None:
@@ -237,6 +281,10 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(threads)
+    # The C library gives freed memory back to the system until a large block was freed once; each call's
+    # pages are then made anew, in some processes and not in others. Here they are kept, as in a process
+    # that has worked for a while.
+    torch.empty(8_000_000).fill_(1.0)
     for line in sys.stdin:
         row = {**json.loads(line), "threads": threads}
         try:

@@ -19,7 +19,7 @@ HEAD = """# Speed
 
 {dtype}, {threads} threads, each peer in a process of its own, in turns; the minimum of many counts.
 *Ratio* is torch's time over ours, forward, and with backward for input, weight and bias: above 1 we are
-faster. *Spread* is torch's time over its own in another process: a ratio within it says nothing. torch's
+faster. Both are layers, `nn.Conv1d` and `tw.Conv1d`, as users have them. *Spread* is torch's time over its own in another process: a ratio within it says nothing. torch's
 time is the better of padding first and padding both sides, then cropping to a view. *Best peer* is the
 fastest of ONNX Runtime (with a fresh output where that is over 32 MB), SciPy's `oaconvolve`, julius and
 fft-conv-pytorch, and the ratio to it. *Floor* is the share of the larger of two times measured beside: a
@@ -76,6 +76,9 @@ def page(result: Result, others: dict[str, Result]) -> str:
         )
     text += "\nGeometric means of the ratios to torch:\n" + _means(result["rows"])
     text += "\nWhere no ratio with backward stands, torch's takes a minute.\n"
+    if "calls_us" in result:
+        calls = ", ".join(f"`{name}` {us:.1f}" for name, us in result["calls_us"].items())
+        text += f"\nA call on ten samples, in microseconds: {calls}.\n"
     for title, other in others.items():
         text += (
             f"\n## {title}\n\nMeasured {other['machine']['date']}, {other['threads']} threads.\n"

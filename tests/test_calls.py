@@ -49,8 +49,14 @@ def test_a_call_noted_under_autocast_says_nothing_about_one_without():
     assert not calls._known
     tw.conv1d(x, w, b)
     assert len(calls._known) == 1
-    with torch.autocast("cpu", torch.bfloat16):
-        assert calls.known(x, w, b, 1, 0, 1, 1, "zeros") is None
+    ((key, call),) = calls._known.items()
+    halves = [choose(Problem.of(x.to(d), w.to(d))) for d in (torch.bfloat16, torch.float16)]
+    assert call.cast == all(plan.kernel == "native" for plan in halves)
+    for cast in (True, False):
+        calls._known[key] = call._replace(cast=cast)
+        with torch.autocast("cpu", torch.bfloat16):
+            again = calls.known(x, w, b, 1, 0, 1, 1, "zeros")
+        assert (again is not None) == cast
 
 
 def test_options_modes_threads_and_other_types_are_not_taken_for_the_same_call():

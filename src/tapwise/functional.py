@@ -12,6 +12,7 @@ from tapwise.engine.problem import Problem
 from tapwise.settings import Padding
 
 _PLAIN = (Tensor, torch.nn.Parameter)
+_compiling = torch.compiler.is_compiling
 
 
 def conv1d(
@@ -53,7 +54,7 @@ def conv1d(
 
     Source: ``torch.nn.functional.conv1d``, whose arguments mean the same here.
     """
-    compiling = torch.compiler.is_compiling()
+    compiling = _compiling()
     if not compiling:
         call = calls.known(input, weight, bias, stride, padding, dilation, groups, padding_mode)
         if call is not None:
@@ -116,7 +117,7 @@ def conv_transpose1d(
     Source: ``torch.nn.functional.conv_transpose1d``, whose arguments mean the same here.
     """
     _refuse_others(input, weight, bias)
-    if not torch.compiler.is_compiling() and torch._C._len_torch_function_stack():
+    if not _compiling() and torch._C._len_torch_function_stack():
         whole = (input, weight, bias, stride, padding, output_padding, groups, dilation)
         return handle_torch_function(conv_transpose1d, (input, weight), *whole)
     problem = Problem.of(

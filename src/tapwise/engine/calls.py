@@ -7,6 +7,7 @@ by its shapes, without posing its problem anew.
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -30,11 +31,13 @@ class Call(NamedTuple):
         pads: what is padded first, left and right; None: nothing.
         padding: what torch pads on both sides.
         recorded: only where gradients are recorded, or only where they are not; None: either.
+        cast: whether it is so under autocast too.
     """
 
     pads: tuple[int, int] | None
     padding: int
     recorded: bool | None = None
+    cast: bool = False
 
 
 def always_native(input: Tensor, weight: Tensor, padding: int, groups: int) -> bool:
@@ -95,7 +98,7 @@ def known(
         call is None
         or steered.get() is not NONE
         or _modes()  # a mode that watches sees the call as it was made
-        or _casts()
+        or (not call.cast and _casts())
         or not input.is_cpu
         or (call.recorded is not None and call.recorded != recorded(input, weight, bias))
     ):
@@ -113,7 +116,7 @@ def _tiny(input: Tensor, weight: Tensor, *settings: Any) -> Call | None:
         return None
     if not always_native(input, weight, number, groups):
         return None
-    return _noted(Call(None, number), input, weight, *settings)
+    return _noted(Call(None, number, None, True), input, weight, *settings)
 
 
 def note(problem: Problem, input: Tensor, weight: Tensor, *settings: Any) -> Call | None:
@@ -138,11 +141,17 @@ def _call(problem: Problem, asked: Options, threads: int) -> Call | None:
     plain = geometry.padding_mode == "zeros" and not geometry.transposed
     if asked.kernel is not None or not plain or problem.multiplications == 0:
         return None
-    inference = choose(problem).kernel == native.NAME
-    training = choose_training(problem) == NATIVE_TRAINING
+    inference, training = _natives(problem)
     if not (inference or training):
         return None
     only = None if inference and training else training
+    halves = (replace(problem, dtype=dtype) for dtype in (torch.bfloat16, torch.float16))
+    cast = all(_natives(half) == (inference, training) for half in halves)
     if geometry.left == geometry.right:
-        return Call(None, geometry.left, only)
-    return Call(geometry.padding, 0, only)
+        return Call(None, geometry.left, only, cast)
+    return Call(geometry.padding, 0, only, cast)
+
+
+def _natives(problem: Problem) -> tuple[bool, bool]:
+    """Whether all is native where no gradients are recorded, and where they are."""
+    return choose(problem).kernel == native.NAME, choose_training(problem) == NATIVE_TRAINING

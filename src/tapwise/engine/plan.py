@@ -21,8 +21,12 @@ MARGIN = 0.85
 
 # Seconds that a convolution recorded for its gradients takes beyond torch's own: a function of ours and
 # its gradients beside one node of torch's. What gradients by our kernels take beyond torch's one call
-# for all of them, and turning the taps for the input's.
-_RECORDING, _GRADIENTS, _TURNING = 60e-6, 30e-6, 15e-6
+# for all of them, and turning the taps for the input's: a few operations, and each tap of the first many.
+_RECORDING, _GRADIENTS = 60e-6, 30e-6
+_A_LITTLE = (
+    0.05  # the least share of forward and backward that is worth it: torch pads once, we twice
+)
+_TURNING, _A_TAP, _MANY_TAPS = 15e-6, 3e-9, 20_000
 
 NATIVES = (native.NAME, native.NAME)
 
@@ -126,17 +130,23 @@ def _choose_training(
         return Training(plan.kernel, inputs.kernel, weights)
     saved, by_input = 0.0, native.NAME
     native_cost = native.input_gradient_cost(problem, of_input, threads)
-    seconds = (inputs.seconds or 0.0) + _TURNING
+    taps = problem.out_channels * problem.channels_in_group * problem.geometry.kernel_size
+    seconds = (inputs.seconds or 0.0) + _TURNING + _A_TAP * min(taps, _MANY_TAPS)
     if inputs.kernel != native.NAME and seconds <= MARGIN * native_cost:
         by_input, saved = inputs.kernel, native_cost - seconds
     cost = KERNELS[weights].gradient_cost
     assert cost is not None
-    saved += native.gradient_cost(of_weight, threads) - cost(of_weight, threads)
-    gradients = (by_input, weights) if saved >= _GRADIENTS else NATIVES
+    native_weight_cost = native.gradient_cost(of_weight, threads)
+    saved += native_weight_cost - cost(of_weight, threads)
+    enough = max(_GRADIENTS, (1 - MARGIN) * (native_cost + native_weight_cost))
+    gradients = (by_input, weights) if saved >= enough else NATIVES
     saved = saved if gradients != NATIVES else 0.0
+    forward = native.cost(problem, threads)
+    whole = forward + native_cost + native_weight_cost
     if plan.kernel != native.NAME:
-        saved += native.cost(problem, threads) - (plan.seconds or 0.0)
-    return Training(plan.kernel, *gradients) if saved >= _RECORDING else NATIVE_TRAINING
+        saved += forward - (plan.seconds or 0.0)
+    enough = max(_RECORDING, _A_LITTLE * whole)
+    return Training(plan.kernel, *gradients) if saved >= enough else NATIVE_TRAINING
 
 
 def plan_of(problem: Problem, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Plan:

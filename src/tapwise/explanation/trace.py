@@ -83,7 +83,7 @@ class Trace:
         input: (C_in, L).
         weight: (C_out, C_in/groups, K), transposed (C_in, C_out/groups, K).
         bias: (C_out,) or None.
-        output: (C_out, L_out), as the layer itself gave it.
+        output: (C_out, L_out), as the layer itself gave it where no gradients are recorded.
     """
 
     geometry: Geometry

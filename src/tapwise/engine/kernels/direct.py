@@ -102,7 +102,8 @@ def cost(problem: Problem, threads: int) -> float:
     if geometry.stride > 1 or _packed(channels, in_group):
         tasks = geometry.groups * -(-outputs // _block(geometry, channels, in_group, size))
         shares = -(-in_group // _share(in_group, tasks, threads, geometry.stride))
-        seconds += shares * gathered * (0.45e-9 if geometry.stride > 1 else 0.15e-9)
+        read = min(geometry.effective_kernel_size / geometry.stride, 1.0)
+        seconds += shares * gathered * (0.45e-9 * read if geometry.stride > 1 else 0.15e-9)
     seconds += problem.in_channels * (geometry.left + geometry.right) * 1e-9
     if in_group >= 8 and outputs < 12 * lanes:  # taps are then read for few products each
         seconds *= 1 + 0.6 * (1 - outputs / (12 * lanes))

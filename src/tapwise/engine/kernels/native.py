@@ -60,7 +60,8 @@ def cost(problem: Problem, threads: int) -> float:
         if groups > 1 or (geometry.stride > 1 and fan_in <= 64):
             rate *= 0.75
     if geometry.stride > 1 and min(fan_in, fan_out) < 8:
-        rate, an_output = rate / 6, 4 * an_output
+        slower, longer = (6, 4) if fan_in == fan_out == 1 else (1.5, 1.5)
+        rate, an_output = rate / slower, longer * an_output
     seconds = padded + outputs * an_output + problem.multiplications / rate
     return call + seconds * fitted / threads
 

@@ -13,7 +13,10 @@ from tapwise.engine.problem import Problem
 
 @pytest.fixture(autouse=True)
 def _fresh():
+    threads = torch.get_num_threads()
     calls._known.clear()
+    yield
+    torch.set_num_threads(threads)
 
 
 def dense(length=400, requires_grad=False):
@@ -71,6 +74,12 @@ def test_options_modes_threads_and_other_types_are_not_taken_for_the_same_call()
     assert calls.known(x.double(), w.double(), b.double(), *settings) is None
     assert calls.known(x.to("meta"), w.to("meta"), None, *settings) is None
     assert calls.known(x.numpy(), w, b, *settings) is None
+    assert calls.known(x, w, b, 1, 0.0, 1, 1, "zeros") is None
+    assert calls.known(x, w, b, 1, False, 1, 1, "zeros") is None
+    x.requires_grad_()  # where nothing is recorded, this may be ours
+    tw.conv1d(x, w, b, padding=(2, 0))
+    assert calls.known(x, w, b, 1, (2, 0), 1, 1, "zeros") is not None
+    assert calls.known(x, w, b, 1, (2.0, 0), 1, 1, "zeros") is None
     assert calls.known(x, w, b, [1], 0, 1, 1, "zeros") is None
     before = torch.get_num_threads()
     try:
@@ -87,6 +96,62 @@ def test_what_torch_refuses_of_a_known_call_is_refused_in_our_words():
         tw.conv1d(x, w, b[:5])
     with pytest.raises(tw.ShapeError, match="weight type"):
         tw.conv1d(x, w.double(), b.double())
+
+
+def test_a_known_call_that_torch_refuses_is_not_padded_twice():
+    x, w, b = dense()
+    wanted = tw.conv1d(x, w, b, padding="causal")
+    assert tw.conv1d(x, w, b, stride=True, padding="causal").shape == wanted.shape
+
+
+def test_what_is_no_tensor_is_said_before_and_after_a_call_was_known():
+    torch.set_num_threads(1)
+    x, w = torch.randn(1, 8, 600), torch.randn(6, 8, 9)
+    for _ in range(2):
+        with pytest.raises(TypeError, match="weight must be"):
+            tw.conv1d(x, w.numpy())
+        with pytest.raises(TypeError, match="bias must be"):
+            tw.conv1d(x, w, [0.0] * 6)
+        with pytest.raises(tw.ShapeError, match="one device"):
+            tw.conv1d(x, w.to("meta"))
+        with pytest.raises(tw.ShapeError, match="one device"):
+            tw.conv1d(x, w, torch.zeros(6, device="meta"))
+        tw.conv1d(x, w)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_tracing_leaves_no_calls_behind():
+    x, w = torch.randn(1, 1, 20), torch.randn(1, 1, 3)
+    traced = torch.jit.trace(lambda x: tw.conv1d(x, w), x, check_trace=False)
+    assert not calls._known
+    torch.testing.assert_close(traced(x), F.conv1d(x, w))
+
+
+@pytest.mark.parametrize("grad_of_weight", [False, True])
+def test_gradients_that_are_recorded_themselves_have_the_same_bits(grad_of_weight):
+    """Whether second gradients are wanted, or the weight's, changes no bit of the input's gradient."""
+    torch.set_num_threads(1)
+    different = 0
+    for length in (200, 400, 800, 1600, 3200, 6400, 20_000):
+        for channels, kernel_size in ((4, 9), (8, 5), (8, 9)):
+            x = torch.randn(1, channels, length, requires_grad=True)
+            w = torch.randn(channels, channels, kernel_size, requires_grad=grad_of_weight)
+            y = tw.conv1d(x, w)
+            (once,) = torch.autograd.grad(y, x, torch.ones_like(y), retain_graph=True)
+            (twice,) = torch.autograd.grad(y, x, torch.ones_like(y), create_graph=grad_of_weight)
+            different += not torch.equal(once, twice)
+    assert different == 0
+
+
+def test_the_kernels_of_gradients_are_those_of_the_forwards_plan():
+    torch.set_num_threads(1)
+    x, w = torch.randn(1, 4, 20_000, requires_grad=True), torch.randn(4, 4, 9, requires_grad=True)
+    assert choose_training(Problem.of(x, w)) == ("direct", "direct", "direct")
+    y = tw.conv1d(x, w)
+    expected = torch.autograd.grad(y, (x, w), torch.ones_like(y), retain_graph=True)
+    with tw.options(kernel="native"):
+        again = torch.autograd.grad(y, (x, w), torch.ones_like(y))
+    assert all(map(torch.equal, expected, again))
 
 
 def test_memory_of_calls_is_bounded(monkeypatch):

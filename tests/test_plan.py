@@ -1,5 +1,6 @@
 import asyncio
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
@@ -179,7 +180,10 @@ def test_what_is_seen_at_a_glance_to_be_small_is_native_in_every_plan():
                     x, w = torch.zeros(1, fan_in, length), torch.zeros(fan_out, fan_in, kernel_size)
                     assert calls.always_native(x, w, padding, 1)
                     posed = problem(fan_in, fan_out, length, kernel_size, padding=padding)
-                    assert choose(posed).kernel == "native", posed
+                    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+                        typed = replace(posed, dtype=dtype)
+                        assert choose(typed).kernel == "native", typed
+                        assert plans.choose_training(typed) == plans.NATIVE_TRAINING, typed
                     seen += 1
     assert seen > 40
     with tw.options(kernel="reference"):

@@ -12,7 +12,7 @@ from tapwise.engine.problem import Problem
 from tapwise.settings import Padding
 
 _PLAIN = (Tensor, torch.nn.Parameter)
-_compiling = torch.compiler.is_compiling
+_compiling, _traced = torch.compiler.is_compiling, torch.compiler.is_dynamo_compiling
 
 
 def conv1d(
@@ -54,17 +54,17 @@ def conv1d(
 
     Source: ``torch.nn.functional.conv1d``, whose arguments mean the same here.
     """
-    compiling = _compiling()
-    if not compiling:
+    if not _traced():
         call = calls.known(input, weight, bias, stride, padding, dilation, groups, padding_mode)
         if call is not None:
             try:
-                if call.pads is not None:
-                    input = torch.constant_pad_nd(input, call.pads)
-                return torch.conv1d(input, weight, bias, stride, call.padding, dilation, groups)
+                pads, number, _, _, _ = call
+                x = input if pads is None else torch.constant_pad_nd(input, pads)
+                return torch.conv1d(x, weight, bias, stride, number, dilation, groups)
             except (RuntimeError, TypeError, ValueError):
                 pass  # what torch refuses is said below in our words
     _refuse_others(input, weight, bias)
+    compiling = _compiling()
     settings = (stride, padding, dilation, groups, padding_mode)
     if not compiling and torch._C._len_torch_function_stack():
         # A mode that watches sees the call as it was made.

@@ -7,7 +7,6 @@ on native outside the op, made of torch's own operations.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from tapwise.engine.adjoint import (
     whole_of,
 )
 from tapwise.engine.calls import recorded
-from tapwise.engine.checks import autocast_dtype, outside_the_op
+from tapwise.engine.checks import autocast_dtype, outside_the_op, uncast
 from tapwise.engine.kernels import KERNELS, direct, native
 from tapwise.engine.op import (
     LIBRARY,
@@ -43,11 +42,12 @@ from tapwise.geometry import Geometry
 
 def convolve(
     geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None,
-    problem: Problem | None = None,
+    problem: Problem | None = None, by: str | None = None,
 ) -> Tensor:  # fmt: skip
     """The convolution of ``input`` (B, C_in, L): (B, C_out, L_out). The arguments fit together.
 
-    ``problem`` is what they pose, where the caller knows it.
+    ``problem`` is what they pose, where the caller knows it; ``by`` names the kernel, where it is
+    decided.
 
     Example:
         >>> import torch
@@ -63,7 +63,9 @@ def convolve(
     if free:
         problem = problem_of(geometry, input, weight, dtype) if problem is None else problem
         training = choose_training(problem) if recorded(input, weight, bias) else None
-        kernel = choose(problem).kernel if training is None else training.forward
+        if by is not None and training is not None:
+            training = training._replace(forward=by)
+        kernel = by or (choose(problem).kernel if training is None else training.forward)
         if kernel == native.NAME and training in (None, NATIVE_TRAINING):
             return KERNELS[kernel].run(geometry, input, weight, bias)
     if dtype != input.dtype:
@@ -115,8 +117,9 @@ class _Recorded(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Any:
         input, weight = ctx.saved_tensors
         how = ctx.geometry, grads[0], input, weight, ctx.needs_input_grad[:3]
-        compute = _native_gradients if ctx.kernels == NATIVES else gradients
-        return (*compute(*how), None, None)
+        if ctx.kernels == NATIVES:
+            return (*_native_gradients(*how), None, None)
+        return (*gradients(*how, ctx.kernels), None, None)
 
 
 def _watched() -> bool:
@@ -163,49 +166,44 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     return (*grads, *(None,) * len(ctx.shape))
 
 
-def _uncast(function: Any) -> Any:
-    """The function without autocast: a gradient is of the type that its forward had."""
-
-    @wraps(function)
-    def plain(*arguments: Any) -> Any:
-        kind = next(a for a in arguments if isinstance(a, Tensor)).device.type
-        if kind == "meta" or not torch.is_autocast_enabled(kind):
-            return function(*arguments)
-        with torch.autocast(kind, enabled=False):
-            return function(*arguments)
-
-    return plain
+_native_gradients = uncast(native.gradients)
 
 
-_native_gradients = _uncast(native.gradients)
-
-
-@_uncast
+@uncast
 def gradients(
-    geometry: Geometry, grad: Tensor, input: Tensor, weight: Tensor, needs: tuple[bool, ...]
-) -> tuple[Tensor | None, ...]:
+    geometry: Geometry, grad: Tensor, input: Tensor, weight: Tensor, needs: tuple[bool, ...],
+    kernels: tuple[str, str] | None = None,
+) -> tuple[Tensor | None, ...]:  # fmt: skip
     """The gradients of input, weight and bias: convolutions, by the same plans and kernels.
 
-    They are themselves differentiable.
+    They are themselves differentiable. ``kernels`` are those of the first two, where they are decided.
     """
-    kernels = ("", "")
     if (
-        not (torch.compiler.is_compiling() or _watched())
-        and outside_the_op(grad, input, weight) is None
+        torch.compiler.is_compiling()
+        or _watched()
+        or outside_the_op(grad, input, weight) is not None
     ):
+        of_input, of_weight = None, None  # each is decided where it runs
+    elif kernels is None:
         kernels = choose_training(problem_of(geometry, input, weight, input.dtype)).gradients
-        if kernels == NATIVES:
-            return native.gradients(geometry, grad, input, weight, needs)
-    grad_input = None
-    if needs[0] and kernels[0] == native.NAME:
+        of_input, of_weight = kernels
+    else:
+        of_input, of_weight = kernels
+    if (of_input, of_weight) == NATIVES:
+        return native.gradients(geometry, grad, input, weight, needs)
+    grad_input = grad_weight = None
+    if needs[0] and of_input == native.NAME:
         grad_input, _, _ = native.gradients(geometry, grad, input, weight, (True, False, False))
     elif needs[0]:
-        grad_input = input_gradient(geometry, grad, weight, input.shape[-1])
-    grad_weight = weight_gradient(geometry, grad, input, weight) if needs[1] else None
+        grad_input = input_gradient(geometry, grad, weight, input.shape[-1], of_input)
+    if needs[1]:
+        grad_weight = weight_gradient(geometry, grad, input, weight, of_weight)
     return grad_input, grad_weight, grad.sum((0, 2)) if needs[2] else None
 
 
-def input_gradient(geometry: Geometry, grad: Tensor, weight: Tensor, length: int) -> Tensor:
+def input_gradient(
+    geometry: Geometry, grad: Tensor, weight: Tensor, length: int, by: str | None = None
+) -> Tensor:
     """The gradient of the input (B, C_in, length) from those of the outputs.
 
     # padded    p p|x x x x x|p      what the taps met; its gradient folds back onto x
@@ -218,42 +216,43 @@ def input_gradient(geometry: Geometry, grad: Tensor, weight: Tensor, length: int
         forward, extent = forward_of(geometry, length, grad.shape[-1])
         if extent <= 0:  # every output was added: none reads an input
             return native.input_gradient(geometry, grad, weight, length)
-        return convolve(forward, _cut(grad, 0, extent), weight, None)
+        return convolve(forward, _cut(grad, 0, extent), weight, None, by=by)
     if geometry.padding_mode != "zeros" and geometry.padding != (0, 0):
         padded = length + geometry.left + geometry.right
-        whole = input_gradient(unpadded(geometry), grad, weight, padded)
+        whole = input_gradient(unpadded(geometry), grad, weight, padded, by)
         return native.unpad(geometry, whole, length)
     known = type(length) is int and type(grad.shape[-1]) is int
     adjoint = known_backward_of if known else backward_of
     backward, (start, stop) = adjoint(geometry, length, grad.shape[-1])
     if backward.transposed:
-        return convolve(backward, grad, weight, None)
+        return convolve(backward, grad, weight, None, by=by)
     outer, inner, taps = weight.shape
     groups = geometry.groups
     turned = weight.flip(-1).reshape(groups, outer // groups, inner, taps).transpose(1, 2)
     turned = turned.reshape(groups * inner, outer // groups, taps)  # (C_in, C_out / groups, K)
-    return convolve(backward, _cut(grad, start, stop), turned, None)
+    return convolve(backward, _cut(grad, start, stop), turned, None, by=by)
 
 
 def _cut(grad: Tensor, start: int, stop: int) -> Tensor:
     return grad if (start, stop) == (0, grad.shape[-1]) else grad.narrow(-1, start, stop - start)
 
 
-def weight_gradient(geometry: Geometry, grad: Tensor, input: Tensor, weight: Tensor) -> Tensor:
+def weight_gradient(
+    geometry: Geometry, grad: Tensor, input: Tensor, weight: Tensor, by: str | None = None
+) -> Tensor:
     """The gradient of the weight from those of the outputs; of ``weight`` only the shape counts."""
     if geometry.transposed:  # the same sum of products, the input in the place of the gradient
         length = input.shape[-1]
         if type(length) is int:  # no graph for all lengths, whose geometry would depend on them
             forward, extent = forward_of(geometry, length, grad.shape[-1])
             if extent > 0:
-                return weight_gradient(forward, input, _cut(grad, 0, extent), weight)
+                return weight_gradient(forward, input, _cut(grad, 0, extent), weight, by)
         whole = native.put_back(geometry, grad, length)
-        return weight_gradient(whole_of(geometry), input, whole, weight)
+        return weight_gradient(whole_of(geometry), input, whole, weight, by)
     if outside_the_op(grad, input, None) is not None or outside_the_op(weight, grad, None):
         return native.weight_gradient(geometry, grad, input, weight)
-    recorded = torch.is_grad_enabled() and (grad.requires_grad or input.requires_grad)
-    if not (recorded or torch.compiler.is_compiling() or _watched()):
-        return weight_gradient_of(geometry, grad, input, weight)
+    if not (recorded(grad, input, None) or torch.compiler.is_compiling() or _watched()):
+        return weight_gradient_of(geometry, grad, input, weight, by)
     result: Tensor = WEIGHT_GRADIENT(
         grad, input, weight, geometry.kernel_size, geometry.stride, geometry.dilation,
         geometry.left, geometry.right, geometry.groups, geometry.padding_mode,
@@ -273,7 +272,7 @@ def _weight_backward(ctx: Any, upstream: Tensor) -> tuple[Any, ...]:
     return (*grads, *(None,) * len(ctx.shape))
 
 
-@_uncast
+@uncast
 def _weight_gradients(
     geometry: Geometry, upstream: Tensor, saved: tuple[Tensor, Tensor], needs: tuple[bool, ...]
 ) -> tuple[Tensor | None, ...]:

@@ -32,12 +32,14 @@ class Call(NamedTuple):
         padding: what torch pads on both sides.
         recorded: only where gradients are recorded, or only where they are not; None: either.
         cast: whether it is so under autocast too.
+        given: the padding that was checked.
     """
 
     pads: tuple[int, int] | None
     padding: int
     recorded: bool | None = None
     cast: bool = False
+    given: Any = None
 
 
 def always_native(input: Tensor, weight: Tensor, padding: int, groups: int) -> bool:
@@ -90,27 +92,38 @@ def known(
         call = _known.get((
             input.shape, weight.shape, input.dtype, _threads(), stride, padding, dilation, groups, mode,
         ))  # fmt: skip
+        if call is None:
+            call = _tiny(input, weight, stride, padding, dilation, groups, mode)
+            if call is None:
+                return None
+        _, _, only, cast, given = call
+        if (
+            steered.get() is not NONE
+            or _modes()  # a mode that watches sees the call as it was made
+            or (not cast and _casts())
+            or not (input.is_cpu and weight.is_cpu and (bias is None or bias.is_cpu))
+            or not (padding is given or _is_exact(padding))
+            or (only is not None and only != recorded(input, weight, bias))
+        ):
+            return None
     except (AttributeError, TypeError):  # no tensors; lists, and lengths that are symbols
         return None
-    if call is None:
-        call = _tiny(input, weight, stride, padding, dilation, groups, mode)
-    if (
-        call is None
-        or steered.get() is not NONE
-        or _modes()  # a mode that watches sees the call as it was made
-        or (not call.cast and _casts())
-        or not input.is_cpu
-        or (call.recorded is not None and call.recorded != recorded(input, weight, bias))
-    ):
-        return None
     return call
+
+
+def _is_exact(padding: Any) -> bool:
+    """Whether a padding equal to one that was checked is one of words and whole numbers, too."""
+    kind = type(padding)
+    if kind is not tuple:
+        return kind in (int, str)
+    return type(padding[0]) is int and type(padding[-1]) is int  # one number, or a pair
 
 
 def _tiny(input: Tensor, weight: Tensor, *settings: Any) -> Call | None:
     """That of a call so small that every plan is native: no problem need be posed for it."""
     _, padding, _, groups, mode = settings
     number = padding[0] if type(padding) is tuple and len(padding) == 1 else padding
-    if type(number) is not int or mode != "zeros":
+    if type(number) is not int or mode != "zeros" or torch._C._get_tracing_state() is not None:
         return None
     if not (isinstance(input, Tensor) and isinstance(weight, Tensor) and input.is_cpu):
         return None
@@ -122,7 +135,8 @@ def _tiny(input: Tensor, weight: Tensor, *settings: Any) -> Call | None:
 def note(problem: Problem, input: Tensor, weight: Tensor, *settings: Any) -> Call | None:
     """How torch does this call alone, for ``known`` to know it again; None where it doesn't."""
     call = _call(problem, steered.get(), _threads())
-    if call is not None and steered.get() is NONE and input.is_cpu and not _casts():
+    tracing = torch._C._get_tracing_state() is not None
+    if call is not None and not tracing and steered.get() is NONE and input.is_cpu and not _casts():
         with suppress(TypeError):
             _noted(call, input, weight, *settings)
     return call
@@ -131,6 +145,7 @@ def note(problem: Problem, input: Tensor, weight: Tensor, *settings: Any) -> Cal
 def _noted(call: Call, input: Tensor, weight: Tensor, *settings: Any) -> Call:
     if len(_known) >= _MOST_KNOWN:
         _known.clear()
+    call = call._replace(given=settings[1])
     _known[(input.shape, weight.shape, input.dtype, _threads(), *settings)] = call
     return call
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import wraps
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
@@ -29,6 +32,20 @@ def autocast_dtype(tensor: Tensor) -> torch.dtype:
     ):
         return torch.get_autocast_dtype(device)
     return tensor.dtype
+
+
+def uncast(function: Any) -> Any:
+    """The function without autocast: a gradient is of the type that its forward had."""
+
+    @wraps(function)
+    def plain(*arguments: Any) -> Any:
+        kind = next(a for a in arguments if isinstance(a, Tensor)).device.type
+        if kind == "meta" or not torch.is_autocast_enabled(kind):
+            return function(*arguments)
+        with torch.autocast(kind, enabled=False):
+            return function(*arguments)
+
+    return plain
 
 
 def refuse_dimensions(name: str, input: Tensor, weight: Tensor) -> None:

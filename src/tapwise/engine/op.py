@@ -66,9 +66,11 @@ def _fake(input: Tensor, weight: Tensor, bias: Tensor | None, *shape: Any) -> Te
     return input.new_empty((input.shape[0], weight.shape[0], outputs))
 
 
-def weight_gradient_of(geometry: Geometry, grad: Tensor, input: Tensor, weight: Tensor) -> Tensor:
-    """The gradient of the weight, by the kernel that is chosen for it."""
-    kernel = KERNELS[choose_gradient(problem_of(geometry, input, weight, input.dtype))]
+def weight_gradient_of(
+    geometry: Geometry, grad: Tensor, input: Tensor, weight: Tensor, by: str | None = None
+) -> Tensor:
+    """The gradient of the weight, by the kernel that is chosen for it, or that ``by`` names."""
+    kernel = KERNELS[by or choose_gradient(problem_of(geometry, input, weight, input.dtype))]
     assert kernel.weight_gradient is not None
     return kernel.weight_gradient(geometry, grad, input, weight).contiguous()
 

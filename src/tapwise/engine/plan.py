@@ -23,9 +23,9 @@ MARGIN = 0.85
 # its gradients beside one node of torch's. What gradients by our kernels take beyond torch's one call
 # for all of them, and turning the taps for the input's: a few operations, and each tap of the first many.
 _RECORDING, _GRADIENTS = 60e-6, 30e-6
-_A_LITTLE = (
-    0.05  # the least share of forward and backward that is worth it: torch pads once, we twice
-)
+# The least share of forward and backward that is worth it; seconds a sample that is padded for torch's
+# gradients alone, where our outputs needed no padding.
+_A_LITTLE, _PADDED_AGAIN = 0.05, 0.8e-9
 _TURNING, _A_TAP, _MANY_TAPS = 15e-6, 3e-9, 20_000
 
 NATIVES = (native.NAME, native.NAME)
@@ -145,6 +145,8 @@ def _choose_training(
     whole = forward + native_cost + native_weight_cost
     if plan.kernel != native.NAME:
         saved += forward - (plan.seconds or 0.0)
+        if gradients == NATIVES and not native.padded_by_torch(problem.geometry):
+            saved -= _PADDED_AGAIN * problem.in_channels * problem.length
     enough = max(_RECORDING, _A_LITTLE * whole)
     return Training(plan.kernel, *gradients) if saved >= enough else NATIVE_TRAINING
 

@@ -162,11 +162,12 @@ def _outputs(job, piece, b, g, o0, o1, t0, t1, inside, apart, together, room, ph
         source, offsets = room, apart
         reach = job[DILATION] * (job[TAPS] - 1) + 1
         span = (t1 - t0 - 1) * job[STRIDE] + reach
+        every = 1 if job[DILATION] % job[STRIDE] else job[STRIDE]
         before = job[BEFORE] + b * job[BEFORE_ROW] + g * channels * job[BEFORE_CHANNEL]
         for c in range(channels):
             gather(
                 job, x + c * job[X_CHANNEL], before + c * job[BEFORE_CHANNEL], first, span, reach,
-                phase, room + c * job[STRIDE] * phase * size, size, item,
+                every, phase, room + c * job[STRIDE] * phase * size, size, item,
             )  # fmt: skip
     o = g * job[OUT_CHANNELS] + o0
     y = job[Y] + ((b * job[GROUPS] * job[OUT_CHANNELS] + o) * outputs + t0) * size

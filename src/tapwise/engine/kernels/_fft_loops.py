@@ -52,8 +52,8 @@ def _frame(job, row, f, inner, size, item, wide, wide_size):
     first = (job[FIRST] + f) * job[STEP] - job[LEFT]
     gather(
         job, job[X] + b * job[X_ROW] + c * job[X_CHANNEL],
-        job[BEFORE] + b * job[BEFORE_ROW] + c * job[BEFORE_CHANNEL], first, kept, kept, kept,
-        inner, size, item,
+        job[BEFORE] + b * job[BEFORE_ROW] + c * job[BEFORE_CHANNEL], first, kept, kept, 1,
+        kept, inner, size, item,
     )  # fmt: skip
     whole = kept + -kept % QUIET
     samples = numba.carray(pointer(inner, item), (whole,))

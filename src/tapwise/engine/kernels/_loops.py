@@ -86,16 +86,16 @@ def fill(job, x, before, here, start, q0, q1, size, item):
 
 
 @plain
-def gather(job, x, before, first, span, reach, phase, room, size, item):
+def gather(job, x, before, first, span, reach, every, phase, room, size, item):
     """Write the positions [first, first + span) of one channel to ``room``, padding filled in.
 
     # stride 3:  x     a b c d e f g h ...
     #            room  a d g ... | b e h ... | c f ...     ``phase`` apart, so that every tap of a
     #                                                      strided window is a contiguous run
-    # Windows that reach over ``reach`` positions leave the runs after so many unread: they aren't written.
+    # Only runs that taps read are written: each ``every``-th of the first ``reach``.
     """
     stride, start_of_x = job[STRIDE], job[BEFORE_LENGTH]
-    for r in range(min(stride, span, reach)):
+    for r in range(0, min(stride, reach), every):
         many = (span - r + stride - 1) // stride
         start = first + r
         # Positions start + q*stride are those of x for q in [q0, q1).

@@ -102,8 +102,8 @@ def cost(problem: Problem, threads: int) -> float:
     if geometry.stride > 1 or _packed(channels, in_group):
         tasks = geometry.groups * -(-outputs // _block(geometry, channels, in_group, size))
         shares = -(-in_group // _share(in_group, tasks, threads, geometry.stride))
-        read = min(geometry.effective_kernel_size / geometry.stride, 1.0)
-        seconds += shares * gathered * (0.45e-9 * read if geometry.stride > 1 else 0.15e-9)
+        each = 0.45e-9 * _read(geometry) if geometry.stride > 1 else 0.15e-9
+        seconds += shares * gathered * each
     seconds += problem.in_channels * (geometry.left + geometry.right) * 1e-9
     if in_group >= 8 and outputs < 12 * lanes:  # taps are then read for few products each
         seconds *= 1 + 0.6 * (1 - outputs / (12 * lanes))
@@ -114,6 +114,13 @@ def cost(problem: Problem, threads: int) -> float:
     tasks = geometry.groups * -(-outputs // block)
     parallel = min(threads, tasks * max(in_group // 8, 1))
     return _CALL + (seconds + tasks * _A_TASK) / max(parallel, 1)
+
+
+def _read(geometry: Geometry) -> float:
+    """The share of the inputs that taps read: with a stride, some may lie between windows."""
+    if geometry.dilation % geometry.stride == 0:
+        return 1 / geometry.stride
+    return min(geometry.effective_kernel_size / geometry.stride, 1.0)
 
 
 def _cost_transposed(problem: Problem, threads: int) -> float:
@@ -139,7 +146,7 @@ def gradient_cost(problem: Problem, threads: int) -> float:
     slow = 2 if problem.dtype == torch.float64 else 1
     seconds = slow * problem.multiplications / rate + taps * blocks * 3e-9 + moved * 0.3e-9
     if geometry.stride > 1:
-        seconds += problem.in_channels * problem.length * 0.5e-9
+        seconds += problem.in_channels * problem.length * 0.5e-9 * _read(geometry)
     return 20e-6 + seconds / threads
 
 

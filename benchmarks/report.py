@@ -15,11 +15,15 @@ RESULTS = HERE / "results"
 
 Result = dict[str, Any]
 
+# Results hold "calls_us" since layers are compared; before, functions were.
+LAYERS = "Compared are the layers, `nn.Conv1d` and `tw.Conv1d`, in processes that have freed a large block before."
+FUNCTIONS = "Compared are the functions, `F.conv1d` and `tw.conv1d`."
+
 HEAD = """# Speed
 
 {dtype}, {threads} threads, each peer in a process of its own, in turns; the minimum of many counts.
 *Ratio* is torch's time over ours, forward, and with backward for input, weight and bias: above 1 we are
-faster. Both are layers, `nn.Conv1d` and `tw.Conv1d`, as users have them. *Spread* is torch's time over its own in another process: a ratio within it says nothing. torch's
+faster. {compared} *Spread* is torch's time over its own in another process: a ratio within it says nothing. torch's
 time is the better of padding first and padding both sides, then cropping to a view. *Best peer* is the
 fastest of ONNX Runtime (with a fresh output where that is over 32 MB), SciPy's `oaconvolve`, julius and
 fft-conv-pytorch, and the ratio to it. *Floor* is the share of the larger of two times measured beside: a
@@ -38,6 +42,10 @@ shared the machine. `make bench` measures anew and `python benchmarks/report.py`
 def _read(name: str) -> Result | None:
     path = RESULTS / f"{name}.json"
     return json.loads(path.read_text()) if path.exists() else None
+
+
+def _compared(result: Result) -> str:
+    return LAYERS if "calls_us" in result else FUNCTIONS
 
 
 def _cell(row: dict[str, Any], name: str) -> str:
@@ -63,7 +71,7 @@ def page(result: Result, others: dict[str, Result]) -> str:
     machine = result["machine"]
     processor, vectors = machine["processor"], machine["vector units"].split()[0]
     text = HEAD.format(
-        dtype=result["dtype"], threads=result["threads"], date=machine["date"],
+        dtype=result["dtype"], compared=_compared(result), threads=result["threads"], date=machine["date"],
         processor=processor.rpartition(",")[0], cores=processor.rpartition(",")[2].strip() + f", {vectors}",
         torch=machine["torch"], numba=machine["numba"], python=machine["python"].split()[0],
     )  # fmt: skip
@@ -78,11 +86,9 @@ def page(result: Result, others: dict[str, Result]) -> str:
     text += "\nWhere no ratio with backward stands, torch's takes a minute.\n"
     if "calls_us" in result:
         calls = ", ".join(f"`{name}` {us:.1f}" for name, us in result["calls_us"].items())
-        text += f"\nA call on ten samples, in microseconds: {calls}.\n"
+        text += f"\nA call on ten samples, in one process by turns, in microseconds: {calls}.\n"
     for title, other in others.items():
-        text += (
-            f"\n## {title}\n\nMeasured {other['machine']['date']}, {other['threads']} threads.\n"
-        )
+        text += f"\n## {title}\n\nMeasured {other['machine']['date']}, {other['threads']} threads. {_compared(other)}\n"
         text += _means(other["rows"]) + _losses(other["rows"])
     return text
 

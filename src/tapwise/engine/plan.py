@@ -58,6 +58,7 @@ class Plan:
         seconds: predicted for one batch row; None where nothing was predicted.
         training: the kernels where gradients are recorded: of the outputs, of the input's gradient
             and of the weight's. All are native where ours would not save what recording them costs.
+            A graph of ``torch.compile`` runs ``kernel`` in either case.
     """
 
     kernel: str

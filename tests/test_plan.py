@@ -200,3 +200,16 @@ def test_the_reference_never_runs_unasked(length, channels):
         512, 1024, 3
     )  # few outputs of many channels: cheap by its count of steps alone
     assert choose(Problem.of(torch.zeros(1, 1024, 7), wide)).kernel != "reference"
+
+
+def test_a_kernel_a_little_faster_is_rejected_with_the_reason():
+    torch.set_num_threads(1)
+    found = 0
+    for length in range(300, 700, 20):
+        posed = problem(1, 1, length, 31)
+        plan = choose(posed)
+        direct, native = (KERNELS[name].cost(posed, 1) for name in ("direct", "native"))
+        near = 0.85 * native < direct < native
+        assert ("has to be 15% less" in str(plan)) == near
+        found += near
+    assert 0 < found < 20

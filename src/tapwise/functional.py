@@ -8,6 +8,7 @@ from torch.overrides import handle_torch_function
 
 from tapwise.engine import calls
 from tapwise.engine.autograd import convolve
+from tapwise.engine.kernels import native
 from tapwise.engine.problem import Problem
 from tapwise.settings import Padding
 
@@ -73,10 +74,7 @@ def conv1d(
     if not compiling and type(problem.length) is int:
         call = calls.note(problem, input, weight, *settings)
         if call is not None and call.recorded in (None, calls.recorded(input, weight, bias)):
-            g = problem.geometry
-            if call.pads is not None:
-                input = torch.constant_pad_nd(input, call.pads)
-            return torch.conv1d(input, weight, bias, g.stride, call.padding, g.dilation, g.groups)
+            return native.run(problem.geometry, input, weight, bias)
     return _batched(problem, input, weight, bias)
 
 

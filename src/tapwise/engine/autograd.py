@@ -116,10 +116,9 @@ class _Recorded(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         input, weight = ctx.saved_tensors
-        how = ctx.geometry, grads[0], input, weight, ctx.needs_input_grad[:3]
-        if ctx.kernels == NATIVES:
-            return (*_native_gradients(*how), None, None)
-        return (*gradients(*how, ctx.kernels), None, None)
+        needs = ctx.needs_input_grad[:3]
+        grads = gradients(ctx.geometry, grads[0], input, weight, needs, ctx.kernels)
+        return (*grads, None, None)
 
 
 def _watched() -> bool:
@@ -166,9 +165,6 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     return (*grads, *(None,) * len(ctx.shape))
 
 
-_native_gradients = uncast(native.gradients)
-
-
 @uncast
 def gradients(
     geometry: Geometry, grad: Tensor, input: Tensor, weight: Tensor, needs: tuple[bool, ...],
@@ -178,19 +174,15 @@ def gradients(
 
     They are themselves differentiable. ``kernels`` are those of the first two, where they are decided.
     """
-    if (
+    if kernels is None and not (
         torch.compiler.is_compiling()
         or _watched()
         or outside_the_op(grad, input, weight) is not None
     ):
-        of_input, of_weight = None, None  # each is decided where it runs
-    elif kernels is None:
         kernels = choose_training(problem_of(geometry, input, weight, input.dtype)).gradients
-        of_input, of_weight = kernels
-    else:
-        of_input, of_weight = kernels
-    if (of_input, of_weight) == NATIVES:
+    if kernels == NATIVES:
         return native.gradients(geometry, grad, input, weight, needs)
+    of_input, of_weight = kernels or (None, None)  # None: decided where it runs
     grad_input = grad_weight = None
     if needs[0] and of_input == native.NAME:
         grad_input, _, _ = native.gradients(geometry, grad, input, weight, (True, False, False))

@@ -73,11 +73,10 @@ class Plan:
         lines += [f"  in {self.tiles}"] if self.tiles else []
         lines += [f"  not {name}: {reason}" for name, reason in self.rejected]
         if self.training is not None:
-            forward, of_input, of_weight = self.training
-            lines.append(
-                f"  where gradients are recorded: {forward}, for the input's gradient {of_input}, for "
-                f"the weight's {of_weight}"
+            kernels = "the outputs {}, the input's gradient {}, the weight's {}".format(
+                *self.training
             )
+            lines.append(f"  where gradients are recorded: {kernels}")
         return "\n".join(lines)
 
 
@@ -129,27 +128,27 @@ def _choose_training(
     weights = _choose_gradient(of_weight, forced, exact, threads)
     if forced is not None:
         return Training(plan.kernel, inputs.kernel, weights)
-    saved, by_input = 0.0, native.NAME
-    native_cost = native.input_gradient_cost(problem, of_input, threads)
+    natives = (
+        native.cost(problem, threads),
+        native.input_gradient_cost(problem, of_input, threads),
+        native.gradient_cost(of_weight, threads),
+    )
+    saved, gradients = 0.0, (native.NAME, weights)
     taps = problem.out_channels * problem.channels_in_group * problem.geometry.kernel_size
     seconds = (inputs.seconds or 0.0) + _TURNING + _A_TAP * min(taps, _MANY_TAPS)
-    if inputs.kernel != native.NAME and seconds <= MARGIN * native_cost:
-        by_input, saved = inputs.kernel, native_cost - seconds
+    if inputs.kernel != native.NAME and seconds <= MARGIN * natives[1]:
+        saved, gradients = natives[1] - seconds, (inputs.kernel, weights)
     cost = KERNELS[weights].gradient_cost
     assert cost is not None
-    native_weight_cost = native.gradient_cost(of_weight, threads)
-    saved += native_weight_cost - cost(of_weight, threads)
-    enough = max(_GRADIENTS, (1 - MARGIN) * (native_cost + native_weight_cost))
-    gradients = (by_input, weights) if saved >= enough else NATIVES
-    saved = saved if gradients != NATIVES else 0.0
-    forward = native.cost(problem, threads)
-    whole = forward + native_cost + native_weight_cost
+    saved += natives[2] - cost(of_weight, threads)
+    if saved < max(_GRADIENTS, (1 - MARGIN) * sum(natives[1:])):
+        saved, gradients = 0.0, NATIVES
     if plan.kernel != native.NAME:
-        saved += forward - (plan.seconds or 0.0)
-        if gradients == NATIVES and not native.padded_by_torch(problem.geometry):
+        saved += natives[0] - (plan.seconds or 0.0)
+        if gradients == NATIVES and native.pads_first(problem.geometry):
             saved -= _PADDED_AGAIN * problem.in_channels * problem.length
-    enough = max(_RECORDING, _A_LITTLE * whole)
-    return Training(plan.kernel, *gradients) if saved >= enough else NATIVE_TRAINING
+    worth = saved >= max(_RECORDING, _A_LITTLE * sum(natives))
+    return Training(plan.kernel, *gradients) if worth else NATIVE_TRAINING
 
 
 def plan_of(problem: Problem, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Plan:
@@ -198,11 +197,14 @@ def _choose(problem: Problem, forced: str | None, exact: bool | None, threads: i
         reason = f"predicted {_time(costs[best])} a batch row"
         if best != native.NAME:
             reason += f", native {_time(costs[native.NAME])}"
-    rejected = tuple(
-        (name, obstacle or f"predicted {_time(costs[name])} a batch row")
+    why_not = {
+        name: obstacle or f"predicted {_time(costs[name])} a batch row"
         for name, obstacle in obstacles.items()
         if name != best
-    )
+    }
+    if forced is None and best == native.NAME and costs[fastest] < costs[best]:
+        why_not[fastest] += f", which has to be {1 - MARGIN:.0%} less than native to be surely less"
+    rejected = tuple(why_not.items())
     return Plan(best, reason, rejected, KERNELS[best].tiles(problem), costs[best])
 
 

@@ -41,7 +41,7 @@ def cost(problem: Problem, threads: int) -> float:
     inputs = problem.in_channels * problem.length
     outputs = problem.out_channels * problem.output_length
     call, padded, fitted = _CALL, 0.0, float(_FITTED_THREADS)
-    if geometry.left != geometry.right or geometry.padding_mode != "zeros":
+    if pads_first(geometry):
         call, fitted = (
             call + _PADDING_CALL,
             1.25 * fitted,
@@ -121,8 +121,12 @@ def gradients(
 
 def padded_by_torch(geometry: Geometry) -> bool:
     """Whether torch's convolution pads by itself as this geometry does."""
-    plain = geometry.left == geometry.right and geometry.padding_mode == "zeros"
-    return plain and not geometry.transposed
+    return not (pads_first(geometry) or geometry.transposed)
+
+
+def pads_first(geometry: Geometry) -> bool:
+    """Whether the padding, or what a transposed convolution cuts, is more than torch's own takes."""
+    return geometry.left != geometry.right or geometry.padding_mode != "zeros"
 
 
 def _cut_by_torch(geometry: Geometry) -> bool:

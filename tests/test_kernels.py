@@ -275,3 +275,22 @@ def test_a_tap_that_is_no_number_reaches_what_inputs_it_meets(kernel, stride):
     y = KERNELS[kernel].run(geometry, torch.ones(1, 1, 6), w, None)
     truth = torch.nn.functional.conv_transpose1d(torch.ones(1, 1, 6), w, stride=stride)
     torch.testing.assert_close(y, truth, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("pads", [(3, 3), (0, 5), (6, 0), (16, 16), (40, 1), (200, 200)])
+@pytest.mark.parametrize(("taps", "dilation"), [(1, 1), (4, 1), (7, 1), (3, 8), (31, 2)])
+def test_short_rows_of_one_input_channel(taps, dilation, pads, dtype):
+    # What lies beside a row is no number: an end that reads it shows.
+    random = np.random.default_rng(taps)
+    for length in (1, 5, 15, 16, 17, 33, 100, 256, 700):
+        for multiplier in (1, 2, 3):
+            geometry = Geometry(taps, dilation=dilation, padding=pads, groups=5)
+            if geometry.output_length(length) == 0:
+                continue
+            around = torch.full((2, 5, length + 128), torch.nan, dtype=dtype)
+            x = around[..., 64 : 64 + length]
+            x.copy_(tensor(random, 2, 5, length))
+            w = tensor(random, 5 * multiplier, 1, taps, dtype=dtype)
+            b = tensor(random, 5 * multiplier, dtype=dtype) if multiplier > 1 else None
+            assert check("direct", geometry, x, w, b)

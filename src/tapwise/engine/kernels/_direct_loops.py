@@ -19,6 +19,7 @@ from tapwise.engine.kernels._loops import (
     INPUTS,
     LEFT,
     LENGTH,
+    SOURCES_END,
     STRIDE,
     X_CHANNEL,
     X_ROW,
@@ -28,10 +29,9 @@ from tapwise.engine.kernels._loops import (
     plain,
     room_for,
 )  # fmt: skip
-from tapwise.engine.kernels._vectors import VECTOR, make_correlation, make_tile
-
-# Sums of so many products are added up apart, so that rounding doesn't grow with the taps.
-PRODUCTS_A_SUM = 256
+from tapwise.engine.kernels._row_sums import PRODUCTS_A_SUM, WIDE, sums
+from tapwise.engine.kernels._tiles import end_tile
+from tapwise.engine.kernels._vectors import VECTOR, make_correlation
 
 # The numbers of a job after those of its inputs.
 # A task is a share of a group's output channels, over a piece: SPAN outputs of so many rows of the batch.
@@ -43,81 +43,14 @@ PRODUCTS_A_SUM = 256
 ) = range(INPUTS, INPUTS + 18)  # fmt: skip
 JOB = INPUTS + 18
 
-# Eight rows pay where there are registers for 24 sums and their operands.
-_WIDE = VECTOR == 64
-_pairs_4_6, _pairs_4_1 = make_correlation(4, 6 if _WIDE else 2), make_correlation(4, 1)
+_pairs_4_6, _pairs_4_1 = make_correlation(4, 6 if WIDE else 2), make_correlation(4, 1)
 _pairs_1_8, _pairs_1_4 = make_correlation(1, 8), make_correlation(1, 4)
 _pairs_1_1 = make_correlation(1, 1)
-_MANY = 6 if _WIDE else 2
+_MANY = 6 if WIDE else 2
 
 
-# Rows of at most so many outputs are gathered whole: cheaper than to compute their ends apart.
+# Rows of at most so many outputs are computed whole, or gathered whole, rather than in pieces.
 _SHORT = 1024
-
-
-def _make_rows(rows, vectors):
-    """The outputs of so many rows at a time: tiles of so many vectors, of half, of one, and part of one."""
-    whole, one, part = make_tile(rows, vectors), make_tile(rows, 1), make_tile(rows, 1, True)
-    less = max(vectors // 2, 1)
-    half = make_tile(rows, less)
-
-    @plain
-    def sums_of_rows(x, offsets, q0, q1, weight, row, y, y_row, bias, count, lanes, item):
-        t, at = 0, 0
-        while t + vectors * lanes <= count:
-            whole(x + at, offsets, q0, q1, weight, row, y + at, y_row, bias, 0, item)
-            t, at = t + vectors * lanes, at + vectors * VECTOR
-        if t > 0 and t < count and bias != 0:
-            # The last tile ends with the outputs: some are computed twice, and are the same.
-            at = (count - vectors * lanes) * (VECTOR // lanes)
-            whole(x + at, offsets, q0, q1, weight, row, y + at, y_row, bias, 0, item)
-            return
-        if t + less * lanes <= count:
-            half(x + at, offsets, q0, q1, weight, row, y + at, y_row, bias, 0, item)
-            t, at = t + less * lanes, at + less * VECTOR
-        while t + lanes <= count:
-            one(x + at, offsets, q0, q1, weight, row, y + at, y_row, bias, 0, item)
-            t, at = t + lanes, at + VECTOR
-        if t < count:
-            part(x + at, offsets, q0, q1, weight, row, y + at, y_row, bias, count - t, item)
-
-    return sums_of_rows
-
-
-_rows_8, _rows_4 = _make_rows(8, 3 if _WIDE else 1), _make_rows(4, 6 if _WIDE else 3)
-_rows_2, _rows_1 = _make_rows(2, 8 if _WIDE else 4), _make_rows(1, 8)
-
-
-@plain
-def _sums(x, offsets, products, weight, y, y_row, bias, rows, count, size, item):
-    """So many rows of outputs, ``count`` of them each, from inputs at ``x + offsets[q]``."""
-    row, lanes = products * size, VECTOR // size
-    # With many rows, a strip of the inputs stays in the first-level cache while all rows read it.
-    strip = count if rows < 16 else 6 * lanes
-    q0 = 0  # counted by hand, here and in tasks: a range with a step divides, which a short row feels
-    while q0 < products:
-        q1, t = min(q0 + PRODUCTS_A_SUM, products), 0
-        while t < count:
-            many = min(strip, count - t)
-            here, o = x + t * size, 0
-            while o < rows:
-                w, out, b = weight + o * row, y + o * y_row + t * size, 0
-                if q0 == 0:
-                    b = bias + o * size if bias else 1
-                if _WIDE and o + 8 <= rows:
-                    _rows_8(here, offsets, q0, q1, w, row, out, y_row, b, many, lanes, item)
-                    o += 8
-                elif o + 4 <= rows:
-                    _rows_4(here, offsets, q0, q1, w, row, out, y_row, b, many, lanes, item)
-                    o += 4
-                elif o + 2 <= rows:
-                    _rows_2(here, offsets, q0, q1, w, row, out, y_row, b, many, lanes, item)
-                    o += 2
-                else:
-                    _rows_1(here, offsets, q0, q1, w, row, out, y_row, b, many, lanes, item)
-                    o += 1
-            t += strip
-        q0 = q1
 
 
 @plain
@@ -180,7 +113,37 @@ def _outputs(job, piece, b, g, o0, o1, t0, t1, inside, apart, together, room, ph
         return
     bias = job[BIAS] + o * size if job[BIAS] else 0
     weight = job[WEIGHT] + o * products * size
-    _sums(source, offsets, products, weight, y, outputs * size, bias, o1 - o0, t1 - t0, size, item)
+    sums(source, offsets, products, weight, y, outputs * size, bias, o1 - o0, t1 - t0, size, item)
+
+
+@plain
+def _short_row(job, b, g, o0, o1, offsets, size, item):
+    """All outputs of the channels [o0, o1) of group g, which has one input: its ends with zeros beside."""
+    lanes, outputs, taps, length = VECTOR // size, job[OUTPUTS], job[TAPS], job[LENGTH]
+    left = min(job[LEFT] + -job[LEFT] % lanes, outputs)
+    right = min(max(length - job[DILATION] * (taps - 1) + job[LEFT], left), outputs)
+    start = job[X] + b * job[X_ROW] + g * job[X_CHANNEL]
+    first, o = start - job[LEFT] * size, g * job[OUT_CHANNELS] + o0
+    y = job[Y] + (b * job[GROUPS] * job[OUT_CHANNELS] + o) * outputs * size
+    weight, bias = job[WEIGHT] + o * taps * size, job[BIAS] + o * size if job[BIAS] else 0
+    if left < right:
+        at = left * size
+        sums(
+            first + at, offsets, taps, weight, y + at, outputs * size, bias, o1 - o0, right - left,
+            size, item,
+        )  # fmt: skip
+    for r in range(o1 - o0):
+        t = 0 if left > 0 else right
+        while t < outputs:
+            at = t * size
+            end_tile(
+                first + at, offsets, taps, weight + r * taps * size, y + r * outputs * size + at,
+                bias + r * size if bias else 1, min(lanes, (left if t < left else outputs) - t),
+                start, length * size, item,
+            )  # fmt: skip
+            t += lanes
+            if t == left:
+                t = right
 
 
 @plain
@@ -192,6 +155,12 @@ def _tasks(job, begin, end, apart, together, room, phase, size, item):
     left += -left % lanes
     right = job[LENGTH] - reach + job[LEFT] + 1
     edges = left > 0 or right < job[OUTPUTS]
+    # Ends of short rows are computed with zeros beside, or else the whole row is copied: whichever
+    # takes less, in tenths of a nanosecond.
+    ends = left // lanes + (job[OUTPUTS] - right + lanes - 1) // lanes
+    whole = edges and job[OUTPUTS] <= _SHORT and 10 * ends * job[TAPS] < 240 + job[OUTPUTS]
+    whole = whole and job[STRIDE] == job[CHANNELS] == 1 and job[TAPS] <= PRODUCTS_A_SUM
+    whole = whole and not (job[SOURCES_END] or job[BEFORE_LENGTH] or job[TOTALS])
     if job[STRIDE] > 1 or job[PACK] or (edges and job[OUTPUTS] <= _SHORT):
         left, right = job[OUTPUTS], 0
     share, g = begin % job[SHARES], begin // job[SHARES] % job[GROUPS]
@@ -203,6 +172,9 @@ def _tasks(job, begin, end, apart, together, room, phase, size, item):
         start, b0 = span * job[SPAN], rows * job[ROWS]
         for b in range(b0, min(b0 + job[ROWS], job[BATCH])):
             t0, block = start, start - start % job[BLOCK] + job[BLOCK]
+            if whole:
+                _short_row(job, b, g, o0, o1, together, size, item)
+                continue
             while t0 < min(start + job[SPAN], job[OUTPUTS]):
                 inside = left <= t0 < right
                 t1 = min(block, start + job[SPAN], job[OUTPUTS])

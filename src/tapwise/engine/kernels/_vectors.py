@@ -34,7 +34,7 @@ def _vector_bytes() -> int:
 VECTOR = _vector_bytes()
 
 
-def _element(item: types.Type) -> Any:
+def element_of(item: types.Type) -> Any:
     return ir.FloatType() if item == types.float32 else ir.DoubleType()
 
 
@@ -42,14 +42,14 @@ def _bytes(element: Any) -> int:
     return 4 if isinstance(element, ir.FloatType) else 8
 
 
-def _splat(b: Any, value: Any, lanes: int) -> Any:
+def splat(b: Any, value: Any, lanes: int) -> Any:
     vector = ir.VectorType(value.type, lanes)
     undefined = ir.Constant(vector, ir.Undefined)
     zeros = ir.Constant(ir.VectorType(_I32, lanes), [0] * lanes)
     return b.shuffle_vector(b.insert_element(undefined, value, _I32(0)), undefined, zeros)
 
 
-class _Memory:
+class Memory:
     """Loads and stores of one vector at an address, of its first ``count`` lanes alone if masked."""
 
     def __init__(self, b: Any, element: Any, count: Any, masked: bool) -> None:
@@ -61,16 +61,25 @@ class _Memory:
         self.mask = None
         if masked:
             lane = ir.Constant(ir.VectorType(_I32, self.lanes), list(range(self.lanes)))
-            self.mask = b.icmp_signed("<", lane, _splat(b, b.trunc(count, _I32), self.lanes))
+            self.mask = b.icmp_signed("<", lane, splat(b, b.trunc(count, _I32), self.lanes))
 
-    def load(self, address: Any) -> Any:
-        place = self.b.inttoptr(address, self.pointer)
-        if self.mask is None:
+    def load(self, address: Any, mask: Any = None) -> Any:
+        """The vector at an address; zeros in the lanes that the mask, given or its own, leaves out."""
+        place, mask = self.b.inttoptr(address, self.pointer), mask or self.mask
+        if mask is None:
             return self.b.load(place, align=self.size)
         function = self._intrinsic(
-            "load", self.vector, [self.pointer, _I32, self.mask.type, self.vector]
+            "load", self.vector, [self.pointer, _I32, mask.type, self.vector]
         )
-        return self.b.call(function, [place, _I32(self.size), self.mask, self.zero])
+        return self.b.call(function, [place, _I32(self.size), mask, self.zero])
+
+    def within(self, first: Any, limit: Any) -> Any:
+        """Which lanes lie in [0, limit) bytes, where the first lane is at byte ``first``."""
+        places = ir.VectorType(_I32, self.lanes)
+        lane = ir.Constant(places, list(range(0, VECTOR, self.size)))
+        here = self.b.add(lane, splat(self.b, self.b.trunc(first, _I32), self.lanes))
+        end = splat(self.b, self.b.trunc(limit, _I32), self.lanes)
+        return self.b.icmp_unsigned("<", here, end)  # those before 0 are the largest of all
 
     def store(self, value: Any, address: Any) -> None:
         place = self.b.inttoptr(address, self.pointer)
@@ -90,7 +99,9 @@ class _Memory:
         )
 
 
-def _products(b: Any, sums: int, zero: Any, begin: Any, end: Any, step: Callable[..., Any]) -> Any:
+def products_over(
+    b: Any, sums: int, zero: Any, begin: Any, end: Any, step: Callable[..., Any]
+) -> Any:
     """The sums after q = begin, ..., end - 1 (at least one), each of which ``step(q, sums)`` adds to."""
     before = b.block
     loop, after = b.append_basic_block("products"), b.append_basic_block("summed")
@@ -110,59 +121,8 @@ def _products(b: Any, sums: int, zero: Any, begin: Any, end: Any, step: Callable
     return new
 
 
-def _add_product(b: Any, sum: Any, a: Any, x: Any) -> Any:
+def add_product(b: Any, sum: Any, a: Any, x: Any) -> Any:
     return b.fadd(sum, b.fmul(a, x, flags=_CONTRACT), flags=_CONTRACT)
-
-
-def make_tile(rows: int, vectors: int, masked: bool = False) -> Any:
-    """``tile(x, offsets, q0, q1, weight, row, y, y_row, bias, count, item)``, for compiled code.
-
-    ``y[r, t] (+)= sum over q0 <= q < q1 of weight[r, q] * x[t + offsets[q]]`` for so many rows, and t
-    over so many vectors. ``row`` and ``y_row`` are bytes from one row to the next; ``bias`` is the
-    address of the rows' first, 1 for none, or 0 to add to what ``y`` holds; ``count`` lanes are read
-    and written if masked; ``item`` is a number of the element's type.
-    """
-
-    def codegen(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
-        x, offsets, q0, q1, weight, row, y, y_row, bias, count, _ = arguments
-        element = _element(signature.args[-1])
-        memory = _Memory(b, element, count, masked)
-        size, lanes, pointer = memory.size, memory.lanes, element.as_pointer()
-
-        def step(q: Any, sums: list[Any]) -> list[Any]:
-            place = b.inttoptr(b.add(offsets, b.mul(q, _I64(8))), _I64.as_pointer())
-            start = b.add(x, b.load(place))
-            xs = [memory.load(b.add(start, _I64(v * VECTOR))) for v in range(vectors)]
-            new = []
-            for r in range(rows):
-                tap = b.add(weight, b.add(b.mul(row, _I64(r)), b.mul(q, _I64(size))))
-                a = _splat(b, b.load(b.inttoptr(tap, pointer)), lanes)
-                new += [_add_product(b, sums[r * vectors + v], a, xs[v]) for v in range(vectors)]
-            return new
-
-        sums = _products(b, rows * vectors, memory.zero, q0, q1, step)
-        for r in range(rows):
-            row_start = b.add(y, b.mul(y_row, _I64(r)))
-            places = [b.add(row_start, _I64(v * VECTOR)) for v in range(vectors)]
-            mine = sums[r * vectors : (r + 1) * vectors]
-            with b.if_else(b.icmp_signed("==", bias, _I64(0))) as (more, first):
-                with more:
-                    for place, value in zip(places, mine, strict=True):
-                        memory.store(b.fadd(memory.load(place), value), place)
-                with first:
-                    has_bias = b.icmp_signed("!=", bias, _I64(1))
-                    safe = b.select(has_bias, b.add(bias, _I64(r * size)), weight)
-                    held = b.load(b.inttoptr(safe, pointer))
-                    start = _splat(b, b.select(has_bias, held, ir.Constant(element, 0.0)), lanes)
-                    for place, value in zip(places, mine, strict=True):
-                        memory.store(b.fadd(start, value), place)
-        return context.get_dummy_value()
-
-    @intrinsic
-    def tile(typing, x, offsets, q0, q1, weight, row, y, y_row, bias, count, item):  # type: ignore[no-untyped-def]
-        return types.void(*[types.int64] * 10, item), codegen
-
-    return tile
 
 
 def make_correlation(rows: int, columns: int) -> Any:
@@ -174,19 +134,19 @@ def make_correlation(rows: int, columns: int) -> Any:
 
     def codegen(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
         x, offsets, q, g, g_row, steps, tail, sums, sums_row, _ = arguments
-        element = _element(signature.args[-1])
-        whole = _Memory(b, element, tail, False)
+        element = element_of(signature.args[-1])
+        whole = Memory(b, element, tail, False)
         starts = []
         for c in range(columns):
             place = b.inttoptr(b.add(offsets, b.mul(b.add(q, _I64(c)), _I64(8))), _I64.as_pointer())
             starts.append(b.add(x, b.load(place)))
         rows_of_g = [b.add(g, b.mul(g_row, _I64(r))) for r in range(rows)]
 
-        def products(memory: _Memory, at: Any, held: list[Any]) -> list[Any]:
+        def products(memory: Memory, at: Any, held: list[Any]) -> list[Any]:
             gs = [memory.load(b.add(start, at)) for start in rows_of_g]
             xs = [memory.load(b.add(start, at)) for start in starts]
             return [
-                _add_product(b, held[r * columns + c], gs[r], xs[c])
+                add_product(b, held[r * columns + c], gs[r], xs[c])
                 for r in range(rows)
                 for c in range(columns)
             ]
@@ -195,14 +155,14 @@ def make_correlation(rows: int, columns: int) -> Any:
         for place in found:
             b.store(whole.zero, place)
         with b.if_then(b.icmp_signed(">", steps, _I64(0))):
-            new = _products(
+            new = products_over(
                 b, rows * columns, whole.zero, _I64(0), steps,
                 lambda t, held: products(whole, b.mul(t, _I64(VECTOR)), held),
             )  # fmt: skip
             for place, value in zip(found, new, strict=True):
                 b.store(value, place)
         with b.if_then(b.icmp_signed(">", tail, _I64(0))):
-            part = _Memory(b, element, tail, True)
+            part = Memory(b, element, tail, True)
             held = [b.load(place) for place in found]
             new = products(part, b.mul(steps, _I64(VECTOR)), held)
             for place, value in zip(found, new, strict=True):
@@ -248,8 +208,8 @@ def peak(typing, address, count, item):  # type: ignore[no-untyped-def]
 
     def codegen(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
         address, count, _ = arguments
-        element = _element(signature.args[-1])
-        memory = _Memory(b, element, None, False)
+        element = element_of(signature.args[-1])
+        memory = Memory(b, element, None, False)
         endless = ir.Constant(memory.vector, [float("inf")] * memory.lanes)
 
         def step(q: Any, held: list[Any]) -> list[Any]:
@@ -260,7 +220,7 @@ def peak(typing, address, count, item):  # type: ignore[no-untyped-def]
             return [b.select(b.fcmp_ordered(">", known, held[0]), known, held[0])]
 
         vectors = b.udiv(count, _I64(memory.lanes))
-        (largest,) = _products(b, 1, memory.zero, _I64(0), vectors, step)
+        (largest,) = products_over(b, 1, memory.zero, _I64(0), vectors, step)
         lanes = memory.lanes
         while lanes > 1:
             low, high, lanes = _halves(b, largest, lanes)

@@ -38,7 +38,7 @@ MUTANTS = [
     ("direct pads with the first sample", "engine/kernels/_loops.py", "return item  # which is zero", "return peek(x, item)", "test_kernels.py"),
     ("direct reads a window that begins before the input in place", "engine/kernels/_direct_loops.py", "right = job[LENGTH] - reach + job[LEFT] + 1", "right = job[LENGTH] - reach + job[LEFT] + 2", "test_kernels.py"),
     ("a tile drops its last row", "engine/kernels/_tiles.py", "for r in range(rows):\n                tap = ", "for r in [*range(rows - 1), max(rows - 2, 0)]:\n                tap = ", "test_kernels.py"),
-    ("a short row's right end begins late", "engine/kernels/_direct_loops.py", "right = min(max(length - job", "right = min(max(1 + length - job", "test_kernels.py"),
+    ("a short row's right end begins late", "engine/kernels/_direct_loops.py", "right = max(right, left)", "right = max(right + 1, left)", "test_kernels.py"),
     ("a short row's ends take the first bias", "engine/kernels/_direct_loops.py", "bias + r * size if bias else 1, min", "bias if bias else 1, min", "test_kernels.py"),
     ("an end of a short row reads its neighbour", "engine/kernels/_tiles.py", "memory.within(b.sub(here, start), limit)", "memory.within(b.sub(here, start), b.add(limit, limit))", "test_kernels.py"),
     ("an end of a short row reads what lies before it", "engine/kernels/_vectors.py", 'b.icmp_unsigned("<", here, end)', 'b.icmp_signed("<", here, end)', "test_kernels.py"),

@@ -117,11 +117,14 @@ def _outputs(job, piece, b, g, o0, o1, t0, t1, inside, apart, together, room, ph
 
 
 @plain
-def _short_row(job, b, g, o0, o1, offsets, size, item):
-    """All outputs of the channels [o0, o1) of group g, which has one input: its ends with zeros beside."""
-    lanes, outputs, taps, length = VECTOR // size, job[OUTPUTS], job[TAPS], job[LENGTH]
-    left = min(job[LEFT] + -job[LEFT] % lanes, outputs)
-    right = min(max(length - job[DILATION] * (taps - 1) + job[LEFT], left), outputs)
+def _short_row(job, b, g, o0, o1, left, right, offsets, size, item):
+    """All outputs of the channels [o0, o1) of group g, which has one input.
+
+    Windows of the outputs [left, right) lie within it; the others read zeros beside it.
+    """
+    lanes, outputs, taps = VECTOR // size, job[OUTPUTS], job[TAPS]
+    left = min(left, outputs)
+    right = max(right, left)
     start = job[X] + b * job[X_ROW] + g * job[X_CHANNEL]
     first, o = start - job[LEFT] * size, g * job[OUT_CHANNELS] + o0
     y = job[Y] + (b * job[GROUPS] * job[OUT_CHANNELS] + o) * outputs * size
@@ -139,7 +142,7 @@ def _short_row(job, b, g, o0, o1, offsets, size, item):
             end_tile(
                 first + at, offsets, taps, weight + r * taps * size, y + r * outputs * size + at,
                 bias + r * size if bias else 1, min(lanes, (left if t < left else outputs) - t),
-                start, length * size, item,
+                start, job[LENGTH] * size, item,
             )  # fmt: skip
             t += lanes
             if t == left:
@@ -161,6 +164,7 @@ def _tasks(job, begin, end, apart, together, room, phase, size, item):
     whole = edges and job[OUTPUTS] <= _SHORT and 10 * ends * job[TAPS] < 240 + job[OUTPUTS]
     whole = whole and job[STRIDE] == job[CHANNELS] == 1 and job[TAPS] <= PRODUCTS_A_SUM
     whole = whole and not (job[SOURCES_END] or job[BEFORE_LENGTH] or job[TOTALS])
+    head, tail = left, right
     if job[STRIDE] > 1 or job[PACK] or (edges and job[OUTPUTS] <= _SHORT):
         left, right = job[OUTPUTS], 0
     share, g = begin % job[SHARES], begin // job[SHARES] % job[GROUPS]
@@ -171,10 +175,10 @@ def _tasks(job, begin, end, apart, together, room, phase, size, item):
         o1 = min(o0 + job[SHARE], job[OUT_CHANNELS])
         start, b0 = span * job[SPAN], rows * job[ROWS]
         for b in range(b0, min(b0 + job[ROWS], job[BATCH])):
-            t0, block = start, start - start % job[BLOCK] + job[BLOCK]
             if whole:
-                _short_row(job, b, g, o0, o1, together, size, item)
+                _short_row(job, b, g, o0, o1, head, tail, together, size, item)
                 continue
+            t0, block = start, start - start % job[BLOCK] + job[BLOCK]
             while t0 < min(start + job[SPAN], job[OUTPUTS]):
                 inside = left <= t0 < right
                 t1 = min(block, start + job[SPAN], job[OUTPUTS])

@@ -241,7 +241,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.1, help="for each peer in each round")
     parser.add_argument("--only", nargs="*", default=[], help="names of rows")
     parser.add_argument("--random", type=int, default=0, help="so many shapes drawn anew instead")
-    parser.add_argument("--seed", type=int, default=0, help="of the random shapes")
+    parser.add_argument("--seed", type=int, help="of the random shapes; another each time without")
     parser.add_argument("--name", default="", help="of the result file; none is written without")
     parser.add_argument("--no-backward", action="store_true")
     parser.add_argument("--no-peers", action="store_true", help="torch alone")
@@ -252,7 +252,8 @@ def main() -> None:
     workers = {peer: Worker(peer, options.threads) for peer in names}
     print(HEAD)
     rows = []
-    drawn = random_shapes(options.random, options.seed) if options.random else shapes()
+    seed = random.randrange(1 << 16) if options.seed is None else options.seed
+    drawn = random_shapes(options.random, seed) if options.random else shapes()
     for shape in drawn:
         if options.only and shape["name"] not in options.only:
             continue
@@ -268,6 +269,7 @@ def main() -> None:
             "machine": machine(),
             "threads": options.threads,
             "dtype": "float32",
+            **({"seed": seed} if options.random else {}),
             "calls_us": calls,
             "rows": rows,
         }

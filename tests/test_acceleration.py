@@ -151,3 +151,14 @@ def test_what_others_put_in_is_left_and_left_alone():
     hooked = nn.ConvTranspose1d(1, 1, 3)
     hooked.forward = partial(nn.ConvTranspose1d.forward, hooked)
     assert tw.accelerate(hooked).left == {"": "its forward was replaced by somebody else"}
+
+
+def test_a_layer_that_pads_by_other_numbers_than_it_says_is_left():
+    layer = torch.nn.Conv1d(2, 2, 3, padding=1, padding_mode="reflect")
+    assert "0" in tw.accelerate(torch.nn.Sequential(copy.deepcopy(layer))).changed
+    layer._reversed_padding_repeated_twice = [3, 0]
+    report = tw.accelerate(torch.nn.Sequential(layer))
+    assert report.left == {"0": "it pads by other numbers than its padding says"}
+    assert layer(torch.randn(1, 2, 10)).shape == (1, 2, 11)
+    same = torch.nn.Conv1d(2, 2, 4, padding="same", dilation=3, padding_mode="circular")
+    assert tw.accelerate(same).changed

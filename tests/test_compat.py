@@ -235,3 +235,27 @@ def test_no_samples_leave_the_states():
     )
     assert y.shape == (1, 2, 0)
     assert torch.equal(final, states)
+
+
+def test_types_that_dont_fit_are_refused_before_any_work():
+    x, w, state = torch.ones(1, 2, 9), torch.ones(2, 4), torch.zeros(1, 2, 3)
+    with pytest.raises(ShapeError, match="x must hold floating-point numbers"):
+        compat.causal_conv1d_fn(x.long(), w)
+    with pytest.raises(ShapeError, match=r"weight.to\(x.dtype\)"):
+        compat.causal_conv1d_fn(x, w.double())
+    with pytest.raises(ShapeError, match="weight must hold floating-point numbers"):
+        compat.causal_conv1d_update(x, state, w.int())
+    assert not state.any()
+    assert compat.causal_conv1d_fn(x.bfloat16(), w).dtype == torch.bfloat16
+
+
+def test_the_librarys_own_modules_are_found_too():
+    compat.install()
+    try:
+        from causal_conv1d.causal_conv1d_interface import causal_conv1d_fn
+        from causal_conv1d.causal_conv1d_varlen import causal_conv1d_varlen_states
+    finally:
+        compat.uninstall()
+    assert causal_conv1d_fn is compat.causal_conv1d_fn
+    assert causal_conv1d_varlen_states is compat.causal_conv1d_varlen_states
+    assert not any(name.startswith("causal_conv1d") for name in sys.modules)

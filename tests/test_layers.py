@@ -1,4 +1,5 @@
 import copy
+import importlib.metadata
 import io
 import pickle
 
@@ -206,3 +207,14 @@ def test_no_channels():
     layer.weight = nn.Parameter(torch.empty(4, 0, 3))
     y = layer(torch.zeros(2, 0, 10))
     assert torch.equal(y, layer.bias[:, None].expand(2, 4, 8))
+
+
+def test_what_is_no_tap_and_no_state_is_said():
+    with pytest.raises(TypeError, match=r"got 'lowpass': scipy.signal.firwin"):
+        tw.Conv1d.from_taps("lowpass")
+    with pytest.raises(TypeError, match=r"got NoneType: init_state\(\) makes one"):
+        tw.CausalConv1d(1, 1, 3).step(torch.zeros(1, 1, 4), None)
+
+
+def test_the_version_is_the_distributions():
+    assert tw.__version__ == importlib.metadata.version("tapwise")

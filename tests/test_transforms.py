@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from against_the_oracle import check, expected, tensor
 from strategies import convolutions
-from tapwise.engine.kernels import KERNELS
+from tapwise.engine.kernels import KERNELS, _fft_pieces, fft
 from tapwise.geometry import Geometry
+from tapwise.settings import PADDING_MODES
 
 
 @given(convolutions(), st.booleans())
@@ -66,3 +67,53 @@ def test_what_a_transform_would_overflow_is_summed(kernel):
     )
     y = KERNELS[kernel].run(Geometry(1001), x, w, None)
     torch.testing.assert_close(y, torch.full_like(y, 1001))
+
+
+@pytest.mark.parametrize("loud", [1e6, 5e6, 1e12])
+def test_taps_that_met_silence_alone_have_no_gradient_in_fft(loud):
+    x, w = torch.zeros(1, 1, 40_000), torch.zeros(1, 1, 2001)
+    x[..., 1000] = loud
+    found = KERNELS["fft"].weight_gradient(Geometry(2001, padding=1000), x.clone(), x, w)
+    silent = torch.arange(2001) != 1000
+    assert found[0, 0, silent].abs().max() <= 1e-5
+    assert found[0, 0, 1000] == pytest.approx(loud**2)
+
+
+@pytest.fixture
+def short_pieces(monkeypatch):
+    monkeypatch.setattr(_fft_pieces, "LONGEST", 40)
+    fft.frames_of.cache_clear()
+    yield
+    fft.frames_of.cache_clear()
+
+
+@pytest.mark.usefixtures("short_pieces")
+@pytest.mark.parametrize("mode", PADDING_MODES)
+@pytest.mark.parametrize("kernel", ["fft", "fft32"])
+@pytest.mark.parametrize(
+    ("taps", "stride", "dilation", "padding"),
+    [
+        (41, 1, 1, (0, 0)),
+        (80, 1, 1, (79, 0)),
+        (81, 3, 1, (7, 100)),
+        (30, 1, 7, (250, 3)),
+        (5, 2, 60, (0, 299)),
+        (200, 1, 1, (199, 199)),
+    ],
+)
+def test_filters_longer_than_a_transform_are_summed_in_pieces(
+    kernel, taps, stride, dilation, padding, mode
+):
+    geometry = Geometry(taps, stride, dilation, padding, 2, mode)
+    assert _fft_pieces.count(geometry) > 1
+    random = np.random.default_rng(taps)
+    x = tensor(random, 2, 4, 350, dtype=torch.float32)
+    w = tensor(random, 6, 2, taps, dtype=torch.float32)
+    b = tensor(random, 6, dtype=torch.float32)
+    error = KERNELS[kernel].run(geometry, x, w, b).double().numpy() - expected(geometry, x, w, b)
+    assert abs(error).max() <= 1e-5 * float(w.abs().sum((1, 2)).max())
+    if stride == 1 and kernel == "fft":
+        grad = tensor(random, 2, 6, geometry.output_length(350), dtype=torch.float32)
+        found = KERNELS["fft"].weight_gradient(geometry, grad, x, w)
+        summed = KERNELS["direct"].weight_gradient(geometry, grad.double(), x.double(), w.double())
+        torch.testing.assert_close(found.double(), summed, rtol=1e-5, atol=1e-4)

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tapwise.functional import conv1d, conv_transpose1d
+from tapwise.settings import pads_of
 from tapwise.stepping import Stepped
 
 
@@ -59,8 +60,10 @@ def accelerate(model: nn.Module) -> Acceleration:
 
     Layers stay the objects that they are: class, parameters, parametrizations, hooks and state_dict
     are untouched, and so are outputs, up to rounding. Where no kernel of ours is faster, torch's runs
-    as before. ``copy.deepcopy`` of a model copies the acceleration; a shallow copy of a transposed
-    layer goes on computing with the original's weights.
+    as before. ``copy.deepcopy`` of a model copies the acceleration, beyond an ``undo`` too; a shallow copy
+    goes on computing with the original layer's settings, a transposed one with its weights. What is
+    traced or exported to ONNX holds torch's own operations; ``torch.export`` holds Tapwise's, and
+    TorchScript can't compile an accelerated layer.
 
     Arguments:
         model: any module, a single convolution too.
@@ -106,8 +109,19 @@ def _obstacle(layer: nn.Module, kind: type[nn.Module]) -> str | None:
         return f"its {replaced} was replaced by somebody else"
     if isinstance(layer, nn.modules.lazy.LazyModuleMixin):
         return "it has no weight yet: run the model once first"
+    if isinstance(layer, nn.Conv1d) and _pads_otherwise(layer):
+        return "it pads by other numbers than its padding says"
     own = [name for name in ("forward", "_conv_forward") if _overridden(layer, kind, name)]
     return f"{type(layer).__name__} has its own {own[0]}" if own else None
+
+
+def _pads_otherwise(layer: nn.Conv1d) -> bool:
+    """Whether the numbers by which torch pads, where not with zeros, are not those of ``padding``."""
+    if layer.padding_mode == "zeros":
+        return False
+    reach = layer.dilation[0] * (layer.kernel_size[0] - 1) + 1
+    pads = pads_of(layer.padding, reach, layer.stride[0], transposed=False)
+    return tuple(layer._reversed_padding_repeated_twice) != pads
 
 
 def _is_ours(layer: nn.Module, kind: type[nn.Module]) -> bool:

@@ -123,7 +123,6 @@ def apply(
     from tapwise.geometry import Geometry
     from tapwise.progress import Progress, told
 
-    started = time.perf_counter()
     target = output or signal.with_suffix(f".filtered{signal.suffix}")
     if target.exists() and signal.exists() and target.samefile(signal):
         raise ValueError(f"-o {target} is the recording itself: give another name")
@@ -144,6 +143,7 @@ def apply(
         if target.suffix.lower() == signal.suffix.lower() == ".csv":
             rows = blocks.rows_of_outputs(geometry, reader.length)
         rate_out = None if rate is None else rate / stride
+        started = time.perf_counter()
         with (
             signals.open_writer(target, reader, outputs, rate_out, rows) as writer,
             Progress(outputs, rate_out) as progress,
@@ -227,7 +227,7 @@ def doctor(*, warm: bool = False) -> None:
 
 @app.command
 def bench(*, seconds: float = 0.3) -> None:
-    """Time convolutions of a dozen well-known networks here, torch's beside Tapwise's.
+    """Time ten well-known layers here, torch's beside Tapwise's.
 
     Parameters
     ----------

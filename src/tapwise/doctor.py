@@ -43,7 +43,7 @@ def report() -> str:
 LOOPS = [("_direct_loops", name) for name in ("float32", "float64")] + [
     ("_fft_loops", f"{kind}_{size}")
     for size in ("32_64", "64_64", "32_32")
-    for kind in ("frames", "outputs")
+    for kind in ("filters", "frames", "outputs")
 ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.overrides import handle_torch_function
+from torch.overrides import handle_torch_function, is_tensor_like
 
 from tapwise.engine import calls
 from tapwise.engine.autograd import convolve
@@ -64,11 +64,9 @@ def conv1d(
                 return torch.conv1d(x, weight, bias, stride, number, dilation, groups)
             except (RuntimeError, TypeError, ValueError):
                 pass  # what torch refuses is said below in our words
-    _refuse_others(input, weight, bias)
     compiling = _compiling()
     settings = (stride, padding, dilation, groups, padding_mode)
-    if not compiling and torch._C._len_torch_function_stack():
-        # A mode that watches sees the call as it was made.
+    if not compiling and _is_watched(input, weight, bias):
         return handle_torch_function(conv1d, (input, weight), input, weight, bias, *settings)
     problem = Problem.of(input, weight, bias, *settings)
     if not compiling and type(problem.length) is int:
@@ -114,8 +112,7 @@ def conv_transpose1d(
 
     Source: ``torch.nn.functional.conv_transpose1d``, whose arguments mean the same here.
     """
-    _refuse_others(input, weight, bias)
-    if not _compiling() and torch._C._len_torch_function_stack():
+    if not _compiling() and _is_watched(input, weight, bias):
         whole = (input, weight, bias, stride, padding, output_padding, groups, dilation)
         return handle_torch_function(conv_transpose1d, (input, weight), *whole)
     problem = Problem.of(
@@ -125,15 +122,25 @@ def conv_transpose1d(
     return _batched(problem, input, weight, bias)
 
 
-def _refuse_others(input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+def _is_watched(input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether a mode, or what stands for a tensor, as fx's proxies do, sees the call as it was made.
+
+    Raises:
+        TypeError: what is no tensor, and stands for none.
+    """
+    modes = bool(torch._C._len_torch_function_stack())
     if type(input) in _PLAIN and type(weight) in _PLAIN and (type(bias) in _PLAIN or bias is None):
-        return
+        return modes
     for name, value in (("input", input), ("weight", weight), ("bias", bias)):
-        if not isinstance(value, Tensor) and not (name == "bias" and value is None):
-            raise TypeError(
-                f"{name} must be a torch.Tensor, got {type(value).__name__}: "
-                f"torch.as_tensor({name}) makes one"
-            )
+        if isinstance(value, Tensor) or (name == "bias" and value is None):
+            continue
+        if is_tensor_like(value):  # type: ignore[no-untyped-call]
+            return True
+        raise TypeError(
+            f"{name} must be a torch.Tensor, got {type(value).__name__}: "
+            f"torch.as_tensor({name}) makes one"
+        )
+    return modes
 
 
 def _batched(problem: Problem, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -94,6 +94,7 @@ class Conv1d(nn.Conv1d, Stepped):
 
         Raises:
             ShapeError: taps that are no one-dimensional list of at least one number.
+            TypeError: taps that are no numbers.
 
         Example:
             >>> import numpy as np, torch, tapwise as tw
@@ -105,7 +106,15 @@ class Conv1d(nn.Conv1d, Stepped):
             >>> np.convolve(x, taps).tolist()
             [0.0, 1.0, 4.0, 10.0, 16.0, 17.0, 12.0]
         """
-        values = taps.detach() if isinstance(taps, Tensor) else torch.from_numpy(np.array(taps))
+        if isinstance(taps, Tensor):
+            values = taps.detach()
+        else:
+            numbers = np.array(taps)
+            if numbers.dtype.kind not in "biufc":
+                raise TypeError(
+                    f"taps must be numbers, got {taps!r}: scipy.signal.firwin makes those of a filter"
+                )
+            values = torch.from_numpy(numbers)
         if values.ndim != 1 or values.numel() == 0:
             raise ShapeError(
                 "taps must be one list of numbers", got=f"taps of size {list(values.shape)}",

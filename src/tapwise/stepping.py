@@ -62,6 +62,10 @@ def step(
     """The outputs that are determined once the chunk ``x`` has come, and the state after it."""
     if not isinstance(x, Tensor):
         raise TypeError(f"x must be a torch.Tensor, got {type(x).__name__}: torch.as_tensor(x)")
+    if not isinstance(state, State):
+        raise TypeError(
+            f"state must be a State, got {type(state).__name__}: init_state() makes one"
+        )
     if x.shape[:-1] != state.kept.shape[:-1]:
         raise ShapeError(
             "the chunk doesn't fit the stream's state",

@@ -17,11 +17,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tapwise.compat._checks import check_shapes, check_types, expect
 from tapwise.errors import ShapeError
 from tapwise.functional import conv1d
 
 __version__ = "1.6.0"  # of the interface
 _NAME = "causal_conv1d"
+# The library's own modules, from which some import the functions.
+_PARTS = (f"{_NAME}.causal_conv1d_interface", f"{_NAME}.causal_conv1d_varlen")
 
 
 def causal_conv1d_fn(
@@ -58,7 +61,8 @@ def causal_conv1d_fn(
         >>> causal_conv1d_fn(torch.ones(1, 1, 4), torch.ones(1, 3)).tolist()
         [[[1.0, 2.0, 3.0, 3.0]]]
     """
-    _check(x, weight, activation)
+    check_shapes(x, weight, activation)
+    check_types(x, weight, bias)
     dim, width = weight.shape
     weight, bias = _wide(weight, bias)
     if seq_idx is not None:
@@ -68,11 +72,11 @@ def causal_conv1d_fn(
                 got="seq_idx with initial_states or return_final_states",
                 expected="one of them",
             )
-        _expect("seq_idx", seq_idx, (x.shape[0], x.shape[-1]))
+        expect("seq_idx", seq_idx, (x.shape[0], x.shape[-1]))
         out = _apart(x.to(weight.dtype), weight, bias, seq_idx)
         return _activated(out, activation, x.dtype)
     if initial_states is not None:
-        _expect("initial_states", initial_states, (x.shape[0], dim, width - 1))
+        expect("initial_states", initial_states, (x.shape[0], dim, width - 1))
         known = torch.cat([initial_states.to(weight.dtype), x.to(weight.dtype)], dim=-1)
         out = x.to(weight.dtype)
         if x.shape[-1]:
@@ -87,7 +91,7 @@ def causal_conv1d_fn(
     final = final[..., final.shape[-1] - (width - 1) :].to(x.dtype)
     if final_states_out is None:
         return out, final.clone()
-    _expect("final_states_out", final_states_out, (x.shape[0], dim, width - 1))
+    expect("final_states_out", final_states_out, (x.shape[0], dim, width - 1))
     return out, final_states_out.copy_(final)
 
 
@@ -139,20 +143,21 @@ def causal_conv1d_update(
     """
     single = x.ndim == 2
     steps = x[..., None] if single else x
-    _check(steps, weight, activation)
+    check_shapes(steps, weight, activation)
+    check_types(x, weight, bias)
     (batch, dim, length), width = steps.shape, weight.shape[1]
     weight, bias = _wide(weight, bias)
     size = conv_state.shape[-1]
     rows = conv_state.shape[0] if conv_state_indices is not None else batch
-    _expect("conv_state", conv_state, (rows, dim, max(size, width - 1)))
+    expect("conv_state", conv_state, (rows, dim, max(size, width - 1)))
     chosen = conv_state_indices
     state, used = conv_state, None
     if chosen is not None:
-        _expect("conv_state_indices", chosen, (batch,))
+        expect("conv_state_indices", chosen, (batch,))
         used = chosen >= 0
         state = conv_state[chosen.clamp(min=0).long()]
     if cache_seqlens is not None:
-        _expect("cache_seqlens", cache_seqlens, (batch,))
+        expect("cache_seqlens", cache_seqlens, (batch,))
         before = torch.arange(-(width - 1), 0, device=x.device) + cache_seqlens[:, None].long()
         past = state.gather(2, (before % size)[:, None].expand(-1, dim, -1))
     else:
@@ -229,7 +234,8 @@ def install() -> list[str]:
     here = sys.modules[__name__]
     if sys.modules.get(_NAME) is not here and importlib.util.find_spec(_NAME) is not None:
         raise ImportError(f"{_NAME} itself is installed: uninstall it first, or use it")
-    sys.modules[_NAME] = here
+    for name in (_NAME, *_PARTS):
+        sys.modules[name] = here
     changed = []
     for name, module in list(sys.modules.items()):
         if not name.startswith("transformers.models.") or module is None:
@@ -245,8 +251,9 @@ def install() -> list[str]:
 
 def uninstall() -> None:
     """Undo ``install``."""
-    if sys.modules.get(_NAME) is sys.modules[__name__]:
-        del sys.modules[_NAME]
+    for name in (_NAME, *_PARTS):
+        if sys.modules.get(name) is sys.modules[__name__]:
+            del sys.modules[name]
     while _replaced:
         setattr(*_replaced.pop())
 
@@ -276,24 +283,3 @@ def _wide(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
 
 def _activated(out: Tensor, activation: str | None, dtype: torch.dtype) -> Tensor:
     return (out if activation is None else F.silu(out)).to(dtype)
-
-
-def _check(x: Tensor, weight: Tensor, activation: str | None) -> None:
-    if activation not in (None, "silu", "swish"):
-        raise NotImplementedError(f"activation must be None, silu, or swish, got {activation!r}")
-    if x.ndim != 3 or weight.ndim != 2 or x.shape[1] != weight.shape[0]:
-        raise ShapeError(
-            "x and weight don't fit together",
-            got=f"x of size {list(x.shape)}, weight of size {list(weight.shape)}",
-            expected="x (batch, dim, seqlen) and weight (dim, width)",
-            fix="conv.weight.squeeze(1) makes (dim, width) of a depthwise layer's weight",
-        )
-
-
-def _expect(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
-    if tuple(tensor.shape) != shape:
-        raise ShapeError(
-            f"{name} doesn't fit x and weight",
-            got=f"{name} of size {list(tensor.shape)}",
-            expected=f"{name} of size {list(shape)}",
-        )

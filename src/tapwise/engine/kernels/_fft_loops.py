@@ -33,9 +33,15 @@ QUIET = 32
 LOUDEST = 1e7
 
 # Frames: rows (b, c) of ``CHANNELS`` each; ``COUNT`` frames a row from frame ``FIRST`` on, each of
-# ``KEPT`` inputs and zeros up to ``SIZE``.
-FRAMES, SIZE, STEP, KEPT, FIRST, COUNT, CHANNELS, WILD, BESIDE_ZEROS = range(INPUTS, INPUTS + 9)
-FRAMES_JOB = INPUTS + 9
+# ``KEPT`` inputs and zeros up to ``SIZE``, as they stand or mirrored.
+FRAMES, SIZE, STEP, KEPT, FIRST, COUNT, CHANNELS, WILD, BESIDE_ZEROS, MIRRORED = range(
+    INPUTS, INPUTS + 10
+)
+FRAMES_JOB = INPUTS + 10
+
+# Filters: rows of ``TAPS`` taps, laid mirrored into frames, ``DILATION`` apart.
+FILTERS, FILTER_FRAMES, TAPS, DILATION, FILTER_SIZE = range(HEAD, HEAD + 5)
+FILTERS_JOB = HEAD + 5
 
 # Outputs: of each frame the first ``OUT_STEP`` numbers, every ``OUT_STRIDE``-th, bias added.
 (
@@ -43,6 +49,30 @@ FRAMES_JOB = INPUTS + 9
     TO_ROW,
 ) = range(HEAD, HEAD + 11)  # fmt: skip
 OUTPUTS_JOB = HEAD + 11
+
+
+@plain
+def _mirror(frame, samples, apart):
+    """Write sample q to time -q * apart of the frame, whose spectrum is then the conjugate one."""
+    length = len(frame)
+    for q in range(length):
+        frame[q] = 0
+    frame[0] = samples[0]
+    for q in range(1, len(samples)):
+        frame[length - q * apart] = samples[q]
+
+
+@plain
+def _filters(numbers, size, item, wide, wide_size):
+    job = numba.carray(numbers, (FILTERS_JOB,))
+    span, taps, length = pair(), job[TAPS], job[FILTER_SIZE]
+    more = next_tasks(job, span, True)
+    while more:
+        for task in range(peek(span, np.int64(0)), peek(span + 8, np.int64(0))):
+            samples = numba.carray(pointer(job[FILTERS] + task * taps * size, item), (taps,))
+            frame_at = job[FILTER_FRAMES] + task * length * wide_size
+            _mirror(numba.carray(pointer(frame_at, wide), (length,)), samples, job[DILATION])
+        more = next_tasks(job, span, False)
 
 
 @plain
@@ -61,10 +91,13 @@ def _frame(job, row, f, inner, size, item, wide, wide_size):
         samples[q] = 0
     at = row * job[COUNT] + f
     frame = numba.carray(pointer(job[FRAMES] + at * length * wide_size, wide), (length,))
-    for q in range(kept):
-        frame[q] = samples[q]
-    for q in range(kept, length):
-        frame[q] = 0
+    if job[MIRRORED]:
+        _mirror(frame, samples[:kept], 1)
+    else:
+        for q in range(kept):
+            frame[q] = samples[q]
+        for q in range(kept, length):
+            frame[q] = 0
     loudest, quietest, silent = 0.0, np.inf, False
     for q in range(0, kept, QUIET):
         here = peak(inner + q * size, QUIET, item)
@@ -128,6 +161,18 @@ def _outputs(numbers, size, item, wide, wide_size):
         for task in range(peek(span, np.int64(0)), peek(span + 8, np.int64(0))):
             _output(job, task // count, task % count, size, item, wide, wide_size)
         more = next_tasks(job, span, False)
+
+
+def filters_32_32(numbers):
+    _filters(numbers, 4, np.float32(0), np.float32(0), 4)
+
+
+def filters_32_64(numbers):
+    _filters(numbers, 4, np.float32(0), np.float64(0), 8)
+
+
+def filters_64_64(numbers):
+    _filters(numbers, 8, np.float64(0), np.float64(0), 8)
 
 
 def frames_32_32(numbers):

@@ -13,31 +13,26 @@ for. Source: Oppenheim, Schafer: Discrete-Time Signal Processing, overlap-save.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tapwise.engine import threads as pool
+from tapwise.engine.kernels import _fft_frames as around
+from tapwise.engine.kernels import _fft_pieces as pieces
 from tapwise.engine.kernels import _inputs as inputs
 from tapwise.engine.kernels import direct
-from tapwise.engine.machine_code import Body, body
 from tapwise.engine.memory import ask_large_pages
 from tapwise.engine.problem import Problem
 from tapwise.geometry import Geometry
 
 NAME = "fft"
 
-# Numbers that the frames of one turn hold, so that a turn stays in the cache.
-_A_TURN = 1 << 19
-# Numbers that the spectra of a group's filters may hold: 32 MB.
-_SPECTRA = 1 << 22
-# Beyond these, a product of spectra might leave the range of its numbers, or silence beside a loud
-# sample not be silent: such filters and frames are summed.
-_HEAVIEST, _HEAVIEST32, _BESIDE_ZEROS = 1e150, 1e15, 1e7
+# Numbers that all may hold at a time: 32 MB.
+_ROOM = 1 << 22
+# Beyond these, a product of spectra might leave the range of its numbers: such filters are summed.
+_HEAVIEST, _HEAVIEST32 = 1e150, 1e15
 
 
 def why_not(problem: Problem) -> str | None:
@@ -48,8 +43,9 @@ def why_not(problem: Problem) -> str | None:
     if problem.geometry.transposed:
         return "doesn't do transposed convolutions"
     size, _ = frames_of(problem.geometry, problem.output_length)
-    if problem.channels_in_group * problem.outputs_in_group * size > _SPECTRA:
-        return "the spectra of its filters would need more than 32 MB"
+    channels, in_group = problem.channels_in_group, problem.outputs_in_group
+    if channels * in_group * size + 3 * max(around.A_TURN, max(channels, in_group) * size) > _ROOM:
+        return "its spectra and frames would need more than 32 MB"
     return None
 
 
@@ -62,10 +58,10 @@ def tiles(problem: Problem) -> str:
 @lru_cache(maxsize=512)
 def frames_of(geometry: Geometry, outputs: int) -> tuple[int, int]:
     """The size of the transforms, and how many outputs of stride 1 each gives."""
-    reach = geometry.effective_kernel_size
+    reach = pieces.reach_of(geometry)
     wanted = max((outputs - 1) * geometry.stride + 1, 1)
-    sizes = [1 << p for p in range(8, 27) if 1 << p >= reach + min(reach, wanted) - 1]
-    best = min(sizes or [1 << (reach + wanted).bit_length()], key=lambda n: _work(n, reach, wanted))
+    sizes = [1 << p for p in range(8, 19) if 1 << p >= reach + min(reach, wanted) - 1]
+    best = min(sizes, key=lambda n: _work(n, reach, wanted))
     return best, best - reach + 1
 
 
@@ -90,7 +86,7 @@ def predicted(problem: Problem, threads: int, share: float) -> float:
     a_step = 0.55e-9 if size <= 1 << 14 else 0.8e-9
     seconds = transforms * size * math.log2(size) * a_step * share / 2
     seconds += frames * filters * size * (0.6e-9 if channels == 1 else 1.5e-9) * share
-    return 150e-6 + seconds / threads
+    return pieces.count(geometry) * (150e-6 + seconds / threads)
 
 
 def gradient_cost(problem: Problem, threads: int) -> float:
@@ -112,6 +108,9 @@ def transformed(
     heaviest = float(weight.detach().abs().sum(-1).amax()) if weight.numel() else 0.0
     if not heaviest < (_HEAVIEST if wide == torch.float64 else _HEAVIEST32):  # or no number
         return direct.run(geometry, input, weight, bias)
+    if pieces.count(geometry) > 1:
+        run = partial(transformed, wide=wide)
+        return pieces.summed(run, geometry, input, weight, bias)
     if input.dtype == torch.float64:
         wide = torch.float64
     batch, _, length = input.shape
@@ -124,14 +123,18 @@ def transformed(
         return y
     size, step = frames_of(geometry, outputs)
     frames = -(-((outputs - 1) * geometry.stride + 1) // step)
-    turns = _turns(batch, groups, max(w.shape[1:3]), frames, size)
+    turns = around.turns(batch, groups, max(w.shape[1:3]), frames, size)
     spectra, of = None, -1
     for g0, g1, row, f0, f1 in turns:
         if spectra is None or of != g0:
-            spectra, of = _spectra(w[g0:g1], geometry.dilation, size, wide), g0
-        some, wild = _frames(geometry, x[row : row + 1], g0, g1, f0, f1, size, step, wide, heaviest)
-        products = _multiply(torch.fft.rfft(some), spectra)
-        _write(geometry, torch.fft.irfft(products, n=size), y[row : row + 1], b, g0, f0, step)
+            spectra, of = around.spectra(w[g0:g1], geometry.dilation, size, wide), g0
+        some, wild = around.frames(
+            geometry, x[row : row + 1], g0, g1, f0, f1, size, step, wide, heaviest
+        )
+        some = torch.fft.rfft(some)
+        some = torch.fft.irfft(around.multiply(some, spectra), n=size)
+        around.write(geometry, some, y[row : row + 1], b, g0, f0, step)
+        del some
         for g, f in np.argwhere(wild[0]):
             _by_direct(geometry, x, w, b, y, row, g0 + g, f0 + f, step)
     return y
@@ -140,112 +143,53 @@ def transformed(
 @inputs.widened
 def weight_gradient(geometry: Geometry, grad: Tensor, input: Tensor, weight: Tensor) -> Tensor:
     """The gradient of the weight (C_out, C_in / groups, K) from those of the outputs; stride 1."""
+    if pieces.count(geometry) > 1:
+        return pieces.gradient(weight_gradient, geometry, grad, input, weight)
     out_channels, channels, taps = weight.shape
     groups, in_group = geometry.groups, out_channels // geometry.groups
     size, step = frames_of(geometry, grad.shape[-1])
     frames = -(-grad.shape[-1] // step)
     plain = Geometry(1, groups=groups)
     x, g = inputs.dense_rows(input), grad.detach().contiguous()
+    loudest = _loudest(g, size)
     result = weight.new_empty((groups, in_group, channels, taps))
     total, of = None, 0
-    for g0, g1, row, f0, f1 in _turns(x.shape[0], groups, max(channels, in_group), frames, size):
+    for g0, g1, row, f0, f1 in around.turns(
+        x.shape[0], groups, max(channels, in_group), frames, size
+    ):
         if g0 != of:
             _take_taps(total, result[of:g0], geometry.dilation, size)
             total, of = None, g0
-        some, wild = _frames(
-            geometry, x[row : row + 1], g0, g1, f0, f1, size, step, torch.float64, 1.0
+        some, wild = around.frames(
+            geometry, x[row : row + 1], g0, g1, f0, f1, size, step, torch.float64, loudest
         )
-        grads, odd = _frames(
-            plain, g[row : row + 1], g0, g1, f0, f1, size, step, torch.float64, 1.0, kept=step
+        some = torch.fft.rfft(some)[0]  # (g, c, f, n)
+        grads, odd = around.frames(
+            plain, g[row : row + 1], g0, g1, f0, f1, size, step, torch.float64, 1.0, mirrored=step
         )
         if wild.any() or odd.any():
             return direct.weight_gradient(geometry, grad, input, weight)
-        # (g, o, f, n) and (g, c, f, n): summed over the frames, (g, o, c, n)
-        spectra, theirs = torch.fft.rfft(grads)[0].conj(), torch.fft.rfft(some)[0]
-        products = torch.stack([(spectra * theirs[:, c, None]).sum(2) for c in range(channels)], 2)
-        total = products if total is None else total.add_(products)
+        grads = torch.fft.rfft(grads)[0]  # (g, o, f, n), conjugate
+        for f in range(f1 - f0):  # (g, o, c, n), summed over the frames
+            theirs, ours = grads[:, :, None, f], some[:, None, :, f]
+            total = theirs * ours if total is None else total.addcmul_(theirs, ours)
+        del some, grads, theirs, ours
     _take_taps(total, result[of:], geometry.dilation, size)
     return result.view(weight.shape)
+
+
+def _loudest(grad: Tensor, size: int) -> float:
+    """What the gradients multiply rounding by, in a sum where silence met them, as filters would."""
+    energy = float(torch.linalg.vector_norm(grad, dim=-1).amax()) if grad.numel() else 0.0
+    loudest = energy * math.sqrt(size) * 1e-3
+    return 1.0 if math.isnan(loudest) else loudest  # what is no number is found in its frame
 
 
 def _take_taps(total: Tensor | None, result: Tensor, dilation: int, size: int) -> None:
     if total is not None:
         reach = dilation * (result.shape[-1] - 1) + 1
-        result.copy_(torch.fft.irfft(total, n=size)[..., :reach:dilation])
-
-
-def _turns(
-    batch: int, groups: int, channels: int, frames: int, size: int
-) -> Iterator[tuple[int, int, int, int, int]]:
-    """(first and last group, row, first and last frame) of each turn, whose frames fit the cache.
-
-    A row's turns are the same in any batch, since the bits of a transform may depend on how many are
-    made at once.
-    """
-    room = max(_A_TURN // (size * channels), 1)
-    many_frames = min(frames, room)
-    many_groups = min(groups, max(room // many_frames, 1))
-    for g in range(0, groups, many_groups):
-        for row in range(batch):
-            for f in range(0, frames, many_frames):
-                yield g, min(g + many_groups, groups), row, f, min(f + many_frames, frames)
-
-
-def _spectra(w: Tensor, dilation: int, size: int, wide: torch.dtype) -> Tensor:
-    """The conjugate spectra of filters (g, o, c, K): (g, o, c, bins)."""
-    spread = w.new_zeros((*w.shape[:-1], size), dtype=wide)
-    spread[..., : dilation * (w.shape[-1] - 1) + 1 : dilation] = w
-    spectra: Tensor = torch.fft.rfft(spread)
-    return spectra.conj_physical()
-
-
-def _frames(
-    geometry: Geometry, x: Tensor, g0: int, g1: int, f0: int, f1: int, size: int, step: int,
-    wide: torch.dtype, heaviest: float, kept: int | None = None,
-) -> tuple[Tensor, np.ndarray[Any, Any]]:  # fmt: skip
-    """Frames (b, g, c, f, N) of x (b, C, L), and which (b, g, f) need another kernel."""
-    channels = x.shape[1] // geometry.groups
-    part = x[:, g0 * channels : g1 * channels]
-    shape = (x.shape[0], g1 - g0, channels, f1 - f0)
-    frames = x.new_empty((*shape, size), dtype=wide)
-    wild = np.empty(shape, np.uint8)
-    sources = inputs.padding_sources(geometry, x.shape[-1])
-    job = [
-        *inputs.where(part, geometry.left, 1, sources), frames.data_ptr(), size, step,
-        size if kept is None else kept, f0, f1 - f0, part.shape[1], wild.ctypes.data,
-        max(1, int(_BESIDE_ZEROS / max(heaviest, 1.0))),
-    ]  # fmt: skip
-    pool.run(_loop("frames", x, frames), job, wild.size, pool.count())
-    return frames, np.asarray(wild.any(2))
-
-
-def _multiply(x: Tensor, w: Tensor) -> Tensor:
-    """Spectra (b, g, c, f, n) times (g, o, c, n), summed over c: (b, g, o, f, n). May write to x."""
-    if w.shape[1] == w.shape[2] == 1:
-        return x.mul_(w[:, :, 0, None])
-    if w.shape[2] == 1:
-        return x * w[:, :, 0, None]
-    if w.shape[2] <= 8:
-        products = x[:, :, 0, None] * w[:, :, 0, None]
-        for c in range(1, w.shape[2]):
-            products.addcmul_(x[:, :, c, None], w[:, :, c, None])
-        return products
-    return torch.einsum("bgcfn,gocn->bgofn", x, w)
-
-
-def _write(
-    geometry: Geometry, frames: Tensor, y: Tensor, bias: Tensor | None, g0: int, f0: int, step: int
-) -> None:  # fmt: skip
-    """The frames (b, g, o, f, N) at their places among the outputs y (b, C_out, L_out)."""
-    frames = frames.contiguous()
-    rows, groups, in_group, many, size = frames.shape
-    first = y[:, g0 * in_group :]
-    b = 0 if bias is None else bias[g0 * in_group :].data_ptr()
-    job = [
-        frames.data_ptr(), first.data_ptr(), b, groups * in_group, step, size, geometry.stride,
-        f0, many, y.shape[-1], y.stride(0) * y.element_size(),
-    ]  # fmt: skip
-    pool.run(_loop("outputs", y, frames), job, rows * groups * in_group * many, pool.count())
+        for o in range(total.shape[1]):
+            result[:, o] = torch.fft.irfft(total[:, o], n=size)[..., :reach:dilation]
 
 
 def _by_direct(
@@ -272,7 +216,3 @@ def _by_direct(
     plain = Geometry(geometry.kernel_size, stride, geometry.dilation)
     b = None if bias is None else bias[outputs]
     y[row, outputs, start:stop] = direct.run(plain, samples[None], w[g], b)[0]
-
-
-def _loop(kind: str, narrow: Tensor, wide: Tensor) -> Body:
-    return body("_fft_loops", f"{kind}_{8 * narrow.element_size()}_{8 * wide.element_size()}")

@@ -176,6 +176,8 @@ def pad(geometry: Geometry, input: Tensor) -> Tensor:
         return input
     if geometry.padding_mode == "zeros":
         return F.pad(input, geometry.padding)
+    if _for_others(geometry, input.shape[-1]):
+        return F.pad(input, geometry.padding, geometry.padding_mode)
     left, right = _sources(geometry, input)
     return torch.cat((input.index_select(-1, left), input, input.index_select(-1, right)), dim=-1)
 
@@ -193,9 +195,27 @@ def unpad(geometry: Geometry, grad: Tensor, length: int) -> Tensor:
     inner = grad.narrow(-1, geometry.left, length)
     if geometry.padding_mode == "zeros":
         return inner
+    if geometry.padding_mode in _ADJOINTS and _for_others(geometry, length):
+        like = grad.new_empty((*grad.shape[:-1], length))
+        folded: Tensor = _ADJOINTS[geometry.padding_mode](grad, like, list(geometry.padding))
+        return folded
     left, right = _sources(geometry, grad, length)
     inner = inner.index_add(-1, left, grad.narrow(-1, 0, geometry.left))
     return inner.index_add(-1, right, grad.narrow(-1, geometry.left + length, geometry.right))
+
+
+def _for_others(geometry: Geometry, length: int) -> bool:
+    """Whether torch's own padding is to be used, which compilers and exporters know, and can be."""
+    if not torch.compiler.is_compiling():
+        return False
+    most = max(geometry.padding)
+    return {"reflect": most < length, "circular": most <= length}.get(geometry.padding_mode, True)
+
+
+_ADJOINTS = {
+    "reflect": torch.ops.aten.reflection_pad1d_backward,
+    "replicate": torch.ops.aten.replication_pad1d_backward,
+}
 
 
 def _run_transposed(

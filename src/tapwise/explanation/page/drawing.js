@@ -156,7 +156,7 @@ export function drawWindow(c, layout, width, chosen) {
     y = bottom + 14;
   });
   const notes = [];
-  if (several) notes.push(`output ${chosen.output} is the sum of all ${step.rows.length} input channels' products${step.bias === null ? "" : " and the bias"}`);
+  if (several) notes.push(`output ${chosen.output} is the sum of ${step.rows.length < c.state.x.length ? `its group's ${step.rows.length}` : `all ${step.rows.length}`} input channels' products${step.bias === null ? "" : " and the bias"}`);
   if (step.rows.length > most) notes.push(`… ${step.rows.length - most} more input channels of this group are added to the same sum`);
   if (seen < step.positions.length) notes.push(`${step.positions.length - seen} of the ${step.positions.length} taps lie outside this picture`);
   const outputsY = y + 34;

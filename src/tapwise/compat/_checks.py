@@ -1,0 +1,48 @@
+"""What the functions of ``causal_conv1d`` are given, looked at before any work."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tapwise.errors import ShapeError
+
+
+def check_shapes(x: Tensor, weight: Tensor, activation: str | None) -> None:
+    """Refuse an activation that there is none of, and shapes that don't fit together."""
+    if activation not in (None, "silu", "swish"):
+        raise NotImplementedError(f"activation must be None, silu, or swish, got {activation!r}")
+    if x.ndim != 3 or weight.ndim != 2 or x.shape[1] != weight.shape[0]:
+        raise ShapeError(
+            "x and weight don't fit together",
+            got=f"x of size {list(x.shape)}, weight of size {list(weight.shape)}",
+            expected="x (batch, dim, seqlen) and weight (dim, width)",
+            fix="conv.weight.squeeze(1) makes (dim, width) of a depthwise layer's weight",
+        )
+
+
+def check_types(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    """Halves and float32 meet, as in the library; float64 meets float64."""
+    for name, tensor in (("x", x), ("weight", weight), ("bias", bias)):
+        if tensor is None:
+            continue
+        if not tensor.is_floating_point():
+            raise ShapeError(
+                f"{name} must hold floating-point numbers", got=f"{name} of {tensor.dtype}",
+                expected="float16, bfloat16, float32 or float64", fix=f"{name}.float()",
+            )  # fmt: skip
+        if (tensor.dtype == torch.float64) != (x.dtype == torch.float64):
+            raise ShapeError(
+                f"x and {name} don't fit together", got=f"x of {x.dtype}, {name} of {tensor.dtype}",
+                expected="both of float64, or neither", fix=f"{name}.to(x.dtype)",
+            )  # fmt: skip
+
+
+def expect(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+    """Refuse a tensor of another shape."""
+    if tuple(tensor.shape) != shape:
+        raise ShapeError(
+            f"{name} doesn't fit x and weight",
+            got=f"{name} of size {list(tensor.shape)}",
+            expected=f"{name} of size {list(shape)}",
+        )

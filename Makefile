@@ -20,14 +20,16 @@ check: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Some twenty minutes; report.py writes docs/speed.md and its chart from what they leave.
+AVX2 := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=+avx,+avx2,+fma
+
+# An hour or more; report.py writes docs/speed.md and its chart from what they leave.
 bench: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks/bench_conv1d.py --name conv1d-cpu
 	$(BIN)/python benchmarks/bench_conv1d.py --random 200 --name conv1d-cpu-random
 	$(BIN)/python benchmarks/bench_conv1d.py --threads 1 --no-peers --name conv1d-cpu-1-thread
-	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=+avx,+avx2,+fma \
-	  $(BIN)/python benchmarks/bench_conv1d.py --no-peers --name conv1d-cpu-avx2
+	$(AVX2) $(BIN)/python benchmarks/bench_conv1d.py --name conv1d-cpu-avx2
+	$(AVX2) $(BIN)/python benchmarks/bench_conv1d.py --random 60 --name conv1d-cpu-avx2-random
 	$(BIN)/python benchmarks/bench_models.py --name models-cpu
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt cached-conv pytorch-tcn
 	$(BIN)/python benchmarks/bench_stream.py --name stream-cpu

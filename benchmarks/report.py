@@ -29,7 +29,7 @@ fastest of ONNX Runtime (with a fresh output where that is over 32 MB), SciPy's 
 fft-conv-pytorch, and the ratio to it. *Floor* is the share of the larger of two times measured beside: a
 copy of the row's bytes, and its products at the rate of a matrix product; transforms may pass it.
 
-Measured {date} on {processor}, {cores}, torch {torch}, Numba {numba}, Python {python}. Other programs
+Measured {date} on {where}, torch {torch}, Numba {numba}, Python {python}. Other programs
 shared the machine. `make bench` measures anew and `python benchmarks/report.py` writes this page.
 
 ![Bars: torch's time over ours, by row, on a logarithmic axis](images/speed.svg)
@@ -66,13 +66,18 @@ def _means(rows: list[dict[str, Any]]) -> str:
     return text
 
 
+def _where(result: Result) -> str:
+    """The machine of a result, and the vectors that torch used there."""
+    machine = result["machine"]
+    return f"{machine['processor']}, {machine['vector units'].split()[0]}"
+
+
 def page(result: Result, others: dict[str, Result]) -> str:
     """The page's text."""
     machine = result["machine"]
-    processor, vectors = machine["processor"], machine["vector units"].split()[0]
     text = HEAD.format(
         dtype=result["dtype"], compared=_compared(result), threads=result["threads"], date=machine["date"],
-        processor=processor.rpartition(",")[0], cores=processor.rpartition(",")[2].strip() + f", {vectors}",
+        where=_where(result),
         torch=machine["torch"], numba=machine["numba"], python=machine["python"].split()[0],
     )  # fmt: skip
     for row in result["rows"]:
@@ -88,7 +93,10 @@ def page(result: Result, others: dict[str, Result]) -> str:
         calls = ", ".join(f"`{name}` {us:.1f}" for name, us in result["calls_us"].items())
         text += f"\nA call on ten samples, in one process by turns, in microseconds: {calls}.\n"
     for title, other in others.items():
-        text += f"\n## {title}\n\nMeasured {other['machine']['date']}, {other['threads']} threads. {_compared(other)}\n"
+        text += (
+            f"\n## {title}\n\nMeasured {other['machine']['date']} on {_where(other)}, "
+            f"{other['threads']} threads. {_compared(other)}\n"
+        )
         text += _means(other["rows"]) + _losses(other["rows"])
     return text
 
@@ -96,8 +104,8 @@ def page(result: Result, others: dict[str, Result]) -> str:
 def _models(result: Result) -> str:
     text = (
         f"\n## Whole networks\n\nOf transformers, with random weights, before and after "
-        f"`tapwise.accelerate`, {result['threads']} threads; measured {result['machine']['date']} by "
-        "`python benchmarks/bench_models.py`.\n\n| model | layers changed | before, ms | after, ms | "
+        f"`tapwise.accelerate`, {result['threads']} threads; measured {result['machine']['date']} on "
+        f"{_where(result)}, by `python benchmarks/bench_models.py`.\n\n| model | layers changed | before, ms | after, ms | "
         "ratio | spread |\n|---|---:|---:|---:|---:|---:|\n"
     )
     for row in result["rows"]:
@@ -200,6 +208,7 @@ OTHERS = {
     "Random shapes": "conv1d-cpu-random",
     "One thread": "conv1d-cpu-1-thread",
     "AVX2 only": "conv1d-cpu-avx2",
+    "Random shapes, AVX2 only": "conv1d-cpu-avx2-random",
 }
 
 

@@ -540,3 +540,11 @@ def test_the_words_about_the_future_are_true(browser, tmp_path, mode):
             said = page.inner_text(".words")
             # An end that is too short to show it may hide the future; what is said must not.
             assert not sees or "Yes: output i reads" in said, (geometry, said)
+
+
+def test_the_sum_of_a_group_is_not_called_that_of_all_channels(browser, tmp_path):
+    x = [[1.0, 2.0, 3.0, 4.0]] * 4
+    for groups, words in ((2, "its group's 2 input channels'"), (1, "all 4 input channels'")):
+        state = {"x": x, "weight": [[[0.5, 0.5]] * (4 // groups)] * 2, "groups": groups}
+        with opened(browser, tmp_path, state) as page:
+            assert f"output 0 is the sum of {words} products" in page.content()

@@ -151,7 +151,7 @@ def weight_gradient(geometry: Geometry, grad: Tensor, input: Tensor, weight: Ten
     frames = -(-grad.shape[-1] // step)
     plain = Geometry(1, groups=groups)
     x, g = inputs.dense_rows(input), grad.detach().contiguous()
-    loudest = _loudest(g, size)
+    gain = _gain_of(g, size)
     result = weight.new_empty((groups, in_group, channels, taps))
     total, of = None, 0
     for g0, g1, row, f0, f1 in around.turns(
@@ -161,7 +161,7 @@ def weight_gradient(geometry: Geometry, grad: Tensor, input: Tensor, weight: Ten
             _take_taps(total, result[of:g0], geometry.dilation, size)
             total, of = None, g0
         some, wild = around.frames(
-            geometry, x[row : row + 1], g0, g1, f0, f1, size, step, torch.float64, loudest
+            geometry, x[row : row + 1], g0, g1, f0, f1, size, step, torch.float64, gain
         )
         some = torch.fft.rfft(some)[0]  # (g, c, f, n)
         grads, odd = around.frames(
@@ -178,11 +178,11 @@ def weight_gradient(geometry: Geometry, grad: Tensor, input: Tensor, weight: Ten
     return result.view(weight.shape)
 
 
-def _loudest(grad: Tensor, size: int) -> float:
-    """What the gradients multiply rounding by, in a sum where silence met them, as filters would."""
+def _gain_of(grad: Tensor, size: int) -> float:
+    """What the gradients multiply rounding by, as the weights of a filter do."""
     energy = float(torch.linalg.vector_norm(grad, dim=-1).amax()) if grad.numel() else 0.0
-    loudest = energy * math.sqrt(size) * 1e-3
-    return 1.0 if math.isnan(loudest) else loudest  # what is no number is found in its frame
+    gain = energy * math.sqrt(size) * 1e-3
+    return 1.0 if math.isnan(gain) else gain  # what is no number is found in its frame
 
 
 def _take_taps(total: Tensor | None, result: Tensor, dilation: int, size: int) -> None:

@@ -176,7 +176,7 @@ def pad(geometry: Geometry, input: Tensor) -> Tensor:
         return input
     if geometry.padding_mode == "zeros":
         return F.pad(input, geometry.padding)
-    if _for_others(geometry, input.shape[-1]):
+    if _torch_pads(geometry, input.shape[-1]):
         return F.pad(input, geometry.padding, geometry.padding_mode)
     left, right = _sources(geometry, input)
     return torch.cat((input.index_select(-1, left), input, input.index_select(-1, right)), dim=-1)
@@ -195,7 +195,7 @@ def unpad(geometry: Geometry, grad: Tensor, length: int) -> Tensor:
     inner = grad.narrow(-1, geometry.left, length)
     if geometry.padding_mode == "zeros":
         return inner
-    if geometry.padding_mode in _ADJOINTS and _for_others(geometry, length):
+    if geometry.padding_mode in _ADJOINTS and _torch_pads(geometry, length):
         like = grad.new_empty((*grad.shape[:-1], length))
         folded: Tensor = _ADJOINTS[geometry.padding_mode](grad, like, list(geometry.padding))
         return folded
@@ -204,8 +204,8 @@ def unpad(geometry: Geometry, grad: Tensor, length: int) -> Tensor:
     return inner.index_add(-1, right, grad.narrow(-1, geometry.left + length, geometry.right))
 
 
-def _for_others(geometry: Geometry, length: int) -> bool:
-    """Whether torch's own padding is to be used, which compilers and exporters know, and can be."""
+def _torch_pads(geometry: Geometry, length: int) -> bool:
+    """Whether torch's own padding is used: in graphs, whose compilers know it, where it takes so much."""
     if not torch.compiler.is_compiling():
         return False
     most = max(geometry.padding)

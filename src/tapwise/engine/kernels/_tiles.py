@@ -19,6 +19,10 @@ from tapwise.engine.kernels._vectors import (
 
 _I64 = ir.IntType(64)
 
+# Several rows are written in turn, too many places for every processor to foresee: the memory that a row
+# comes to after so many bytes is asked for early.
+_AHEAD, _LINE = 1024, 64
+
 
 def _bias_of(b: Any, place: Any, bias: Any, readable: Any, memory: Memory) -> Any:
     """A vector of the bias at ``place``, of zeros where ``bias`` is 1; ``readable`` is any address."""
@@ -55,6 +59,11 @@ def make_tile(rows: int, vectors: int, masked: bool = False) -> Any:
                 new += [add_product(b, sums[r * vectors + v], a, xs[v]) for v in range(vectors)]
             return new
 
+        if rows >= 4 and not masked:
+            for r in range(rows):
+                row_start = b.add(y, b.mul(y_row, _I64(r)))
+                for line in range(0, vectors * VECTOR, _LINE):
+                    memory.ask(b.add(row_start, _I64(_AHEAD + line)))
         sums = products_over(b, rows * vectors, memory.zero, q0, q1, step)
         for r in range(rows):
             row_start = b.add(y, b.mul(y_row, _I64(r)))

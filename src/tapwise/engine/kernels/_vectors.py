@@ -91,6 +91,15 @@ class Memory:
         )
         self.b.call(function, [value, place, _I32(self.size), self.mask])
 
+    def ask(self, address: Any) -> None:
+        """Ask for the memory at an address, which is soon written, if it is any: nothing waits for it."""
+        name, byte, module = "llvm.prefetch.p0", ir.IntType(8).as_pointer(), self.b.module
+        function = module.globals.get(name) or ir.Function(
+            module, ir.FunctionType(ir.VoidType(), [byte, _I32, _I32, _I32]), name
+        )
+        to_write, keep, data = _I32(1), _I32(3), _I32(1)
+        self.b.call(function, [self.b.inttoptr(address, byte), to_write, keep, data])
+
     def _intrinsic(self, kind: str, result: Any, arguments: list[Any]) -> Any:
         name = f"llvm.masked.{kind}.v{self.lanes}f{8 * self.size}.p0"
         module = self.b.module

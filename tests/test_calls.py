@@ -142,6 +142,7 @@ def test_tracing_leaves_no_calls_behind():
     torch.testing.assert_close(traced(x), F.conv1d(x, w))
 
 
+@pytest.mark.usefixtures("two_threads")
 def test_an_input_gradient_is_by_the_plans_kernel_where_it_is_recorded_itself():
     """Recorded alone, the same convolution would be torch's: other bits for second gradients."""
     torch.set_num_threads(1)

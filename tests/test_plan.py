@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import tapwise as tw
+from conftest import predict_for
 from tapwise.engine import calls
 from tapwise.engine import plan as plans
 from tapwise.engine.kernels import KERNELS
@@ -54,6 +55,22 @@ def test_the_plan_of_each_shape_is_pinned(name):
     assert plan == choose(posed)
     assert {other for other, _ in plan.rejected} == set(KERNELS) - {kernel}
     assert all(reason for _, reason in plan.rejected)
+
+
+SHORTER = {
+    "seed": "native", "fir3": "direct", "fir1001": "fft", "mamba": "direct", "encodec0": "direct",
+    "hifigan": "direct", "w2v1": "native", "pointwise": "native",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SHORTER)
+def test_with_shorter_vectors_torch_falls_behind_in_more_shapes(name, monkeypatch):
+    posed = PINNED[name][1]
+    before = choose(posed).seconds
+    predict_for(monkeypatch, 32)
+    plan = choose(posed)
+    assert plan.kernel == SHORTER[name]
+    assert (plan.seconds > before) == (name != "fir1001")
 
 
 def test_a_plan_can_be_read():
@@ -164,8 +181,10 @@ def test_the_chosen_kernel_is_the_one_that_runs(monkeypatch):
     assert ran == ["direct"]
 
 
-def test_what_is_seen_at_a_glance_to_be_small_is_native_in_every_plan():
+@pytest.mark.parametrize("vector", [64, 32, 16])
+def test_what_is_seen_at_a_glance_to_be_small_is_native_in_every_plan(vector, monkeypatch):
     """The glance and the plan must agree, or an explanation would name another kernel than ran."""
+    predict_for(monkeypatch, vector)
     torch.set_num_threads(1)
     seen = 0
     for fan_in in (1, 2, 8, 64):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import sys
 import time
 from contextlib import suppress
@@ -124,6 +125,16 @@ def processor() -> tuple[str, str]:
     if name := os.environ.get("NUMBA_CPU_NAME"):
         return name, os.environ.get("NUMBA_CPU_FEATURES", "")
     return binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten()
+
+
+@cache
+def vector_bytes() -> int:
+    """Bytes of the processor's vectors, which our loops are made of."""
+    _, features = processor()
+    wide = {"+avx512f": 64, "+avx": 32}
+    known = [size for feature, size in wide.items() if feature in features.split(",")]
+    # A name alone, given to compile for another processor, is taken for one of x86-64-v3.
+    return max(known, default=16 if features or "86" not in platform.machine() else 32)
 
 
 def _read(module: str, name: str) -> bytes | None:

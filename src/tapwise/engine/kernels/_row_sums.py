@@ -11,6 +11,8 @@ PRODUCTS_A_SUM = 256
 
 # Eight rows pay where there are registers for 24 sums and their operands.
 WIDE = VECTOR == 64
+# Vectors of a strip of inputs that stays in the first-level cache while many rows read it.
+_STRIP = 6 if WIDE else 24
 
 
 def _make_rows(rows, vectors):
@@ -50,8 +52,7 @@ _rows_2, _rows_1 = _make_rows(2, 8 if WIDE else 4), _make_rows(1, 8)
 def sums(x, offsets, products, weight, y, y_row, bias, rows, count, size, item):
     """So many rows of outputs, ``count`` of them each, from inputs at ``x + offsets[q]``."""
     row, lanes = products * size, VECTOR // size
-    # With many rows, a strip of the inputs stays in the first-level cache while all rows read it.
-    strip = count if rows < 16 else 6 * lanes
+    strip = count if rows < 16 else _STRIP * lanes
     q0 = 0  # counted by hand, here and in tasks: a range with a step divides, which a short row feels
     while q0 < products:
         q1, t = min(q0 + PRODUCTS_A_SUM, products), 0

@@ -8,7 +8,6 @@ NaN and infinity stay what they are.
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable
 from typing import Any
 
@@ -17,21 +16,13 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from tapwise.engine.machine_code import processor
+from tapwise.engine.machine_code import vector_bytes
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 _CONTRACT = ("contract",)
 
 
-def _vector_bytes() -> int:
-    _, features = processor()
-    wide = {"+avx512f": 64, "+avx": 32}
-    known = [size for feature, size in wide.items() if feature in features.split(",")]
-    # A name alone, given to compile for another processor, is taken for one of x86-64-v3.
-    return max(known, default=16 if features or "86" not in platform.machine() else 32)
-
-
-VECTOR = _vector_bytes()
+VECTOR = vector_bytes()
 
 
 def element_of(item: types.Type) -> Any:

@@ -14,6 +14,7 @@ from tapwise.engine import machine_code
 from tapwise.engine import threads as pool
 from tapwise.engine.kernels import _inputs as inputs
 from tapwise.engine.kernels import native
+from tapwise.engine.machine_code import vector_bytes
 from tapwise.engine.memory import ask_large_pages
 from tapwise.engine.problem import Problem
 from tapwise.geometry import Geometry
@@ -64,9 +65,15 @@ def _block(geometry: Geometry, channels: int, outputs: int, size: int) -> int:
     return 4096 if channels * outputs == 1 else 1536
 
 
-# Products a second that one thread adds up for this many rows of outputs at a time, float32 in vectors of
-# 64 bytes; seconds for a byte that is read or written; for the rest, what is done once.
-_RATES = ((8, 64e9), (4, 54e9), (2, 42e9), (1, 28e9))
+# Products a second that one thread adds up in float32, by the bytes of a vector (those of 16 are half those
+# of 32, not measured): for this many rows of outputs at a time, and for the weight's gradient of four rows
+# of outputs at a time or of one. Then seconds for a byte that is read or written, and for what is done once.
+_RATES = {
+    64: ((8, 64e9), (4, 54e9), (2, 42e9), (1, 28e9)),
+    32: ((8, 32e9), (4, 30e9), (2, 26e9), (1, 24e9)),
+    16: ((8, 16e9), (4, 15e9), (2, 13e9), (1, 12e9)),
+}
+_GRADIENT_RATES = {64: (45e9, 24e9), 32: (32e9, 22e9), 16: (16e9, 11e9)}
 _A_BYTE = 0.05e-9
 _A_TASK, _CALL, _A_PHASE = 0.1e-6, 16e-6, 45e-6
 
@@ -88,10 +95,10 @@ def cost(problem: Problem, threads: int) -> float:
     geometry, outputs = problem.geometry, problem.output_length
     channels, in_group = problem.channels_in_group, problem.outputs_in_group
     size = inputs.summed_bytes(problem.dtype)
-    lanes = 64 // size
+    lanes = vector_bytes() // size
     products = geometry.groups * channels * geometry.kernel_size * (outputs + -outputs % lanes)
     seconds, rows = 0.0, in_group
-    for many, rate in _RATES:
+    for many, rate in _RATES[vector_bytes()]:
         seconds += rows // many * many * products / (rate * 4 / size)
         rows %= many
     gathered = problem.in_channels * problem.length
@@ -132,13 +139,15 @@ def _cost_transposed(problem: Problem, threads: int) -> float:
         problem.out_channels, problem.length, problem.dtype, problem.device,
     )  # fmt: skip
     apart = 0.0 if geometry.stride == 1 else 1.2e-9 * problem.out_channels * problem.output_length
-    return geometry.stride * (cost(phase, threads) + _A_PHASE) + apart / threads
+    slower = 1.0 if vector_bytes() == 64 else 1.35  # each phase gathers the inputs anew
+    return slower * (geometry.stride * (cost(phase, threads) + _A_PHASE) + apart / threads)
 
 
 def gradient_cost(problem: Problem, threads: int) -> float:
     """Predicted seconds of the weight's gradient for one batch row."""
     geometry, channels = problem.geometry, problem.channels_in_group
-    rate = 45e9 if problem.outputs_in_group >= 4 else 24e9
+    four, one = _GRADIENT_RATES[vector_bytes()]
+    rate = four if problem.outputs_in_group >= 4 else one
     block = _block(geometry, channels, problem.outputs_in_group, 4)
     taps = problem.out_channels * channels * geometry.kernel_size
     moved = problem.in_channels * problem.length + problem.out_channels * problem.output_length

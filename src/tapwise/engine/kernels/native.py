@@ -6,6 +6,8 @@ every transform that torch has (functorch, forward-mode AD, tracing, autocast, s
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,13 +17,15 @@ from tapwise.geometry import Geometry
 
 NAME = "native"
 
-# Seconds, fitted low to what torch 2.13 takes on two cores with AVX-512 (benchmarks/bench_conv1d.py
-# prints prediction beside measurement): where torch is erratic its good days count, so that another
-# kernel is chosen only where it is surely faster. torch has a plain loop for small problems without
-# groups, and oneDNN, whose every call takes longer, for the rest.
+# Seconds, fitted low to what torch 2.13 takes on two cores with AVX-512, or with AVX2
+# (benchmarks/bench_conv1d.py prints prediction beside measurement): where torch is erratic its good days
+# count, so that another kernel is chosen only where it is surely faster. torch has a plain loop for small
+# problems without groups, and oneDNN, whose every call takes longer, for the rest.
 _CALL, _CALL_ONEDNN, _PADDING_CALL = 6e-6, 38e-6, 3e-6
 _SMALL_INPUT = 20480
 _FITTED_THREADS = 2
+# Bytes of the vectors that rates are those of, and of torch's by the name of their instructions.
+_FITTED_VECTOR, _VECTORS = 64, {"AVX512": 64, "AVX2": 32}
 
 
 def why_not(problem: Problem) -> str | None:
@@ -42,28 +46,42 @@ def cost(problem: Problem, threads: int) -> float:
     outputs = problem.out_channels * problem.output_length
     call, padded, fitted = _CALL, 0.0, float(_FITTED_THREADS)
     if pads_first(geometry):
-        call, fitted = (
-            call + _PADDING_CALL,
-            1.25 * fitted,
-        )  # a padded copy lies elsewhere in the cache
+        call += _PADDING_CALL
+        fitted *= 1.25  # a padded copy lies elsewhere in the cache
         padded = (inputs + problem.in_channels * (geometry.left + geometry.right)) * 0.2e-9
     if groups == 1 and inputs <= _SMALL_INPUT and problem.device == "cpu":
         windows = problem.in_channels * geometry.kernel_size * problem.output_length
         rate = min(25e9 * _FITTED_THREADS, 2e9 * fan_out)
-        return call + padded + windows * 0.1e-9 + problem.multiplications / rate
+        seconds = windows * 0.1e-9 + problem.multiplications / rate
+        return call + padded + math.sqrt(shorter_vectors()) * seconds
     call += _CALL_ONEDNN - _CALL
+    rate, an_output = _rate(geometry, fan_in, fan_out), 0.25e-9
     if groups > 1 and fan_in == fan_out == 1:
-        rate, an_output = 34e9, 0.4e-9
-    else:
-        rate = 160e9 * min(1.0, fan_out / 48) * min(1.0, (fan_in + 2) / 16)
-        an_output = 0.25e-9
-        if groups > 1 or (geometry.stride > 1 and fan_in <= 64):
-            rate *= 0.75
+        an_output = 0.4e-9
     if geometry.stride > 1 and min(fan_in, fan_out) < 8:
         slower, longer = (6, 4) if fan_in == fan_out == 1 else (1.5, 1.5)
         rate, an_output = rate / slower, longer * an_output
     seconds = padded + outputs * an_output + problem.multiplications / rate
     return call + seconds * fitted / threads
+
+
+def _rate(geometry: Geometry, fan_in: int, fan_out: int) -> float:
+    """Products a second of oneDNN."""
+    shorter = shorter_vectors()
+    rate, narrow = 160e9 / shorter, shorter > 1
+    if narrow and geometry.dilation > 1 and (geometry.kernel_size > 3 or fan_in < 64):
+        rate *= 0.6
+    if geometry.groups > 1 and fan_in == fan_out == 1:
+        return rate * 34 / 160
+    rate *= min(1.0, fan_out / 48) * min(1.0, (fan_in + 2) / (24 if narrow else 16))
+    if geometry.groups > 1 or (geometry.stride > 1 and fan_in < 64):
+        rate *= 0.75
+    return rate
+
+
+def shorter_vectors() -> float:
+    """How many times shorter torch's vectors are here than those that rates were fitted to."""
+    return _FITTED_VECTOR / _VECTORS.get(torch.backends.cpu.get_cpu_capability(), 16)
 
 
 def input_gradient_cost(forward: Problem, backward: Problem, threads: int) -> float:

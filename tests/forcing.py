@@ -7,7 +7,7 @@ from dataclasses import replace
 import tapwise as tw
 from tapwise.engine import calls
 from tapwise.engine import plan as plans
-from tapwise.engine.kernels import KERNELS
+from tapwise.engine.kernels import KERNELS, direct, native
 
 # fft32 rounds in float32, and is held to a bound of its own in test_kernels.
 FORCED = [None, *(name for name in KERNELS if name != "fft32")]
@@ -20,6 +20,19 @@ APPLIES = {
     "direct": "direct",
     "reference": "reference",
 }
+
+
+def predict_for(monkeypatch, narrow):
+    """Let plans be those of a processor with AVX2 alone, or else with AVX-512, whatever is here."""
+    for kernel in (direct, native):
+        monkeypatch.setattr(kernel, "narrow", lambda: narrow)
+    forget_plans()
+
+
+def forget_plans():
+    for known in (plans._choose, plans._choose_gradient, plans._choose_training, calls._call):
+        known.cache_clear()
+    calls._known.clear()
 
 
 @contextmanager

@@ -142,7 +142,7 @@ def test_tracing_leaves_no_calls_behind():
     torch.testing.assert_close(traced(x), F.conv1d(x, w))
 
 
-@pytest.mark.usefixtures("two_threads")
+@pytest.mark.usefixtures("known_processor")
 def test_an_input_gradient_is_by_the_plans_kernel_where_it_is_recorded_itself():
     """Recorded alone, the same convolution would be torch's: other bits for second gradients."""
     torch.set_num_threads(1)
@@ -182,6 +182,7 @@ def test_memory_of_calls_is_bounded(monkeypatch):
     assert len(calls._known) <= 8
 
 
+@pytest.mark.usefixtures("known_processor")
 def test_small_savings_are_not_worth_being_recorded(monkeypatch):
     """A forward that saves less than recording costs is torch's whole call where gradients are."""
     torch.set_num_threads(1)
@@ -212,6 +213,7 @@ def test_small_savings_are_not_worth_being_recorded(monkeypatch):
             assert by_ours(watched)
 
 
+@pytest.mark.usefixtures("known_processor")
 def test_large_savings_are_recorded_and_the_plan_says_so():
     torch.set_num_threads(1)
     x = torch.randn(1, 1, 200_000)
@@ -223,6 +225,7 @@ def test_large_savings_are_recorded_and_the_plan_says_so():
     assert type(layer(x).grad_fn).__name__ == "_RecordedBackward"
 
 
+@pytest.mark.usefixtures("known_processor")
 def test_the_gradients_of_a_layer_do_not_depend_on_the_batch():
     torch.set_num_threads(1)
     layer = tw.Conv1d(8, 8, 5, groups=8)

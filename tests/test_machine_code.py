@@ -6,9 +6,10 @@ import sys
 import time
 
 import pytest
+import torch
 
 from tapwise.engine import machine_code, threads
-from tapwise.engine.kernels import _fft_loops
+from tapwise.engine.kernels import _fft_loops, direct, native
 
 CALL = """
 import sys, time, torch, tapwise as tw
@@ -161,3 +162,22 @@ def test_no_memory_for_a_block_is_an_error_in_python(workers):
     job[_fft_loops.KEPT - threads.HEAD] = 1 << 56  # samples of a frame, for which there is no room
     with pytest.raises(MemoryError, match="no memory"):
         threads.run(machine_code.body("_fft_loops", "frames_64_64"), job, 100, workers)
+
+
+def test_the_processors_vectors_are_those_of_its_features(monkeypatch):
+    found = {}
+    for features in ("+sse2", "+avx,-avx512f", "+avx,+avx2,+avx512f", ""):
+        monkeypatch.setattr(machine_code, "processor", lambda features=features: ("any", features))
+        found[features] = machine_code.vector_bytes.__wrapped__()
+    assert list(found.values())[:3] == [16, 32, 64]
+    monkeypatch.setattr(machine_code, "vector_bytes", lambda: 32)
+    assert direct.narrow()
+    for vector in (16, 64):
+        monkeypatch.setattr(machine_code, "vector_bytes", lambda vector=vector: vector)
+        assert not direct.narrow()
+
+
+def test_torchs_vectors_are_narrow_with_avx2_alone(monkeypatch):
+    for name, narrow in (("AVX2", True), ("AVX512", False), ("DEFAULT", False), ("SVE256", False)):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda name=name: name)
+        assert native.narrow() == narrow

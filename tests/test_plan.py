@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import tapwise as tw
-from conftest import predict_for
+from forcing import predict_for
 from tapwise.engine import calls
 from tapwise.engine import plan as plans
 from tapwise.engine.kernels import KERNELS
@@ -14,7 +14,7 @@ from tapwise.engine.plan import Plan, choose, plan_of
 from tapwise.engine.problem import Problem
 from tapwise.geometry import Geometry
 
-pytestmark = pytest.mark.usefixtures("two_threads")
+pytestmark = pytest.mark.usefixtures("known_processor")
 
 
 def problem(channels, outputs, length, *geometry, dtype=torch.float32, **settings):
@@ -42,6 +42,10 @@ PINNED = {
     "encodec0": ("direct", problem(1, 32, 48_000, 7, padding="causal")),
     "enformer": ("direct", problem(4, 768, 32_768, 15, padding=7)),
     "encodecres": ("direct", problem(32, 16, 48_000, 3, padding="causal")),
+    "mimids": ("direct", problem(64, 128, 24_000, 8, 4, padding=(4, 0))),
+    "fir230": ("fft", problem(1, 1, 1_000_000, 230, padding="causal")),
+    "ecgnet": ("native", problem(12, 64, 4096, 17, padding=8)),
+    "bonito": ("native", problem(16, 384, 5000, 19, 5, padding=9)),
     "int64": ("native", problem(1, 1, 1_000_000, 31, dtype=torch.int64)),
     "float16": ("direct", problem(1, 1, 1_000_000, 31, dtype=torch.float16)),
 }
@@ -57,20 +61,29 @@ def test_the_plan_of_each_shape_is_pinned(name):
     assert all(reason for _, reason in plan.rejected)
 
 
-SHORTER = {
+WITH_AVX2 = {
     "seed": "native", "fir3": "direct", "fir1001": "fft", "mamba": "direct", "encodec0": "direct",
-    "hifigan": "direct", "w2v1": "native", "pointwise": "native",
+    "hifigan": "direct", "w2v1": "native", "pointwise": "native", "mimids": "native",
+    "fir230": "direct", "ecgnet": "direct",
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", SHORTER)
-def test_with_shorter_vectors_torch_falls_behind_in_more_shapes(name, monkeypatch):
+@pytest.mark.parametrize("name", WITH_AVX2)
+def test_with_avx2_alone_torch_falls_behind_in_more_shapes(name, monkeypatch):
     posed = PINNED[name][1]
     before = choose(posed).seconds
-    predict_for(monkeypatch, 32)
+    predict_for(monkeypatch, narrow=True)
     plan = choose(posed)
-    assert plan.kernel == SHORTER[name]
-    assert (plan.seconds > before) == (name != "fir1001")
+    assert plan.kernel == WITH_AVX2[name]
+    assert plan.seconds > before
+
+
+def test_with_avx2_alone_gradients_are_planned_anew(monkeypatch):
+    dilated, strided = PINNED["hifigan"][1], PINNED["bonito"][1]
+    assert plans.choose_training(dilated) == plans.NATIVE_TRAINING
+    predict_for(monkeypatch, narrow=True)
+    assert plans.choose_training(dilated) == ("direct", "direct", "direct")
+    assert plans.choose_training(strided) == ("direct", "native", "native")  # many phases
 
 
 def test_a_plan_can_be_read():
@@ -170,21 +183,21 @@ def test_the_chosen_kernel_is_the_one_that_runs(monkeypatch):
     from dataclasses import replace
 
     ran = []
-    direct = KERNELS["direct"]
+    ours = KERNELS["direct"]
 
     def run(*arguments):
         ran.append("direct")
-        return direct.run(*arguments)
+        return ours.run(*arguments)
 
-    monkeypatch.setitem(KERNELS, "direct", replace(direct, run=run))
+    monkeypatch.setitem(KERNELS, "direct", replace(ours, run=run))
     tw.conv1d(torch.zeros(1, 1, 100_000), torch.zeros(1, 1, 31))
     assert ran == ["direct"]
 
 
-@pytest.mark.parametrize("vector", [64, 32, 16])
-def test_what_is_seen_at_a_glance_to_be_small_is_native_in_every_plan(vector, monkeypatch):
+@pytest.mark.parametrize("narrow", [False, True])
+def test_what_is_seen_at_a_glance_to_be_small_is_native_in_every_plan(narrow, monkeypatch):
     """The glance and the plan must agree, or an explanation would name another kernel than ran."""
-    predict_for(monkeypatch, vector)
+    predict_for(monkeypatch, narrow)
     torch.set_num_threads(1)
     seen = 0
     for fan_in in (1, 2, 8, 64):
@@ -227,8 +240,8 @@ def test_a_kernel_a_little_faster_is_rejected_with_the_reason():
     for length in range(300, 700, 20):
         posed = problem(1, 1, length, 31)
         plan = choose(posed)
-        direct, native = (KERNELS[name].cost(posed, 1) for name in ("direct", "native"))
-        near = 0.85 * native < direct < native
+        ours, torchs = (KERNELS[name].cost(posed, 1) for name in ("direct", "native"))
+        near = 0.85 * torchs < ours < torchs
         assert ("has to be 15% less" in str(plan)) == near
         found += near
     assert 0 < found < 20

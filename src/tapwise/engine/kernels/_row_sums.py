@@ -11,7 +11,8 @@ PRODUCTS_A_SUM = 256
 
 # Eight rows pay where there are registers for 24 sums and their operands.
 WIDE = VECTOR == 64
-# Vectors of a strip of inputs that stays in the first-level cache while many rows read it.
+# Vectors of a strip of outputs: with many rows, all of them read its inputs before the next strip begins.
+# Short strips keep those in the first-level cache; where rows are four at a time, longer runs matter more.
 _STRIP = 6 if WIDE else 24
 
 

@@ -20,8 +20,8 @@ from tapwise.engine.kernels._vectors import (
 _I64 = ir.IntType(64)
 
 # Several rows are written in turn, too many places for every processor to foresee: the memory that a row
-# comes to after so many bytes is asked for early.
-_AHEAD, _LINE = 1024, 64
+# comes to after so many bytes is asked for early. With more products than these there is time to wait.
+_AHEAD, _LINE, _FEW_PRODUCTS = 1024, 64, 128
 
 
 def _bias_of(b: Any, place: Any, bias: Any, readable: Any, memory: Memory) -> Any:
@@ -60,10 +60,11 @@ def make_tile(rows: int, vectors: int, masked: bool = False) -> Any:
             return new
 
         if rows >= 4 and not masked:
-            for r in range(rows):
-                row_start = b.add(y, b.mul(y_row, _I64(r)))
-                for line in range(0, vectors * VECTOR, _LINE):
-                    memory.ask(b.add(row_start, _I64(_AHEAD + line)))
+            with b.if_then(b.icmp_signed("<", b.sub(q1, q0), _I64(_FEW_PRODUCTS))):
+                for r in range(rows):
+                    row_start = b.add(y, b.mul(y_row, _I64(r)))
+                    for line in range(0, vectors * VECTOR, _LINE):
+                        memory.ask(b.add(row_start, _I64(_AHEAD + line)))
         sums = products_over(b, rows * vectors, memory.zero, q0, q1, step)
         for r in range(rows):
             row_start = b.add(y, b.mul(y_row, _I64(r)))

@@ -83,7 +83,7 @@ class Memory:
         self.b.call(function, [value, place, _I32(self.size), self.mask])
 
     def ask(self, address: Any) -> None:
-        """Ask for the memory at an address, which is soon written, if it is any: nothing waits for it."""
+        """Ask for the memory at an address, to write it soon: a hint, harmless where there is none."""
         name, byte, module = "llvm.prefetch.p0", ir.IntType(8).as_pointer(), self.b.module
         function = module.globals.get(name) or ir.Function(
             module, ir.FunctionType(ir.VoidType(), [byte, _I32, _I32, _I32]), name

@@ -75,7 +75,7 @@ def cost(problem: Problem, threads: int) -> float:
         calls = 4 * geometry.groups * -(-problem.output_length // block)
         windows = geometry.groups * channels * geometry.kernel_size * problem.output_length
         seconds += windows * 0.8e-9 * threads
-    return 12e-6 + calls * 9e-6 + native.shorter_vectors() * seconds / threads
+    return 12e-6 + calls * 9e-6 + (2 if native.narrow() else 1) * seconds / threads
 
 
 @inputs.widened

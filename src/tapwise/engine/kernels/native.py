@@ -51,9 +51,7 @@ def cost(problem: Problem, threads: int) -> float:
         seconds = windows * 0.1e-9 + problem.multiplications / rate
         return call + padded + (1.4 if narrow() else 1.0) * seconds
     call += _CALL_ONEDNN - _CALL
-    rate, an_output = _rate(geometry, fan_in, fan_out), 0.25e-9
-    if groups > 1 and fan_in == fan_out == 1:
-        an_output = 0.4e-9
+    rate, an_output = _rates(geometry, fan_in, fan_out)
     if geometry.stride > 1 and min(fan_in, fan_out) < 8:
         slower, longer = (6, 4) if fan_in == fan_out == 1 else (1.5, 1.5)
         rate, an_output = rate / slower, longer * an_output
@@ -61,20 +59,21 @@ def cost(problem: Problem, threads: int) -> float:
     return call + seconds * fitted / threads
 
 
-def _rate(geometry: Geometry, fan_in: int, fan_out: int) -> float:
-    """Products a second of oneDNN."""
-    rate, halved = 160e9, narrow()
+def _rates(geometry: Geometry, fan_in: int, fan_out: int) -> tuple[float, float]:
+    """Of oneDNN: products a second, and seconds an output."""
+    halved = narrow()
     if geometry.groups > 1 and fan_in == fan_out == 1:
-        rate = 34e9
+        rate, an_output = 34e9, 0.4e-9
     else:
-        rate *= min(1.0, fan_out / 48) * min(1.0, (fan_in + 2) / (24 if halved else 16))
-        few = fan_in < 64 if halved else fan_in <= 64
-        if geometry.groups > 1 or (geometry.stride > 1 and few):
+        few_channels = min(1.0, (fan_in + 2) / (24 if halved else 16))
+        rate, an_output = 160e9 * min(1.0, fan_out / 48) * few_channels, 0.25e-9
+        half_full = fan_in < 64 if halved else fan_in <= 64
+        if geometry.groups > 1 or (geometry.stride > 1 and half_full):
             rate *= 0.75
     if halved:
         gaps = geometry.dilation > 1 and (geometry.kernel_size > 3 or fan_in < 64)
         rate *= 0.3 if gaps else 0.5
-    return rate
+    return rate, an_output
 
 
 def narrow() -> bool:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import tapwise as tw
 from tapwise.engine import calls
 from tapwise.engine import plan as plans
-from tapwise.engine.kernels import KERNELS, direct, native
+from tapwise.engine.kernels import KERNELS, _native_cost, direct
 
 # fft32 rounds in float32, and is held to a bound of its own in test_kernels.
 FORCED = [None, *(name for name in KERNELS if name != "fft32")]
@@ -24,8 +24,8 @@ APPLIES = {
 
 def predict_for(monkeypatch, narrow):
     """Let plans be those of a processor with AVX2 alone, or else with AVX-512, whatever is here."""
-    for kernel in (direct, native):
-        monkeypatch.setattr(kernel, "narrow", lambda: narrow)
+    for rates in (direct, _native_cost):
+        monkeypatch.setattr(rates, "narrow", lambda: narrow)
     forget_plans()
 
 

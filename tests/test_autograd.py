@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch._dynamo.testing
 from functorch.compile import make_boxed_func
 from torch._dynamo.backends.common import aot_autograd
 from torch.nn import functional as F
@@ -214,6 +215,20 @@ class Marked(torch.Tensor):
 def test_subclasses_keep_their_class():
     x = torch.randn(1, 2, 9).as_subclass(Marked)
     assert type(tw.conv1d(x, torch.randn(2, 2, 3))) is Marked
+
+
+def test_gradients_may_come_as_a_subclass_or_as_a_batch_of_them():
+    x, w = torch.randn(2, 3, 50, requires_grad=True), torch.randn(6, 3, 5, requires_grad=True)
+    with tw.options(kernel="direct"):
+        y = tw.conv1d(x, w)
+        grads = torch.randn(4, *y.shape)
+        for leaf in (x, w):
+            batch = torch.autograd.grad(y, leaf, grads, retain_graph=True, is_grads_batched=True)[0]
+            for one, grad in zip(batch, grads, strict=True):
+                alone = torch.autograd.grad(F.conv1d(x, w), leaf, grad)[0]
+                torch.testing.assert_close(one, alone, rtol=1e-4, atol=1e-4)
+                marked = torch.autograd.grad(y, leaf, grad.as_subclass(Marked), retain_graph=True)
+                torch.testing.assert_close(torch.Tensor(marked[0]), alone, rtol=1e-4, atol=1e-4)
 
 
 def test_compiled_gradients_of_a_stride_take_two_graphs():

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tapwise.engine import machine_code, threads
-from tapwise.engine.kernels import _fft_loops, direct, native
+from tapwise.engine.kernels import _fft_loops, _native_cost, direct
 
 CALL = """
 import sys, time, torch, tapwise as tw
@@ -185,4 +185,4 @@ def test_the_processors_vectors_are_those_of_its_features(monkeypatch):
 def test_torchs_vectors_are_narrow_with_avx2_alone(monkeypatch):
     for name, narrow in (("AVX2", True), ("AVX512", False), ("DEFAULT", False), ("SVE256", False)):
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda name=name: name)
-        assert native.narrow() == narrow
+        assert _native_cost.narrow() == narrow

@@ -86,6 +86,26 @@ def test_with_avx2_alone_gradients_are_planned_anew(monkeypatch):
     assert plans.choose_training(strided) == ("direct", "native", "native")  # many phases
 
 
+def test_with_avx2_alone_torch_is_slow_at_gaps_and_strides_and_depthwise_gradients(monkeypatch):
+    predict_for(monkeypatch, narrow=True)
+    gaps = problem(122, 108, 34, 3, dilation=8, padding=8)
+    assert choose(gaps).kernel == "direct"
+    assert plans.choose_training(gaps) == plans.NATIVE_TRAINING  # its gradients are not
+    strided = problem(104, 28, 142_158, 1, stride=2, groups=4)
+    assert plans.choose_training(strided) == ("direct", "direct", "direct")
+    depthwise = problem(14, 14, 444, 36, groups=14)
+    assert plans.choose_training(depthwise) == ("direct", "direct", "direct")
+    predict_for(monkeypatch, narrow=False)
+    assert plans.choose_training(depthwise) == plans.NATIVE_TRAINING
+
+
+def test_taps_that_must_be_turned_count(monkeypatch):
+    predict_for(monkeypatch, narrow=False)
+    few, many = problem(4, 256, 1700, 16, padding=8), problem(16, 512, 200, 16)
+    assert plans.choose_training(few).of_input == "direct"
+    assert plans.choose_training(many).of_input == "native"
+
+
 def test_a_plan_can_be_read():
     text = str(choose(PINNED["fir31"][1]))
     assert text.startswith("direct: predicted ")

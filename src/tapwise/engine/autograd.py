@@ -47,27 +47,27 @@ def convolve(
     """The convolution of ``input`` (B, C_in, L): (B, C_out, L_out). The arguments fit together.
 
     ``problem`` is what they pose, where the caller knows it; ``by`` names the kernel, where it is
-    decided.
+    decided, for tensors that the op takes.
 
     Example:
         >>> import torch
         >>> convolve(Geometry(2), torch.ones(1, 1, 4), torch.ones(1, 1, 2), None)
         tensor([[[2., 2., 2.]]])
     """
-    if outside_the_op(input, weight, bias) is not None:
+    if by is None and outside_the_op(input, weight, bias) is not None:
         return native.run(geometry, input, weight, bias)
     dtype = autocast_dtype(input) if problem is None else problem.dtype
     # What is compiled for other lengths, or watched by a mode or a tracer, is the op; else it needs
     # none around it.
     free = not (torch.compiler.is_compiling() or _watched())
-    if free:
+    training, kernel = None, by or native.NAME
+    if free and (by is None or recorded(input, weight, bias)):
         problem = problem_of(geometry, input, weight, dtype) if problem is None else problem
         training = choose_training(problem) if recorded(input, weight, bias) else None
-        if by is not None and training is not None:
-            training = training._replace(forward=by)
         kernel = by or (choose(problem).kernel if training is None else training.forward)
-        if kernel == native.NAME and training in (None, NATIVE_TRAINING):
-            return KERNELS[kernel].run(geometry, input, weight, bias)
+        training = training and training._replace(forward=kernel)
+    if free and kernel == native.NAME and training in (None, NATIVE_TRAINING):
+        return KERNELS[kernel].run(geometry, input, weight, bias)
     if dtype != input.dtype:
         input, weight = input.to(dtype), weight.to(dtype)
         bias = None if bias is None else bias.to(dtype)
@@ -173,15 +173,16 @@ def gradients(
     """The gradients of input, weight and bias: convolutions, by the same plans and kernels.
 
     They are themselves differentiable. ``kernels`` are those of the first two, where they are decided.
+    The tensors are looked at once, here: where a kernel is named, no function below does it again.
     """
-    if kernels is None and not (
-        torch.compiler.is_compiling()
-        or _watched()
-        or outside_the_op(grad, input, weight) is not None
-    ):
-        kernels = choose_training(problem_of(geometry, input, weight, input.dtype)).gradients
     if kernels == NATIVES:
         return native.gradients(geometry, grad, input, weight, needs)
+    if outside_the_op(grad, input, weight) is not None:
+        kernels = None
+    elif kernels is None and not (torch.compiler.is_compiling() or _watched()):
+        kernels = choose_training(problem_of(geometry, input, weight, input.dtype)).gradients
+        if kernels == NATIVES:
+            return native.gradients(geometry, grad, input, weight, needs)
     of_input, of_weight = kernels or (None, None)  # None: decided where it runs
     grad_input = grad_weight = None
     if needs[0] and of_input == native.NAME:
@@ -220,8 +221,12 @@ def input_gradient(
         return convolve(backward, grad, weight, None, by=by)
     outer, inner, taps = weight.shape
     groups = geometry.groups
-    turned = weight.flip(-1).reshape(groups, outer // groups, inner, taps).transpose(1, 2)
-    turned = turned.reshape(groups * inner, outer // groups, taps)  # (C_in, C_out / groups, K)
+    turned = weight.flip(-1)
+    if groups == 1:
+        turned = turned.transpose(0, 1)
+    elif outer > groups or inner > 1:
+        turned = turned.reshape(groups, outer // groups, inner, taps).transpose(1, 2)
+        turned = turned.reshape(groups * inner, outer // groups, taps)  # (C_in, C_out / groups, K)
     return convolve(backward, _cut(grad, start, stop), turned, None, by=by)
 
 
@@ -241,7 +246,7 @@ def weight_gradient(
                 return weight_gradient(forward, input, _cut(grad, 0, extent), weight, by)
         whole = native.put_back(geometry, grad, length)
         return weight_gradient(whole_of(geometry), input, whole, weight, by)
-    if outside_the_op(grad, input, None) is not None or outside_the_op(weight, grad, None):
+    if by is None and outside_the_op(grad, input, weight) is not None:
         return native.weight_gradient(geometry, grad, input, weight)
     if not (recorded(grad, input, None) or torch.compiler.is_compiling() or _watched()):
         return weight_gradient_of(geometry, grad, input, weight, by)

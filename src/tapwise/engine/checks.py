@@ -238,7 +238,8 @@ def outside_the_op(input: Tensor, weight: Tensor, bias: Tensor | None) -> str | 
             return f"torch alone knows what a {type(tensor).__name__} means"
         if not compiling and (tensor.is_neg() or _is_zeros(tensor) or _is_functional(tensor)):
             return "torch alone reads a view whose numbers are negated, or not there"
-    if torch._C._get_tracing_state() is not None or torch.onnx.is_in_onnx_export():
+    exported = compiling and torch.onnx.is_in_onnx_export()
+    if exported or torch._C._get_tracing_state() is not None:
         return "a graph that other programs read is made of torch's own operations"
     if input.is_complex():
         return "complex numbers run as torch's real convolutions"

@@ -21,12 +21,12 @@ MARGIN = 0.85
 
 # Seconds that a convolution recorded for its gradients takes beyond torch's own: a function of ours and
 # its gradients beside one node of torch's. What gradients by our kernels take beyond torch's one call
-# for all of them, and turning the taps for the input's: a few operations, and each tap of the first many.
-_RECORDING, _GRADIENTS = 60e-6, 30e-6
+# for all of them, and turning the taps for the input's: a few operations, and each tap.
+_RECORDING, _GRADIENTS = 90e-6, 50e-6
 # The least share of forward and backward that is worth it; seconds a sample that is padded for torch's
 # gradients alone, where our outputs needed no padding.
 _A_LITTLE, _PADDED_AGAIN = 0.05, 0.8e-9
-_TURNING, _A_TAP, _MANY_TAPS = 15e-6, 3e-9, 20_000
+_TURNING, _A_TAP = 15e-6, 3e-9
 
 NATIVES = (native.NAME, native.NAME)
 
@@ -129,13 +129,13 @@ def _choose_training(
     if forced is not None:
         return Training(plan.kernel, inputs.kernel, weights)
     natives = (
-        native.cost(problem, threads),
+        native.recorded_cost(problem, threads),
         native.input_gradient_cost(problem, of_input, threads),
         native.gradient_cost(of_weight, threads),
     )
     saved, gradients = 0.0, (native.NAME, weights)
     taps = problem.out_channels * problem.channels_in_group * problem.geometry.kernel_size
-    seconds = (inputs.seconds or 0.0) + _TURNING + _A_TAP * min(taps, _MANY_TAPS)
+    seconds = (inputs.seconds or 0.0) + _TURNING + _A_TAP * taps
     if inputs.kernel != native.NAME and seconds <= MARGIN * natives[1]:
         saved, gradients = natives[1] - seconds, (inputs.kernel, weights)
     cost = KERNELS[weights].gradient_cost

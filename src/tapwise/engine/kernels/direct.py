@@ -236,7 +236,7 @@ def weight_gradient(geometry: Geometry, grad: Tensor, input: Tensor, weight: Ten
     pieces = -(-input.shape[0] // rows) * spans
     totals = torch.zeros((pieces, *weight.shape), dtype=torch.float64)
     _start(geometry, input, weight, None, grad.detach().contiguous(), totals)
-    return totals.sum(0).to(weight.dtype)
+    return (totals[0] if pieces == 1 else totals.sum(0)).to(weight.dtype)
 
 
 def _spans(geometry: Geometry, weight: Tensor, batch: int, outputs: int) -> tuple[int, int, int]:

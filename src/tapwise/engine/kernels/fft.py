@@ -22,7 +22,8 @@ from torch import Tensor
 from tapwise.engine.kernels import _fft_frames as around
 from tapwise.engine.kernels import _fft_pieces as pieces
 from tapwise.engine.kernels import _inputs as inputs
-from tapwise.engine.kernels import direct, native
+from tapwise.engine.kernels import _native_cost as torch_cost
+from tapwise.engine.kernels import direct
 from tapwise.engine.memory import ask_large_pages
 from tapwise.engine.problem import Problem
 from tapwise.geometry import Geometry
@@ -86,7 +87,7 @@ def predicted(problem: Problem, threads: int, share: float) -> float:
     a_step = 0.55e-9 if size <= 1 << 14 else 0.8e-9
     seconds = transforms * size * math.log2(size) * a_step * share / 2
     seconds += frames * filters * size * (0.6e-9 if channels == 1 else 1.5e-9) * share
-    if native.narrow():
+    if torch_cost.narrow():
         seconds *= 1.8
     return pieces.count(geometry) * (150e-6 + seconds / threads)
 

@@ -21,7 +21,7 @@ _FITTED_THREADS = 2
 # With AVX2 alone; with AVX-512 nothing of the kind was measured. Windows with gaps: what each call and each
 # product takes besides. A transposed convolution with a stride: each number written, while they lie in the
 # cache and when they don't. The weight's gradient of depthwise layers: so many times the outputs' time.
-_GAPS_CALL, _A_GAPS_PRODUCT = 80e-6, 0.08e-9
+_GAPS_CALL, _A_GAPS_PRODUCT = 80e-6, 0.02e-9
 _SCATTERED, _SCATTERED_FAR, _FAR = 1e-9, 4e-9, 1 << 20
 _DEPTHWISE_WEIGHTS = 2.5
 
@@ -60,7 +60,9 @@ def recorded_cost(problem: Problem, threads: int) -> float:
     call += _CALL_ONEDNN - _CALL
     rate, an_output = _rates(geometry, fan_in, fan_out)
     if geometry.stride > 1 and min(fan_in, fan_out) < 8:
-        slower, longer = (6, 4) if fan_in == fan_out == 1 else (1.5, 1.5)
+        slower, longer = 1.5, 1.5
+        if fan_in == fan_out == 1:
+            slower, longer = 1.2 if narrow() and groups > 1 else 6, 4
         rate, an_output = rate / slower, longer * an_output
     seconds = padded + outputs * an_output + problem.multiplications / rate
     return call + seconds * fitted / threads

@@ -60,7 +60,7 @@ def gradients(
     if geometry.transposed and not _cut_by_torch(geometry):
         whole, cut, extra = put_back(geometry, grad, input.shape[-1]), 0, 0
     elif not (geometry.transposed or padded_by_torch(geometry)):
-        padded, cut = pad(geometry, input), 0
+        padded, cut = pad(geometry, input) if needs[1] else _as_if_padded(geometry, input), 0
     of_input, of_weight, of_bias = torch.ops.aten.convolution_backward(
         whole, padded, weight, [grad.shape[1]], [geometry.stride], [cut], [geometry.dilation],
         geometry.transposed, [extra], geometry.groups,
@@ -71,6 +71,11 @@ def gradients(
     if needs[2] and whole is not grad:
         of_bias = grad.sum((0, 2))
     return of_input, of_weight, of_bias
+
+
+def _as_if_padded(geometry: Geometry, input: Tensor) -> Tensor:
+    """For the input's gradient, which asks the input for its size alone."""
+    return input.new_empty((*input.shape[:-1], geometry.left + input.shape[-1] + geometry.right))
 
 
 def padded_by_torch(geometry: Geometry) -> bool:

@@ -128,6 +128,8 @@ MUTANTS = [
     ("a recorded gradient by another kernel than the plan's", "engine/autograd.py", "training = training._replace(forward=by)", "pass", "test_calls.py"),
     ("runs of another dilation left out", "engine/kernels/_direct_loops.py", "every = 1 if job[DILATION] % job[STRIDE] else job[STRIDE]", "every = job[STRIDE] if job[DILATION] > 1 else 1", "test_kernels.py"),
     ("every processor has the longest vectors", "engine/kernels/direct.py", "_NARROW_RATES if narrow() else _RATES:", "_RATES:", "test_plan.py"),
+    ("a turn's frames replace the last one's", "engine/kernels/fft.py", "total[:, o, c] += (", "total[:, o, c] = (", "test_weight_gradient.py test_contracts.py"),
+    ("a turn's few frames replace the last one's", "engine/kernels/fft.py", "            total.addcmul_(grads[:, :, None, f]", "            total.zero_().addcmul_(grads[:, :, None, f]", "test_weight_gradient.py test_contracts.py"),
     ("windows with gaps cost torch nothing", "engine/kernels/_native_cost.py", "if geometry.dilation > 1 and geometry.groups == 1 and narrow():", "if False:", "test_plan.py"),
     ("strided gradients as fast as outputs", "engine/kernels/_native_cost.py", "each = _SCATTERED if written < _FAR else _SCATTERED_FAR", "each = 0", "test_plan.py"),
     ("depthwise gradients as fast as outputs", "engine/kernels/_native_cost.py", "slow = narrow() and depthwise", "slow = False and depthwise", "test_plan.py"),

@@ -88,7 +88,7 @@ def predicted(problem: Problem, threads: int, share: float) -> float:
     seconds = transforms * size * math.log2(size) * a_step * share / 2
     seconds += frames * filters * size * (0.6e-9 if channels == 1 else 1.5e-9) * share
     if torch_cost.narrow():
-        seconds *= 1.8
+        seconds *= 2.3
     return pieces.count(geometry) * (150e-6 + seconds / threads)
 
 
@@ -96,7 +96,8 @@ def gradient_cost(problem: Problem, threads: int) -> float:
     """Predicted seconds of the weight's gradient for one batch row."""
     if problem.geometry.stride > 1:
         return math.inf
-    return 1.2 * cost(problem, threads)
+    alone = problem.channels_in_group == problem.outputs_in_group == 1
+    return (1.6 if alone and torch_cost.narrow() else 1.2) * cost(problem, threads)
 
 
 @inputs.widened
@@ -173,12 +174,25 @@ def weight_gradient(geometry: Geometry, grad: Tensor, input: Tensor, weight: Ten
         if wild.any() or odd.any():
             return direct.weight_gradient(geometry, grad, input, weight)
         grads = torch.fft.rfft(grads)[0]  # (g, o, f, n), conjugate
-        for f in range(f1 - f0):  # (g, o, c, n), summed over the frames
-            theirs, ours = grads[:, :, None, f], some[:, None, :, f]
-            total = theirs * ours if total is None else total.addcmul_(theirs, ours)
-        del some, grads, theirs, ours
+        total = _added(total, grads, some)
+        del some, grads
     _take_taps(total, result[of:], geometry.dilation, size)
     return result.view(weight.shape)
+
+
+def _added(total: Tensor | None, grads: Tensor, some: Tensor) -> Tensor:
+    """The products of each output's and each input's frames added to their ``total`` (g, o, c, n)."""
+    (groups, in_group, frames, size), channels = grads.shape, some.shape[1]
+    if total is None:
+        total = grads.new_zeros((groups, in_group, channels, size))
+    if frames <= in_group * channels:
+        for f in range(frames):
+            total.addcmul_(grads[:, :, None, f], some[:, None, :, f])
+    else:
+        for o in range(in_group):
+            for c in range(channels):
+                total[:, o, c] += (grads[:, o] * some[:, c]).sum(1)
+    return total
 
 
 def _gain_of(grad: Tensor, size: int) -> float:

@@ -217,6 +217,45 @@ def test_subclasses_keep_their_class():
     assert type(tw.conv1d(x, torch.randn(2, 2, 3))) is Marked
 
 
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
+@pytest.mark.parametrize("padding", [(0, 0), (2, 2), (7, 3)])
+def test_an_inputs_gradient_by_torch_reads_no_padded_input(mode, padding):
+    x, w = torch.randn(2, 3, 40), torch.randn(4, 3, 5)
+
+    def gradient(function, leaf, **how):
+        y = function(leaf.requires_grad_())
+        return torch.autograd.grad((y * y).sum(), leaf, **how)[0]
+
+    def ours(x):
+        with tw.options(kernel="fft"):  # for the outputs; torch's for gradients of a stride
+            return tw.conv1d(x, w, stride=2, padding=padding, padding_mode=mode)
+
+    def theirs(x):
+        padded = F.pad(x, padding, "constant" if mode == "zeros" else mode)
+        return F.conv1d(padded, w, stride=2)
+
+    torch.use_deterministic_algorithms(True)  # fills what is not written with nan
+    try:
+        found = gradient(ours, x.clone())
+    finally:
+        torch.use_deterministic_algorithms(False)
+    torch.testing.assert_close(found, gradient(theirs, x.clone()), rtol=1e-4, atol=1e-4)
+
+    def twice(function):
+        return gradient(lambda leaf: gradient(function, leaf, create_graph=True), x.clone())
+
+    torch.testing.assert_close(twice(ours), twice(theirs), rtol=1e-3, atol=1e-3)
+
+
+def test_an_inputs_gradient_is_connected_where_it_is_linear():
+    x, w = torch.randn(2, 3, 40, requires_grad=True), torch.randn(4, 3, 5)
+    with tw.options(kernel="fft"):
+        y = tw.conv1d(x, w, stride=2, padding=(7, 3))
+    (once,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+    assert once.requires_grad
+    once.square().sum().backward()
+
+
 def test_gradients_may_come_as_a_subclass_or_as_a_batch_of_them():
     x, w = torch.randn(2, 3, 50, requires_grad=True), torch.randn(6, 3, 5, requires_grad=True)
     with tw.options(kernel="direct"):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import tapwise
+from mutants import MUTANTS
 
 ROOT = Path(tapwise.__file__).parent
 SOURCES = sorted(ROOT.rglob("*.py"))
@@ -116,3 +117,11 @@ def test_the_oracle_shares_nothing_with_the_package():
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
             assert not any(name.startswith("tapwise") for name in names)
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant[0])
+def test_what_a_mutant_breaks_is_there(mutant):
+    _, name, old, new, tests = mutant
+    assert old in (ROOT / name).read_text()
+    assert old != new
+    assert all((Path(__file__).parent / name).exists() for name in tests.split())

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import oracle
+import tapwise as tw
 from against_the_oracle import FLOATS, array, tensor
 from strategies import convolutions
-from tapwise.engine.kernels import KERNELS
+from tapwise.engine.kernels import KERNELS, _fft_frames, fft
 from tapwise.engine.problem import Problem
 from tapwise.geometry import Geometry
 
@@ -62,3 +63,41 @@ def test_the_weights_gradient_is_the_same_bits_for_any_count_of_threads(shape):
     assert all(torch.equal(found[0], other) for other in found)
     native = KERNELS["native"].weight_gradient(geometry, g.double(), x.double(), w.double())
     torch.testing.assert_close(found[0].double(), native, rtol=1e-5, atol=1e-4 * length**0.5)
+
+
+@pytest.mark.parametrize(
+    ("channels", "outputs", "groups"), [(1, 1, 1), (2, 1, 1), (2, 3, 1), (4, 4, 4)]
+)
+def test_the_weights_gradient_of_many_frames_in_many_turns(channels, outputs, groups):
+    random, geometry = np.random.default_rng(0), Geometry(300, groups=groups)
+    x = tensor(random, 2, channels, 40_000, dtype=torch.float32)
+    w = tensor(random, outputs, channels // groups, 300, dtype=torch.float32)
+    g = tensor(random, 2, outputs, 39_701, dtype=torch.float32)
+    truth = KERNELS["direct"].weight_gradient(geometry, g.double(), x.double(), w.double())
+    found = KERNELS["fft"].weight_gradient(geometry, g, x, w)
+    torch.testing.assert_close(
+        found.double(), truth, rtol=1e-6, atol=1e-6 * float(truth.abs().max())
+    )
+
+
+def test_groups_that_hold_large_totals_take_turns(monkeypatch):
+    random, geometry = np.random.default_rng(0), Geometry(20, groups=6)
+    x = tensor(random, 2, 48, 60, dtype=torch.float64)
+    w = tensor(random, 48, 8, 20, dtype=torch.float64)
+    g = tensor(random, 2, 48, 41, dtype=torch.float64)
+    truth = KERNELS["direct"].weight_gradient(geometry, g, x, w)
+    held = []
+    added = fft._added
+    monkeypatch.setattr(fft, "_added", lambda *some: held.append(added(*some)) or held[-1])
+    monkeypatch.setattr(_fft_frames, "A_TURN", 1 << 14)
+    torch.testing.assert_close(KERNELS["fft"].weight_gradient(geometry, g, x, w), truth)
+    assert max(total.nelement() * 2 for total in held) <= 4 * _fft_frames.A_TURN + 4096
+    assert len({id(total) for total in held}) > 1
+
+
+def test_a_gradient_is_no_view_and_may_be_changed_in_place():
+    x, w = (torch.randn(1, 2, 50, dtype=torch.float64) for _ in range(2))
+    w = w[..., :5].contiguous().requires_grad_()
+    with tw.options(kernel="direct"):
+        (found,) = torch.autograd.grad(tw.conv1d(x, w).sum(), w)
+    found.mul_(w)

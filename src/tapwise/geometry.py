@@ -145,6 +145,11 @@ class Geometry:
         return self.padding[1]
 
     @property
+    def pads_as_torch(self) -> bool:
+        """Whether the padding is what torch's convolutions do by themselves: as many zeros on both sides."""
+        return self.left == self.right and self.padding_mode == "zeros"
+
+    @property
     def effective_kernel_size(self) -> int:
         """Input samples that one output reaches over: ``dilation * (K - 1) + 1``."""
         return self.dilation * (self.kernel_size - 1) + 1

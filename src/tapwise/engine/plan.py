@@ -134,8 +134,10 @@ def _choose_training(
         native.gradient_cost(of_weight, threads),
     )
     saved, gradients = 0.0, (native.NAME, weights)
-    taps = problem.out_channels * problem.channels_in_group * problem.geometry.kernel_size
-    seconds = (inputs.seconds or 0.0) + _TURNING + _A_TAP * taps
+    seconds = inputs.seconds or 0.0
+    if not problem.geometry.transposed:
+        taps = problem.out_channels * problem.channels_in_group * problem.geometry.kernel_size
+        seconds += _TURNING + _A_TAP * taps
     if inputs.kernel != native.NAME and seconds <= MARGIN * natives[1]:
         saved, gradients = natives[1] - seconds, (inputs.kernel, weights)
     cost = KERNELS[weights].gradient_cost
@@ -145,7 +147,7 @@ def _choose_training(
         saved, gradients = 0.0, NATIVES
     if plan.kernel != native.NAME:
         saved += natives[0] - (plan.seconds or 0.0)
-        if gradients == NATIVES and native.pads_first(problem.geometry):
+        if gradients == NATIVES and not problem.geometry.pads_as_torch:
             saved -= _PADDED_AGAIN * problem.in_channels * problem.length
     worth = saved >= max(_RECORDING, _A_LITTLE * sum(natives))
     return Training(plan.kernel, *gradients) if worth else NATIVE_TRAINING

@@ -21,16 +21,16 @@ _BESIDE_ZEROS = 1e7
 
 
 def turns(
-    batch: int, groups: int, channels: int, frames: int, size: int
+    batch: int, groups: int, channels: int, frames: int, size: int, totals: int = 1
 ) -> Iterator[tuple[int, int, int, int, int]]:
     """(first and last group, row, first and last frame) of each turn, whose frames fit the cache.
 
     A row's turns are the same in any batch, since the bits of a transform may depend on how many are
-    made at once.
+    made at once. ``totals``: the frames that each group holds besides, through all its turns.
     """
     room = max(A_TURN // (size * channels), 1)
     many_frames = min(frames, room)
-    many_groups = min(groups, max(room // many_frames, 1))
+    many_groups = min(groups, max(room // many_frames, 1), max(4 * A_TURN // (size * totals), 1))
     for g in range(0, groups, many_groups):
         for row in range(batch):
             for f in range(0, frames, many_frames):

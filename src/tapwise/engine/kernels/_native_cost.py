@@ -31,7 +31,7 @@ def cost(problem: Problem, threads: int) -> float:
     geometry = problem.geometry
     seconds = recorded_cost(problem, threads)
     if geometry.dilation > 1 and geometry.groups == 1 and narrow():
-        seconds += _GAPS_CALL + problem.multiplications * _A_GAPS_PRODUCT
+        seconds += _GAPS_CALL + problem.multiplications * _A_GAPS_PRODUCT * _share(threads)
     return seconds
 
 
@@ -48,7 +48,7 @@ def recorded_cost(problem: Problem, threads: int) -> float:
     inputs = problem.in_channels * problem.length
     outputs = problem.out_channels * problem.output_length
     call, padded, fitted = _CALL, 0.0, float(_FITTED_THREADS)
-    if pads_first(geometry):
+    if not geometry.pads_as_torch:
         call += _PADDING_CALL
         fitted *= 1.25  # a padded copy lies elsewhere in the cache
         padded = (inputs + problem.in_channels * (geometry.left + geometry.right)) * 0.2e-9
@@ -72,7 +72,13 @@ def _cost_scattered(problem: Problem, threads: int) -> float:
     """Of a transposed convolution with a stride: of the convolution it is the adjoint of, and more."""
     written = problem.out_channels * problem.output_length
     each = _SCATTERED if written < _FAR else _SCATTERED_FAR
-    return 1.2 * recorded_cost(of_weight_gradient(problem), threads) + written * each
+    seconds = 1.2 * recorded_cost(of_weight_gradient(problem), threads)
+    return seconds + written * each * _share(threads)
+
+
+def _share(threads: int) -> float:
+    """Of what two threads take: less with more, though with one it is the same."""
+    return _FITTED_THREADS / max(threads, _FITTED_THREADS)
 
 
 def _rates(geometry: Geometry, fan_in: int, fan_out: int) -> tuple[float, float]:
@@ -117,8 +123,3 @@ def gradient_cost(problem: Problem, threads: int) -> float:
     depthwise = problem.channels_in_group == problem.outputs_in_group == 1 < problem.geometry.groups
     slow = narrow() and depthwise and problem.geometry.stride == 1
     return 3e-6 + (_DEPTHWISE_WEIGHTS if slow else 1.1) * recorded_cost(problem, threads)
-
-
-def pads_first(geometry: Geometry) -> bool:
-    """Whether the padding, or what a transposed convolution cuts, is more than torch's own takes."""
-    return geometry.left != geometry.right or geometry.padding_mode != "zeros"

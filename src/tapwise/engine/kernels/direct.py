@@ -236,7 +236,9 @@ def weight_gradient(geometry: Geometry, grad: Tensor, input: Tensor, weight: Ten
     pieces = -(-input.shape[0] // rows) * spans
     totals = torch.zeros((pieces, *weight.shape), dtype=torch.float64)
     _start(geometry, input, weight, None, grad.detach().contiguous(), totals)
-    return (totals[0] if pieces == 1 else totals.sum(0)).to(weight.dtype)
+    # One piece is rounded as it lies; in float64 it would be a view, which can't be changed in place.
+    total = totals.sum(0) if pieces > 1 or weight.dtype == totals.dtype else totals[0]
+    return total.to(weight.dtype)
 
 
 def _spans(geometry: Geometry, weight: Tensor, batch: int, outputs: int) -> tuple[int, int, int]:

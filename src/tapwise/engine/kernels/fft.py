@@ -159,7 +159,7 @@ def weight_gradient(geometry: Geometry, grad: Tensor, input: Tensor, weight: Ten
     result = weight.new_empty((groups, in_group, channels, taps))
     total, of = None, 0
     for g0, g1, row, f0, f1 in around.turns(
-        x.shape[0], groups, max(channels, in_group), frames, size
+        x.shape[0], groups, max(channels, in_group), frames, size, channels * in_group
     ):
         if g0 != of:
             _take_taps(total, result[of:g0], geometry.dilation, size)
@@ -183,15 +183,16 @@ def weight_gradient(geometry: Geometry, grad: Tensor, input: Tensor, weight: Ten
 def _added(total: Tensor | None, grads: Tensor, some: Tensor) -> Tensor:
     """The products of each output's and each input's frames added to their ``total`` (g, o, c, n)."""
     (groups, in_group, frames, size), channels = grads.shape, some.shape[1]
-    if total is None:
-        total = grads.new_zeros((groups, in_group, channels, size))
     if frames <= in_group * channels:
-        for f in range(frames):
+        first = 0 if total is not None else 1
+        total = grads[:, :, None, 0] * some[:, None, :, 0] if total is None else total
+        for f in range(first, frames):
             total.addcmul_(grads[:, :, None, f], some[:, None, :, f])
-    else:
-        for o in range(in_group):
-            for c in range(channels):
-                total[:, o, c] += (grads[:, o] * some[:, c]).sum(1)
+        return total
+    total = grads.new_zeros((groups, in_group, channels, size)) if total is None else total
+    for o in range(in_group):
+        for c in range(channels):
+            total[:, o, c] += (grads[:, o] * some[:, c]).sum(1)
     return total
 
 

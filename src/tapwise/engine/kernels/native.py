@@ -10,17 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tapwise.engine.kernels._native_cost import (
-    cost,
-    gradient_cost,
-    input_gradient_cost,
-    pads_first,
-    recorded_cost,
-)
+from tapwise.engine.kernels._native_cost import cost as cost
+from tapwise.engine.kernels._native_cost import gradient_cost as gradient_cost
+from tapwise.engine.kernels._native_cost import input_gradient_cost as input_gradient_cost
+from tapwise.engine.kernels._native_cost import recorded_cost as recorded_cost
 from tapwise.engine.problem import Problem
 from tapwise.geometry import Geometry
-
-__all__ = ["cost", "gradient_cost", "input_gradient_cost", "pads_first", "recorded_cost"]
 
 NAME = "native"
 
@@ -60,7 +55,8 @@ def gradients(
     if geometry.transposed and not _cut_by_torch(geometry):
         whole, cut, extra = put_back(geometry, grad, input.shape[-1]), 0, 0
     elif not (geometry.transposed or padded_by_torch(geometry)):
-        padded, cut = pad(geometry, input) if needs[1] else _as_if_padded(geometry, input), 0
+        whole_input = needs[1] or torch.is_grad_enabled()
+        padded, cut = pad(geometry, input) if whole_input else _as_if_padded(geometry, input), 0
     of_input, of_weight, of_bias = torch.ops.aten.convolution_backward(
         whole, padded, weight, [grad.shape[1]], [geometry.stride], [cut], [geometry.dilation],
         geometry.transposed, [extra], geometry.groups,
@@ -75,12 +71,14 @@ def gradients(
 
 def _as_if_padded(geometry: Geometry, input: Tensor) -> Tensor:
     """For the input's gradient, which asks the input for its size alone."""
+    if geometry.padding == (0, 0):
+        return input
     return input.new_empty((*input.shape[:-1], geometry.left + input.shape[-1] + geometry.right))
 
 
 def padded_by_torch(geometry: Geometry) -> bool:
     """Whether torch's convolution pads by itself as this geometry does."""
-    return not (pads_first(geometry) or geometry.transposed)
+    return geometry.pads_as_torch and not geometry.transposed
 
 
 def _cut_by_torch(geometry: Geometry) -> bool:

@@ -64,7 +64,7 @@ def test_the_plan_of_each_shape_is_pinned(name):
 WITH_AVX2 = {
     "seed": "native", "fir3": "direct", "fir1001": "fft", "mamba": "direct", "encodec0": "direct",
     "hifigan": "direct", "w2v1": "native", "pointwise": "native", "mimids": "native",
-    "fir230": "direct", "ecgnet": "direct",
+    "fir230": "direct", "ecgnet": "direct", "hubertpos": "native",
 }  # fmt: skip
 
 

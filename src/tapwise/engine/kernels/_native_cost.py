@@ -90,7 +90,8 @@ def _rates(geometry: Geometry, fan_in: int, fan_out: int) -> tuple[float, float]
         few_channels = min(1.0, (fan_in + 2) / (24 if halved else 16))
         rate, an_output = 160e9 * min(1.0, fan_out / 48) * few_channels, 0.25e-9
         half_full = fan_in < 64 if halved else fan_in <= 64
-        if geometry.groups > 1 or (geometry.stride > 1 and half_full):
+        large_groups = halved and fan_in >= 48
+        if (geometry.groups > 1 and not large_groups) or (geometry.stride > 1 and half_full):
             rate *= 0.75
     if halved:
         gaps = geometry.dilation > 1 and (geometry.kernel_size > 3 or fan_in < 64)

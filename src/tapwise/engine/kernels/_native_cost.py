@@ -18,9 +18,10 @@ _CALL, _CALL_ONEDNN, _PADDING_CALL = 6e-6, 38e-6, 3e-6
 _SMALL_INPUT = 20480
 _FITTED_THREADS = 2
 
-# With AVX2 alone; with AVX-512 nothing of the kind was measured. Windows with gaps: what each call and each
-# product takes besides. A transposed convolution with a stride: each number written, while they lie in the
-# cache and when they don't. The weight's gradient of depthwise layers: so many times the outputs' time.
+# With AVX2 alone; with AVX-512 nothing of the kind was measured. Windows with gaps: what each call takes
+# besides, and in the plain loop each product. A transposed convolution with a stride: each number written,
+# while they lie in the cache and when they don't. The weight's gradient of depthwise layers: so many times
+# the outputs' time.
 _GAPS_CALL, _A_GAPS_PRODUCT = 80e-6, 0.02e-9
 _SCATTERED, _SCATTERED_FAR, _FAR = 1e-9, 4e-9, 1 << 20
 _DEPTHWISE_WEIGHTS = 2.5
@@ -31,7 +32,9 @@ def cost(problem: Problem, threads: int) -> float:
     geometry = problem.geometry
     seconds = recorded_cost(problem, threads)
     if geometry.dilation > 1 and geometry.groups == 1 and narrow():
-        seconds += _GAPS_CALL + problem.multiplications * _A_GAPS_PRODUCT * _share(threads)
+        seconds += _GAPS_CALL
+        if problem.in_channels * problem.length <= _SMALL_INPUT:
+            seconds += problem.multiplications * _A_GAPS_PRODUCT * _share(threads)
     return seconds
 
 

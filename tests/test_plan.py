@@ -42,6 +42,7 @@ PINNED = {
     "encodec0": ("direct", problem(1, 32, 48_000, 7, padding="causal")),
     "enformer": ("direct", problem(4, 768, 32_768, 15, padding=7)),
     "encodecres": ("direct", problem(32, 16, 48_000, 3, padding="causal")),
+    "wavenet": ("native", problem(128, 256, 4096, 3, dilation=32, padding=(64, 0))),
     "mimids": ("direct", problem(64, 128, 24_000, 8, 4, padding=(4, 0))),
     "fir230": ("fft", problem(1, 1, 1_000_000, 230, padding="causal")),
     "ecgnet": ("native", problem(12, 64, 4096, 17, padding=8)),
@@ -64,7 +65,7 @@ def test_the_plan_of_each_shape_is_pinned(name):
 WITH_AVX2 = {
     "seed": "native", "fir3": "direct", "fir1001": "fft", "mamba": "direct", "encodec0": "direct",
     "hifigan": "direct", "w2v1": "native", "pointwise": "native", "mimids": "native",
-    "fir230": "direct", "ecgnet": "direct", "hubertpos": "native",
+    "fir230": "direct", "ecgnet": "direct", "hubertpos": "native", "wavenet": "native",
 }  # fmt: skip
 
 
@@ -97,6 +98,26 @@ def test_with_avx2_alone_torch_is_slow_at_gaps_and_strides_and_depthwise_gradien
     assert plans.choose_training(depthwise) == ("direct", "direct", "direct")
     predict_for(monkeypatch, narrow=False)
     assert plans.choose_training(depthwise) == plans.NATIVE_TRAINING
+
+
+def test_with_avx2_alone_long_taps_with_a_stride_and_transformed_gradients(monkeypatch):
+    predict_for(monkeypatch, narrow=True)
+    assert choose(problem(316, 316, 88, 44, 2, groups=316)).kernel == "native"
+    assert plans.choose_training(problem(1, 1, 1_000_000, 501)) == ("fft", "fft", "direct")
+
+
+def test_more_threads_are_never_predicted_to_take_torch_longer(monkeypatch):
+    predict_for(monkeypatch, narrow=True)
+    gaps = problem(122, 108, 34, 3, dilation=8, padding=8)
+    scattered = problem(28, 104, 142_158, 1, 2, groups=4, transposed=True)
+    for posed in (gaps, scattered):
+        seconds = [KERNELS["native"].cost(posed, threads) for threads in (1, 2, 4, 32)]
+        assert seconds == sorted(seconds, reverse=True)
+    assert seconds[-1] < seconds[1] / 8
+
+
+def test_a_plan_of_no_outputs_can_be_asked_for():
+    assert choose(problem(4, 4, 40, 44)).kernel == "native"
 
 
 def test_taps_that_must_be_turned_count(monkeypatch):

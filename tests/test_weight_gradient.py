@@ -100,4 +100,5 @@ def test_a_gradient_is_no_view_and_may_be_changed_in_place():
     w = w[..., :5].contiguous().requires_grad_()
     with tw.options(kernel="direct"):
         (found,) = torch.autograd.grad(tw.conv1d(x, w).sum(), w)
+    assert found._base is None
     found.mul_(w)

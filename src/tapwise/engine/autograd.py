@@ -65,7 +65,8 @@ def convolve(
         problem = problem_of(geometry, input, weight, dtype) if problem is None else problem
         training = choose_training(problem) if recorded(input, weight, bias) else None
         kernel = by or (choose(problem).kernel if training is None else training.forward)
-        training = training if by is None else training and training._replace(forward=by)
+        if by is not None and training is not None:
+            training = training._replace(forward=by)
     if free and kernel == native.NAME and training in (None, NATIVE_TRAINING):
         return KERNELS[kernel].run(geometry, input, weight, bias)
     if dtype != input.dtype:

@@ -115,7 +115,7 @@ def cost(problem: Problem, threads: int) -> float:
     seconds += problem.in_channels * (geometry.left + geometry.right) * 1e-9
     if in_group >= 8 and outputs < 12 * lanes:  # taps are then read for few products each
         seconds *= 1 + 0.6 * (1 - outputs / (12 * lanes))
-    if outputs < 3 * lanes:
+    if 0 < outputs < 3 * lanes:
         seconds += in_group * products / (outputs + -outputs % lanes) * size * 0.08e-9
         seconds *= 1.0 if in_group >= 8 else 1.6
     block = _block(geometry, channels, in_group, size)

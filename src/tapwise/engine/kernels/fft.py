@@ -22,8 +22,7 @@ from torch import Tensor
 from tapwise.engine.kernels import _fft_frames as around
 from tapwise.engine.kernels import _fft_pieces as pieces
 from tapwise.engine.kernels import _inputs as inputs
-from tapwise.engine.kernels import _native_cost as torch_cost
-from tapwise.engine.kernels import direct
+from tapwise.engine.kernels import _native_cost, direct
 from tapwise.engine.memory import ask_large_pages
 from tapwise.engine.problem import Problem
 from tapwise.geometry import Geometry
@@ -87,7 +86,7 @@ def predicted(problem: Problem, threads: int, share: float) -> float:
     a_step = 0.55e-9 if size <= 1 << 14 else 0.8e-9
     seconds = transforms * size * math.log2(size) * a_step * share / 2
     seconds += frames * filters * size * (0.6e-9 if channels == 1 else 1.5e-9) * share
-    if torch_cost.narrow():
+    if _native_cost.narrow():
         seconds *= 2.3
     return pieces.count(geometry) * (150e-6 + seconds / threads)
 
@@ -97,7 +96,7 @@ def gradient_cost(problem: Problem, threads: int) -> float:
     if problem.geometry.stride > 1:
         return math.inf
     alone = problem.channels_in_group == problem.outputs_in_group == 1
-    return (1.6 if alone and torch_cost.narrow() else 1.2) * cost(problem, threads)
+    return (1.6 if alone and _native_cost.narrow() else 1.2) * cost(problem, threads)
 
 
 @inputs.widened
@@ -184,10 +183,10 @@ def _added(total: Tensor | None, grads: Tensor, some: Tensor) -> Tensor:
     """The products of each output's and each input's frames added to their ``total`` (g, o, c, n)."""
     (groups, in_group, frames, size), channels = grads.shape, some.shape[1]
     if frames <= in_group * channels:
-        first = 0 if total is not None else 1
-        total = grads[:, :, None, 0] * some[:, None, :, 0] if total is None else total
-        for f in range(first, frames):
-            total.addcmul_(grads[:, :, None, f], some[:, None, :, f])
+        for f in range(frames):
+            theirs, ours = grads[:, :, None, f], some[:, None, :, f]
+            total = theirs * ours if total is None else total.addcmul_(theirs, ours)
+        assert total is not None
         return total
     total = grads.new_zeros((groups, in_group, channels, size)) if total is None else total
     for o in range(in_group):

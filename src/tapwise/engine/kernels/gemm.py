@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tapwise.engine.kernels import _inputs as inputs
-from tapwise.engine.kernels import _native_cost as torch_cost
+from tapwise.engine.kernels import _native_cost
 from tapwise.engine.memory import ask_large_pages
 from tapwise.engine.problem import Problem
 from tapwise.geometry import Geometry
@@ -75,7 +75,7 @@ def cost(problem: Problem, threads: int) -> float:
         calls = 4 * geometry.groups * -(-problem.output_length // block)
         windows = geometry.groups * channels * geometry.kernel_size * problem.output_length
         seconds += windows * 0.8e-9 * threads
-    return 12e-6 + calls * 9e-6 + (2 if torch_cost.narrow() else 1) * seconds / threads
+    return 12e-6 + calls * 9e-6 + (2 if _native_cost.narrow() else 1) * seconds / threads
 
 
 @inputs.widened

@@ -73,12 +73,23 @@ def random_shapes(count: int, seed: int) -> list[dict[str, Any]]:
         length = int(products * stride / (batch * fan_out * (fan_in // groups) * taps))
         reach = dilation * (taps - 1) + 1
         left, right = rnd.choice([(0, 0), (reach // 2, reach // 2), (reach - 1, 0)])
-        rows.append({
-            "name": f"random{number}", "family": family, "B": batch, "Cin": fan_in, "Cout": fan_out,
-            "L": min(max(length, reach, 16), 2_000_000 // max(1, batch * fan_out // 16)) + reach,
-            "K": taps, "stride": stride, "dilation": dilation, "groups": groups, "left": left,
-            "right": right,
-        })  # fmt: skip
+        rows.append(
+            {
+                "name": f"random{number}",
+                "family": family,
+                "B": batch,
+                "Cin": fan_in,
+                "Cout": fan_out,
+                "L": min(max(length, reach, 16), 2_000_000 // max(1, batch * fan_out // 16))
+                + reach,
+                "K": taps,
+                "stride": stride,
+                "dilation": dilation,
+                "groups": groups,
+                "left": left,
+                "right": right,
+            }
+        )
     return rows
 
 
@@ -141,25 +152,32 @@ def _looks_slower(best: dict[str, dict[str, Any]]) -> bool:
 def _row(row: dict[str, Any], best: dict[str, dict[str, Any]]) -> dict[str, Any]:
     ours, theirs, again = best["tapwise"], best["torch"], best["torch again"]
     wrong = [
-        peer for peer, found in best.items()
+        peer
+        for peer, found in best.items()
         if "sample" in found and not _alike(found["sample"], theirs["sample"])
-    ]  # fmt: skip
+    ]
     assert "tapwise" not in wrong, f"{row['name']}: our outputs are not torch's"
     others = {
         p: best[p]["forward"] for p in OTHERS if "forward" in best.get(p, ()) and p not in wrong
     }
     result: dict[str, Any] = {
-        "name": row["name"], "family": row["family"], "kernel": ours["kernel"],
-        "training": ours["training"], "torch_ms": theirs["forward"] * 1e3,
-        "tapwise_ms": ours["forward"] * 1e3, "ratio": theirs["forward"] / ours["forward"],
-        "spread": _spread(theirs["forward"], again["forward"]), "predicted_ms": ours["predicted"] * 1e3,
-    }  # fmt: skip
+        "name": row["name"],
+        "family": row["family"],
+        "kernel": ours["kernel"],
+        "training": ours["training"],
+        "torch_ms": theirs["forward"] * 1e3,
+        "tapwise_ms": ours["forward"] * 1e3,
+        "ratio": theirs["forward"] / ours["forward"],
+        "spread": _spread(theirs["forward"], again["forward"]),
+        "predicted_ms": ours["predicted"] * 1e3,
+    }
     if "both" in theirs:
         result |= {
-            "torch_both_ms": theirs["both"] * 1e3, "tapwise_both_ms": ours["both"] * 1e3,
+            "torch_both_ms": theirs["both"] * 1e3,
+            "tapwise_both_ms": ours["both"] * 1e3,
             "ratio_both": theirs["both"] / ours["both"],
             "spread_both": _spread(theirs["both"], again["both"]),
-        }  # fmt: skip
+        }
     if "floor" in best:
         least = max(best["floor"]["bytes"], best["floor"]["products"])
         result |= {"floor_ms": least * 1e3, "share_of_floor": least / ours["forward"]}
@@ -198,7 +216,7 @@ def _spread(one: float, other: float) -> float:
 
 def machine() -> dict[str, str]:
     """What the figures were measured on."""
-    from tapwise.doctor import report
+    from tapwise.cli.doctor import report
 
     lines = [line for line in report().splitlines() if line[:1].strip() and ":" not in line[:13]]
     facts = {line[:12].strip(): line[13:].strip() for line in lines}
@@ -262,8 +280,10 @@ def main() -> None:
         print(line(rows[-1]), flush=True)
     for family in (*dict.fromkeys(row["family"] for row in rows), "all"):
         some = [row for row in rows if family in (row["family"], "all")]
-        print(f"{family:<12} geometric means: forward {mean(some, 'ratio'):.2f}, "
-              f"forward and backward {mean(some, 'ratio_both'):.2f}")  # fmt: skip
+        print(
+            f"{family:<12} geometric means: forward {mean(some, 'ratio'):.2f}, "
+            f"forward and backward {mean(some, 'ratio_both'):.2f}"
+        )
     if options.name:
         result = {
             "machine": machine(),

@@ -133,9 +133,13 @@ def compare(name: str, threads: int, rounds: int) -> dict[str, Any]:
         worker.wait()
     before, again, after = (seconds * 1e3 for seconds in best)
     return {
-        "name": name, "layers": ours["changed"], "before_ms": before, "after_ms": after,
-        "ratio": before / after, "spread": max(before, again) / min(before, again),
-    }  # fmt: skip
+        "name": name,
+        "layers": ours["changed"],
+        "before_ms": before,
+        "after_ms": after,
+        "ratio": before / after,
+        "spread": max(before, again) / min(before, again),
+    }
 
 
 def main() -> None:

@@ -86,11 +86,11 @@ def recomputed(name: str) -> tuple[Step, dict[str, Any]]:
     import torch
 
     import tapwise as tw
-    from tapwise.network.reach import reach_of
+    from tapwise.network.receptive_field import receptive_field_of
 
     model, example, chunk, ms = _model(name)
     live = tw.stream(model.eval(), example)
-    reach = reach_of(live._graph)
+    reach = receptive_field_of(live._graph)
     second = int(chunk * 1000 / ms)
     context = second if reach.first is None else min(reach.last - reach.first + 1, 4 * second)
     x = _chunk_like(example, live._graph.nodes[0].size.time, context + chunk)
@@ -111,7 +111,7 @@ def bare(name: str) -> tuple[Step, dict[str, Any]]:
 
     model, example, chunk, _ = _model(name)
     live = tw.stream(model.eval(), example)
-    engine, nodes = live._engine, live._graph.nodes
+    engine, nodes = live._scheduler, live._graph.nodes
     x = _chunk_like(example, nodes[0].size.time, chunk)
     for _ in range(200):
         live.step(x)
@@ -126,13 +126,19 @@ def bare(name: str) -> tuple[Step, dict[str, Any]]:
             g = node.timeline.geometry  # type: ignore[attr-defined]
             w, b, settings = work.weight, work.bias, (g.stride, 0)
             if g.transposed:
-                calls.append(lambda x=inputs[0], w=w, b=b, s=settings, g=g: torch.conv_transpose1d(
-                    x, w, b, *s, 0, g.groups, g.dilation))  # fmt: skip
+                calls.append(
+                    lambda x=inputs[0], w=w, b=b, s=settings, g=g: torch.conv_transpose1d(
+                        x, w, b, *s, 0, g.groups, g.dilation
+                    )
+                )
             else:
                 span = (many - 1) * g.stride + g.effective_kernel_size
                 known = torch.randn(*inputs[0].shape[:-1], span)
-                calls.append(lambda x=known, w=w, b=b, s=settings, g=g: torch.conv1d(
-                    x, w, b, *s, g.dilation, g.groups))  # fmt: skip
+                calls.append(
+                    lambda x=known, w=w, b=b, s=settings, g=g: torch.conv1d(
+                        x, w, b, *s, g.dilation, g.groups
+                    )
+                )
         elif isinstance(work, Recur) and inputs[0].numel():
             held = work.start(1)
             calls.append(lambda work=work, x=inputs[0], held=held: work(x, held))
@@ -248,8 +254,17 @@ def child(group: str, subject: str, threads: int, steps: int) -> None:
 
 
 def turn(group: str, subject: str, options: argparse.Namespace) -> dict[str, Any] | None:
-    command = [sys.executable, __file__, "--child", group, subject, "--threads", str(options.threads),
-               "--steps", str(options.steps)]  # fmt: skip
+    command = [
+        sys.executable,
+        __file__,
+        "--child",
+        group,
+        subject,
+        "--threads",
+        str(options.threads),
+        "--steps",
+        str(options.steps),
+    ]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     if found.returncode:
         print(f"{group}, {subject}: {found.stderr.strip().splitlines()[-1][:160]}", file=sys.stderr)

@@ -103,15 +103,22 @@ def onnxruntime_calls(row: Row) -> list[Call]:
 
     x, w, b = (row[name].detach().numpy() for name in "xwb")
     node = helper.make_node(
-        "Conv", ["x", "w", "b"], ["y"], strides=[row["stride"]], dilations=[row["dilation"]],
-        group=row["groups"], pads=[row["left"], row["right"]], kernel_shape=[w.shape[-1]],
-    )  # fmt: skip
+        "Conv",
+        ["x", "w", "b"],
+        ["y"],
+        strides=[row["stride"]],
+        dilations=[row["dilation"]],
+        group=row["groups"],
+        pads=[row["left"], row["right"]],
+        kernel_shape=[w.shape[-1]],
+    )
     graph = helper.make_graph(
-        [node], "conv",
+        [node],
+        "conv",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
         [numpy_helper.from_array(w, "w"), numpy_helper.from_array(b, "b")],
-    )  # fmt: skip
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
     model.ir_version = 10
     options = ort.SessionOptions()

@@ -76,10 +76,15 @@ def page(result: Result, others: dict[str, Result]) -> str:
     """The page's text."""
     machine = result["machine"]
     text = HEAD.format(
-        dtype=result["dtype"], compared=_compared(result), threads=result["threads"], date=machine["date"],
+        dtype=result["dtype"],
+        compared=_compared(result),
+        threads=result["threads"],
+        date=machine["date"],
         where=_where(result),
-        torch=machine["torch"], numba=machine["numba"], python=machine["python"].split()[0],
-    )  # fmt: skip
+        torch=machine["torch"],
+        numba=machine["numba"],
+        python=machine["python"].split()[0],
+    )
     for row in result["rows"]:
         text += (
             f"| {row['name']} | {row['family']} | {row['kernel']} | {row['torch_ms']:.3g} | "

@@ -11,8 +11,7 @@ from textwrap import fill
 import torch
 
 import tapwise as tw
-from tapwise.network import known
-from tapwise.network.rules import POINTWISE
+from tapwise.network.operation_names import MIXES, OVER_AXES, POINTWISE
 from tapwise.network.rules_convolutions import CONVOLUTIONS
 from tapwise.network.rules_shapes import SHAPES
 
@@ -34,7 +33,7 @@ def operations() -> str:
         "Sample by sample, of the signal and of what is the same at every moment": sorted(
             POINTWISE
         ),
-        "Over an axis that isn't time": sorted(known.OVER_AXES),
+        "Over an axis that isn't time": sorted(OVER_AXES),
         "Axes, parts and pads": [*sorted(SHAPES), "pad (zeros, constant, replicate, reflect)"],
         "Windows": sorted(set(CONVOLUTIONS) - {"pad", "lstm", "gru", "rnn_tanh", "rnn_relu"}),
         "Recurrences, from the past to the future": ["lstm", "gru", "rnn_tanh", "rnn_relu"],
@@ -51,8 +50,7 @@ def operations() -> str:
     for title, names in groups.items():
         parts.append(f"**{title}:** " + fill(", ".join(f"`{n}`" for n in names), 108) + "\n")
     refused = "\n".join(
-        f"| `{name}` | {reason} | {remedy} |"
-        for name, (reason, remedy) in sorted(known.MIXES.items())
+        f"| `{name}` | {reason} | {remedy} |" for name, (reason, remedy) in sorted(MIXES.items())
     )
     parts.append(
         "Anything else is refused by the path of its module, with the reason and a remedy;\n"

@@ -26,9 +26,19 @@ def smooth_co2() -> None:
     """A 12-month mean twice: causal and centred, and a chart of what causality costs."""
     for padding in ("causal", "same"):
         tapwise(
-            "apply", str(CO2), "--taps", "mean:12", "--padding", padding, "--column", "co2_ppm",
-            "--padding-mode", "replicate", "-o", str(OUT / f"co2_{padding}.csv"),
-        )  # fmt: skip
+            "apply",
+            str(CO2),
+            "--taps",
+            "mean:12",
+            "--padding",
+            padding,
+            "--column",
+            "co2_ppm",
+            "--padding-mode",
+            "replicate",
+            "-o",
+            str(OUT / f"co2_{padding}.csv"),
+        )
     ppm = pl.read_csv(CO2)["co2_ppm"].to_numpy()
     years = 1964 + (4 + np.arange(len(ppm))) / 12
     late, centred = (
@@ -61,9 +71,13 @@ def filter_sound() -> None:
     sound = 0.4 * np.sin(2 * np.pi * 220 * seconds) + 0.2 * np.sin(2 * np.pi * 3000 * seconds)
     soundfile.write(OUT / "tones.wav", sound, rate, subtype="PCM_16")
     tapwise(
-        "apply", str(OUT / "tones.wav"), "--taps", "lowpass:1000:101",
-        "-o", str(OUT / "low_tone.wav"),
-    )  # fmt: skip
+        "apply",
+        str(OUT / "tones.wav"),
+        "--taps",
+        "lowpass:1000:101",
+        "-o",
+        str(OUT / "low_tone.wav"),
+    )
 
 
 def main() -> None:
@@ -72,9 +86,15 @@ def main() -> None:
     tapwise("doctor", "--warm")  # compiles once, so that what follows is timed without
     tapwise("explain", "--input", "0:10", "--taps", "1,1,1")
     tapwise(
-        "explain", "--input", "0:10", "--taps", "1,1,1", "--causal", "--save",
+        "explain",
+        "--input",
+        "0:10",
+        "--taps",
+        "1,1,1",
+        "--causal",
+        "--save",
         str(OUT / "causal.svg"),
-    )  # fmt: skip
+    )
     smooth_co2()
     filter_sound()
     model = "examples/denoise/model.py:denoiser"

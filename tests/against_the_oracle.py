@@ -33,14 +33,27 @@ def array(value):
 def expected(geometry, x, w, b, **options):
     if geometry.transposed:
         y = oracle.conv_transpose1d(
-            array(x), array(w), array(b), geometry.stride, (geometry.left, 0),
-            geometry.output_padding, geometry.dilation, geometry.groups,
-        )  # fmt: skip
+            array(x),
+            array(w),
+            array(b),
+            geometry.stride,
+            (geometry.left, 0),
+            geometry.output_padding,
+            geometry.dilation,
+            geometry.groups,
+        )
         return y[..., : y.shape[-1] - geometry.right]
     return oracle.conv1d(
-        array(x), array(w), array(b), geometry.stride, geometry.padding, geometry.dilation,
-        geometry.groups, geometry.padding_mode, **options,
-    )  # fmt: skip
+        array(x),
+        array(w),
+        array(b),
+        geometry.stride,
+        geometry.padding,
+        geometry.dilation,
+        geometry.groups,
+        geometry.padding_mode,
+        **options,
+    )
 
 
 def problem_of(geometry, x, w):

@@ -11,7 +11,8 @@ import torch.testing._internal.common_utils
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from forcing import forget_plans, predict_for
+from forcing import predict_for
+from tapwise.engine import dispatch
 
 COMMON = {"deadline": None, "print_blob": True}
 hypothesis.settings.register_profile("test", max_examples=150, derandomize=True, **COMMON)
@@ -24,7 +25,7 @@ def known_processor(monkeypatch):
     """Plans depend on torch's threads and on the processor: two threads and AVX-512, whatever is here."""
     before = torch.get_num_threads()
     torch.set_num_threads(2)
-    predict_for(monkeypatch, narrow=False)
+    predict_for(monkeypatch, "avx512")
     yield
     torch.set_num_threads(before)
-    forget_plans()
+    dispatch._decisions.clear()

@@ -5,34 +5,17 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import tapwise as tw
-from tapwise.engine import calls
-from tapwise.engine import plan as plans
-from tapwise.engine.kernels import KERNELS, _native_cost, direct
+from tapwise.engine import dispatch, rates
+from tapwise.engine.kernels import KERNELS
 
-# fft32 rounds in float32, and is held to a bound of its own in test_kernels.
+# fft32 rounds in float32: test_kernels bounds it by itself.
 FORCED = [None, *(name for name in KERNELS if name != "fft32")]
-# Kernels that must have run in each test, the dtypes of its samples allowing it.
-APPLIES = {
-    "gemm": "gemm",
-    "fft": "fft",
-    None: "native at a glance",
-    "native": "native",
-    "direct": "direct",
-    "reference": "reference",
-}
 
 
-def predict_for(monkeypatch, narrow):
-    """Let plans be those of a processor with AVX2 alone, or else with AVX-512, whatever is here."""
-    for rates in (direct, _native_cost):
-        monkeypatch.setattr(rates, "narrow", lambda: narrow)
-    forget_plans()
-
-
-def forget_plans():
-    for known in (plans._choose, plans._choose_gradient, plans._choose_training, calls._call):
-        known.cache_clear()
-    calls._known.clear()
+def predict_for(monkeypatch, family):
+    """Let plans be those of a family of processors, ``"avx512"`` or ``"avx2"``, whatever is here."""
+    monkeypatch.setattr(rates, "processor_family", lambda: family)
+    dispatch._decisions.clear()
 
 
 @contextmanager
@@ -47,20 +30,24 @@ def counted(forced, monkeypatch):
 
         return replace(kernel, run=run)
 
-    at_a_glance = calls.always_native
+    torch_run = dispatch._torch_run
 
-    def glance(*arguments):
-        small = at_a_glance(*arguments)
-        runs["native at a glance"] += small
-        return small
+    def counting_torch_run(geometry):
+        run = torch_run(geometry)
+
+        def counted_run(*tensors):
+            runs["native"] += 1
+            return run(*tensors)
+
+        return counted_run
 
     with monkeypatch.context() as patch:
-        patch.setattr(calls, "always_native", glance)
-        calls._known.clear()
+        patch.setattr(dispatch, "_torch_run", counting_torch_run)
+        dispatch._decisions.clear()
         for name, kernel in KERNELS.items():
             patch.setitem(KERNELS, name, counting(kernel))
-        plans._choose.cache_clear()
         with tw.options(kernel=forced) if forced else nullcontext():
             yield runs
+    dispatch._decisions.clear()
     print(f"kernel forced: {forced}; runs: {dict(runs)}")
-    assert runs[APPLIES[forced]] > 0, f"{forced} never ran"
+    assert runs[forced or "native"] > 0, f"{forced} never ran"

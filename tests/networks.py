@@ -192,10 +192,16 @@ class ConvTasNet(nn.Module):
             depthwise = nn.Conv1d(width, width, 3, dilation=dilation, groups=width)
             blocks.append(
                 nn.Sequential(
-                    nn.Conv1d(width, width, 1), nn.PReLU(), nn.BatchNorm1d(width), pad, depthwise,
-                    nn.PReLU(), nn.BatchNorm1d(width), nn.Conv1d(width, width, 1),
+                    nn.Conv1d(width, width, 1),
+                    nn.PReLU(),
+                    nn.BatchNorm1d(width),
+                    pad,
+                    depthwise,
+                    nn.PReLU(),
+                    nn.BatchNorm1d(width),
+                    nn.Conv1d(width, width, 1),
                 )
-            )  # fmt: skip
+            )
         self.blocks = nn.ModuleList(blocks)
         self.mask = nn.Conv1d(width, sources * basis, 1)
         self.decoder = nn.ConvTranspose1d(basis, 1, 16, stride=8, bias=False)
@@ -251,7 +257,31 @@ def unet():
 STREAMED = {
     factory.__name__: factory
     for factory in (
-        mimi_encoder, mimi_decoder, encodec_encoder, encodec_decoder, dac_encoder, dac_decoder,
-        hifigan, vits_decoder, wav2vec2_layer_normed, tcn, wavenet, conv_tasnet, unet,
+        mimi_encoder,
+        mimi_decoder,
+        encodec_encoder,
+        encodec_decoder,
+        dac_encoder,
+        dac_decoder,
+        hifigan,
+        vits_decoder,
+        wav2vec2_layer_normed,
+        tcn,
+        wavenet,
+        conv_tasnet,
+        unet,
     )
-}  # fmt: skip
+}
+
+
+class Of(nn.Module):
+    """A module of one function."""
+
+    def __init__(self, function, **parts):
+        super().__init__()
+        self.function = function
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, x):
+        return self.function(self, x)

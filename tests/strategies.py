@@ -3,7 +3,7 @@
 from hypothesis import strategies as st
 
 from tapwise.geometry import Geometry
-from tapwise.settings import PADDING_MODES, PADDING_WORDS
+from tapwise.padding import PADDING_MODES, PADDING_WORDS
 
 small_pads = st.tuples(st.integers(0, 12), st.integers(0, 12))
 paddings = st.one_of(st.sampled_from(PADDING_WORDS), st.integers(0, 12), small_pads)

@@ -114,6 +114,7 @@ print(plan.kernel)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize(
     ("channels", "groups", "taps", "kernel"),
@@ -149,6 +150,7 @@ print(run(*map(int, sys.argv[2:])))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize(
     ("channels", "taps", "length", "left", "backward"),

@@ -5,6 +5,8 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 import tapwise as tw
 
 ROOT = Path(__file__).parent.parent
@@ -59,6 +61,7 @@ def test_the_networks_page_lists_what_is_known():
         assert f"## {name}\n" in text
 
 
+@pytest.mark.slow
 def test_the_denoisers_picture_is_what_its_script_draws(tmp_path):
     import subprocess
     import sys

@@ -41,12 +41,26 @@ def test_the_tutorials_cases_exactly(case, kernel):
 def test_arguments_are_torchs_in_torchs_order_and_more():
     ours = list(inspect.signature(tw.conv1d).parameters)
     assert ours == [
-        "input", "weight", "bias", "stride", "padding", "dilation", "groups", "padding_mode",
-    ]  # fmt: skip
+        "input",
+        "weight",
+        "bias",
+        "stride",
+        "padding",
+        "dilation",
+        "groups",
+        "padding_mode",
+    ]
     ours = list(inspect.signature(tw.conv_transpose1d).parameters)
     assert ours == [
-        "input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation",
-    ]  # fmt: skip
+        "input",
+        "weight",
+        "bias",
+        "stride",
+        "padding",
+        "output_padding",
+        "groups",
+        "dilation",
+    ]
 
 
 @given(convolutions(), st.booleans())
@@ -61,9 +75,12 @@ def test_values_and_gradients_are_those_of_torchs_steps(case, with_bias):
     settings = (geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
     y = tw.conv1d(x, w, b, *settings, geometry.padding_mode)
     truth = oracle.conv1d(
-        x.detach().numpy(), w.detach().numpy(), None if b is None else b.detach().numpy(),
-        *settings, geometry.padding_mode,
-    )  # fmt: skip
+        x.detach().numpy(),
+        w.detach().numpy(),
+        None if b is None else b.detach().numpy(),
+        *settings,
+        geometry.padding_mode,
+    )
     np.testing.assert_allclose(y.detach().numpy(), truth, atol=1e-12)
     line = oracle.padded(np.arange(1, length + 1), *geometry.padding, geometry.padding_mode)
     places = torch.from_numpy(line)
@@ -86,14 +103,25 @@ def test_transposed_values_and_gradients(case, with_bias):
     b = torch.randn(geometry.groups * 3, dtype=torch.float64, requires_grad=True)
     b = b if with_bias else None
     y = tw.conv_transpose1d(
-        x, w, b, geometry.stride, geometry.padding, geometry.output_padding, geometry.groups,
-        geometry.dilation,
-    )  # fmt: skip
-    truth = oracle.conv_transpose1d(
-        x.detach().numpy(), w.detach().numpy(), None if b is None else b.detach().numpy(),
-        geometry.stride, geometry.padding, geometry.output_padding, geometry.dilation,
+        x,
+        w,
+        b,
+        geometry.stride,
+        geometry.padding,
+        geometry.output_padding,
         geometry.groups,
-    )  # fmt: skip
+        geometry.dilation,
+    )
+    truth = oracle.conv_transpose1d(
+        x.detach().numpy(),
+        w.detach().numpy(),
+        None if b is None else b.detach().numpy(),
+        geometry.stride,
+        geometry.padding,
+        geometry.output_padding,
+        geometry.dilation,
+        geometry.groups,
+    )
     np.testing.assert_allclose(y.detach().numpy(), truth, atol=1e-12)
     full = F.conv_transpose1d(x, w, None, geometry.stride, 0, 0, geometry.groups, geometry.dilation)
     full = F.pad(full, (0, geometry.output_padding)) + (0 if b is None else b[:, None])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import oracle
 import tapwise as tw
 from strategies import convolutions, transposed
-from tapwise.settings import PADDING_MODES, PADDING_WORDS
+from tapwise.padding import PADDING_MODES, PADDING_WORDS
 
 
 def brute(geometry):
@@ -21,14 +21,26 @@ def brute(geometry):
         x = np.repeat(x, groups, axis=1)
         if geometry.transposed:
             y = oracle.conv_transpose1d(
-                x, ones, None, geometry.stride, geometry.padding, geometry.output_padding,
-                geometry.dilation, groups,
-            )  # fmt: skip
+                x,
+                ones,
+                None,
+                geometry.stride,
+                geometry.padding,
+                geometry.output_padding,
+                geometry.dilation,
+                groups,
+            )
         else:
             y = oracle.conv1d(
-                x, ones, None, geometry.stride, geometry.padding, geometry.dilation, groups,
+                x,
+                ones,
+                None,
+                geometry.stride,
+                geometry.padding,
+                geometry.dilation,
+                groups,
                 geometry.padding_mode,
-            )  # fmt: skip
+            )
         return y[:, :1]
 
     return convolve
@@ -108,9 +120,15 @@ def test_lengths_are_torchs(case):
 def test_transposed_lengths_are_torchs(case):
     geometry, length = case
     y = torch.nn.functional.conv_transpose1d(
-        torch.zeros(1, 1, length), torch.zeros(1, 1, geometry.kernel_size), None, geometry.stride, 0,
-        0, 1, geometry.dilation,
-    )  # fmt: skip
+        torch.zeros(1, 1, length),
+        torch.zeros(1, 1, geometry.kernel_size),
+        None,
+        geometry.stride,
+        0,
+        0,
+        1,
+        geometry.dilation,
+    )
     whole = y.shape[-1] + geometry.output_padding - sum(geometry.padding)
     assert whole == geometry.output_length(length)
 

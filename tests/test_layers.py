@@ -13,7 +13,7 @@ from torch import nn
 
 import tapwise as tw
 from strategies import paddings
-from tapwise.settings import PADDING_MODES
+from tapwise.padding import PADDING_MODES
 
 
 @given(st.integers(1, 5), st.integers(1, 3), st.integers(1, 3), st.booleans())

@@ -35,6 +35,7 @@ def printed(notebook):
 
 
 # The Jupyter client's own sockets and event loops are not ours to close.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -60,13 +60,19 @@ def main(folder: Path) -> None:
         wrong = (found[0, 0] - reference).square().sum()
         return float(10 * torch.log10(reference.square().sum() / wrong))
 
-    print(f"signal to noise: {decibels(x):.1f} dB before, {decibels(streamed):.1f} dB streamed, "
-          f"{decibels(naive):.1f} dB by naive chunks")  # fmt: skip
-    print(f"streamed against offline: {float((streamed - offline).abs().max()):.1e} apart at most; "
-          f"naive chunks: {float((naive - offline).abs().max()):.1e}")  # fmt: skip
-    print(f"a chunk of 10 ms takes {1e3 * np.median(spent):.2f} ms (99% of them at most "
-          f"{1e3 * np.quantile(spent, 0.99):.2f} ms); look-ahead {1e3 * live.delay / RATE:.0f} ms; "
-          f"{kept:,} bytes kept")  # fmt: skip
+    print(
+        f"signal to noise: {decibels(x):.1f} dB before, {decibels(streamed):.1f} dB streamed, "
+        f"{decibels(naive):.1f} dB by naive chunks"
+    )
+    print(
+        f"streamed against offline: {float((streamed - offline).abs().max()):.1e} apart at most; "
+        f"naive chunks: {float((naive - offline).abs().max()):.1e}"
+    )
+    print(
+        f"a chunk of 10 ms takes {1e3 * np.median(spent):.2f} ms (99% of them at most "
+        f"{1e3 * np.quantile(spent, 0.99):.2f} ms); look-ahead {1e3 * live.delay / RATE:.0f} ms; "
+        f"{kept:,} bytes kept"
+    )
 
 
 if __name__ == "__main__":

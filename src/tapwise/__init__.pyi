@@ -1,7 +1,8 @@
 from .acceleration import Acceleration as Acceleration
 from .acceleration import accelerate as accelerate
+from .chunks import State as State
+from .engine.options import options as options
 from .engine.plan import Plan as Plan
-from .engine.steering import options as options
 from .errors import ShapeError as ShapeError
 from .errors import SignalError as SignalError
 from .errors import StreamMismatchError as StreamMismatchError
@@ -11,8 +12,8 @@ from .explanation.explain import Explanation as Explanation
 from .explanation.explain import explain as explain
 from .explanation.model import ModelExplanation as ModelExplanation
 from .explanation.stack import Stack as Stack
-from .explanation.trace import Step as Step
-from .explanation.trace import Trace as Trace
+from .explanation.steps import Step as Step
+from .explanation.steps import Trace as Trace
 from .explanation.trace import trace as trace
 from .filters import Resample as Resample
 from .filters import Upfirdn as Upfirdn
@@ -28,7 +29,6 @@ from .layers import ConvTranspose1d as ConvTranspose1d
 from .network.inspection import inspect as inspect
 from .network.report import Report as Report
 from .network.rules import register as register
-from .stepping import State as State
 from .streaming.stream import Stream as Stream
 from .streaming.stream import stream as stream
 from .streaming.verify import verify_stream as verify_stream

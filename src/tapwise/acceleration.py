@@ -1,4 +1,4 @@
-"""Acceleration: put the engine under somebody else's model, and take it out again."""
+"""Acceleration: run an existing model's convolutions on this engine, and undo it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from tapwise.chunks import StreamingLayer
 from tapwise.functional import conv1d, conv_transpose1d
-from tapwise.settings import pads_of
-from tapwise.stepping import Stepped
+from tapwise.padding import pads_of
 
 
 class Acceleration:
@@ -26,7 +26,7 @@ class Acceleration:
         self.left = left
 
     def undo(self) -> None:
-        """Give every changed layer its own forward back. What isn't changed any more stays."""
+        """Restore every changed layer's own forward. A layer that was changed again since is left."""
         for layer in self.changed.values():
             for kind, name in _HOOKS.items():
                 if isinstance(layer, kind) and _is_ours(layer, kind):
@@ -101,26 +101,26 @@ def accelerate(model: nn.Module) -> Acceleration:
 
 
 def _obstacle(layer: nn.Module, kind: type[nn.Module]) -> str | None:
-    """Why a layer is left; None where it isn't, and nothing to say where it is ours already."""
-    if isinstance(layer, Stepped) or _is_ours(layer, kind):
+    """Why a layer is left as it is; None where it can be changed, empty where it is ours already."""
+    if isinstance(layer, StreamingLayer) or _is_ours(layer, kind):
         return ""
     replaced = next((name for name in ("forward", "_conv_forward") if name in layer.__dict__), None)
     if replaced is not None:
         return f"its {replaced} was replaced by somebody else"
     if isinstance(layer, nn.modules.lazy.LazyModuleMixin):
         return "it has no weight yet: run the model once first"
-    if isinstance(layer, nn.Conv1d) and _pads_otherwise(layer):
+    if isinstance(layer, nn.Conv1d) and _pads_differently(layer):
         return "it pads by other numbers than its padding says"
-    own = [name for name in ("forward", "_conv_forward") if _overridden(layer, kind, name)]
-    return f"{type(layer).__name__} has its own {own[0]}" if own else None
+    overridden = [name for name in ("forward", "_conv_forward") if _overridden(layer, kind, name)]
+    return f"{type(layer).__name__} has its own {overridden[0]}" if overridden else None
 
 
-def _pads_otherwise(layer: nn.Conv1d) -> bool:
-    """Whether the numbers by which torch pads, where not with zeros, are not those of ``padding``."""
+def _pads_differently(layer: nn.Conv1d) -> bool:
+    """Whether torch pads, where not with zeros, by other numbers than those of ``padding``."""
     if layer.padding_mode == "zeros":
         return False
-    reach = layer.dilation[0] * (layer.kernel_size[0] - 1) + 1
-    pads = pads_of(layer.padding, reach, layer.stride[0], transposed=False)
+    effective = layer.dilation[0] * (layer.kernel_size[0] - 1) + 1
+    pads = pads_of(layer.padding, effective, layer.stride[0], transposed=False)
     return tuple(layer._reversed_padding_repeated_twice) != pads
 
 
@@ -130,28 +130,39 @@ def _is_ours(layer: nn.Module, kind: type[nn.Module]) -> bool:
 
 
 def _overridden(layer: nn.Module, kind: type[nn.Module], name: str) -> bool:
-    own = getattr(type(layer), name, None)
-    return own is not getattr(kind, name, None)
+    return getattr(type(layer), name, None) is not getattr(kind, name, None)
 
 
 def _convolution(layer: Any, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return conv1d(
-        input, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups,
+        input,
+        weight,
+        bias,
+        layer.stride,
+        layer.padding,
+        layer.dilation,
+        layer.groups,
         layer.padding_mode,
-    )  # fmt: skip
+    )
 
 
 def _transposed(layer: Any, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-    extra = layer._output_padding(
+    output_padding = layer._output_padding(
         input, output_size, layer.stride, layer.padding, layer.kernel_size, 1, layer.dilation
     )
     return conv_transpose1d(
-        input, layer.weight, layer.bias, layer.stride, layer.padding, extra, layer.groups,
+        input,
+        layer.weight,
+        layer.bias,
+        layer.stride,
+        layer.padding,
+        output_padding,
+        layer.groups,
         layer.dilation,
-    )  # fmt: skip
+    )
 
 
-# What each kind of layer calls to compute, which an attribute of the instance takes the place of.
+# The method by which each kind of layer computes, which an attribute of the instance overrides.
 _HOOKS: dict[type[nn.Module], str] = {nn.Conv1d: "_conv_forward", nn.ConvTranspose1d: "forward"}
 _FORWARDS: dict[type[nn.Module], Any] = {
     nn.Conv1d: _convolution,

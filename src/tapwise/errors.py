@@ -114,9 +114,12 @@ _STYLE = """
 
 
 def _rebuild(
-    sentence: str, got: str | None, expected: str | None, fix: str | None,
+    sentence: str,
+    got: str | None,
+    expected: str | None,
+    fix: str | None,
     drawing: tuple[tuple[str, int, int], ...] = (),
-) -> ShapeError:  # fmt: skip
+) -> ShapeError:
     return ShapeError(sentence, got=got, expected=expected, fix=fix, drawing=drawing)
 
 

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.overrides import handle_torch_function
 
+from tapwise.chunks import State
+from tapwise.engine.dispatch import is_overridden
 from tapwise.errors import ShapeError
 from tapwise.functional import conv1d, conv_transpose1d
 from tapwise.geometry import Geometry
 from tapwise.layers import Conv1d
-from tapwise.stepping import State
 
 
 def _filter_of(layer: Conv1d) -> Tensor:
@@ -23,14 +25,16 @@ def _filter_of(layer: Conv1d) -> Tensor:
     if taps.shape[1] != 1 or taps.shape[0] != layer.groups or (g.stride, g.dilation) != (1, 1):
         raise ShapeError(
             "lfilter's state is that of one filter a channel",
-            got=f"{layer}", expected="depthwise, of stride and dilation 1",
+            got=f"{layer}",
+            expected="depthwise, of stride and dilation 1",
             fix="Conv1d.from_taps(taps, channels) makes such a layer",
-        )  # fmt: skip
+        )
     if g.padding != (g.kernel_size - 1, 0) or g.padding_mode != "zeros" or layer.bias is not None:
         raise ShapeError(
             "lfilter's state is that of a causal filter without bias",
-            got=f"{layer}", expected="padding='causal' with zeros, bias=False",
-        )  # fmt: skip
+            got=f"{layer}",
+            expected="padding='causal' with zeros, bias=False",
+        )
     return taps[:, 0].flip(-1)
 
 
@@ -39,16 +43,16 @@ def _sums(taps: Tensor) -> Tensor:
 
     # zi[m] = sum over k > m of taps[k] * past[k - m - 1]
     """
-    many = taps.shape[-1] - 1
-    place = torch.arange(many, device=taps.device)
-    wanted = place[:, None] + place + 1
-    return torch.where(wanted <= many, taps[:, wanted.clamp(max=many)], 0)
+    n = taps.shape[-1] - 1
+    place = torch.arange(n, device=taps.device)
+    tap = place[:, None] + place + 1
+    return torch.where(tap <= n, taps[:, tap.clamp(max=n)], 0)
 
 
 def zi_of_state(layer: Conv1d, state: State) -> Tensor:
     """What ``scipy.signal.lfilter`` calls ``zi``, from a layer's state: (..., channels, K-1).
 
-    SciPy keeps partial sums of outputs to come, a layer the last inputs: these give the sums.
+    SciPy stores partial sums of outputs to come, a layer the last inputs, which give the sums.
 
     Raises:
         ShapeError: a layer that is no causal filter of one row of taps a channel.
@@ -65,9 +69,9 @@ def zi_of_state(layer: Conv1d, state: State) -> Tensor:
     Source: ``scipy.signal.lfilter``, whose ``zf`` for these samples is the same.
     """
     taps = _filter_of(layer)
-    many = taps.shape[-1] - 1
-    past = state.kept.flip(-1)[..., :many]
-    past = nn.functional.pad(past, (0, many - past.shape[-1]))
+    n = taps.shape[-1] - 1
+    past = state.kept.flip(-1)[..., :n]
+    past = nn.functional.pad(past, (0, n - past.shape[-1]))
     return (_sums(taps) @ past[..., None])[..., 0]
 
 
@@ -92,21 +96,58 @@ def state_of_zi(layer: Conv1d, zi: Any) -> State:
         [22.0, 15.0]
     """
     taps = _filter_of(layer)
-    channels, many = taps.shape[0], taps.shape[-1] - 1
+    channels, n = taps.shape[0], taps.shape[-1] - 1
     sums = torch.as_tensor(zi, dtype=torch.float64, device=taps.device)
     if sums.ndim == 1:
         sums = sums.expand(1, channels, -1)
-    if sums.shape[-2:] != (channels, many) or sums.ndim > 3:
+    if sums.shape[-2:] != (channels, n) or sums.ndim > 3:
         raise ShapeError(
-            "zi doesn't fit the layer", got=f"zi of size {list(sums.shape)}",
-            expected=f"(batch, {channels}, {many}), ({channels}, {many}) or ({many},)",
-        )  # fmt: skip
+            "zi doesn't fit the layer",
+            got=f"zi of size {list(sums.shape)}",
+            expected=f"(batch, {channels}, {n}), ({channels}, {n}) or ({n},)",
+        )
     matrix = _sums(taps).double()
     # Taps fade towards their ends: the inverse is no more than a least-squares solution can say.
     past = torch.linalg.pinv(matrix, rtol=1e-15) @ sums[..., None]
     kept = past[..., 0].flip(-1).to(layer.weight.dtype)
-    count = torch.tensor(many)
+    count = torch.tensor(n)
     return State(kept, count, count.clone())
+
+
+def upfirdn(x: Tensor, taps: Tensor, up: int, down: int) -> Tensor:
+    """``scipy.signal.upfirdn`` of a signal (batch, channels, length), every channel by the same taps."""
+    if is_overridden(x, taps, None):
+        return handle_torch_function(upfirdn, (x, taps), x, taps, up, down)
+    channels = x.shape[-2]
+    if up == 1:
+        return conv1d(x, taps.flip(-1).expand(channels, 1, -1), None, down, "full", 1, channels)
+    if down == 1:
+        return conv_transpose1d(x, taps.expand(channels, 1, -1), None, up, 0, 0, channels)
+    return _polyphase(x, taps, up, down)
+
+
+def _polyphase(x: Tensor, taps: Tensor, up: int, down: int) -> Tensor:
+    """Both rates at once: ``up`` filters of stride ``down``, whose outputs are interleaved.
+
+    # y[m*up + p] = sum over k of taps[first + k*up] * x[m*down + newest - k]
+    #               where p*down = newest*up + first
+    """
+    channels, longest = x.shape[-2], -(-taps.shape[0] // up)
+    latest = (up - 1) * down // up
+    filters = []
+    for phase in range(up):
+        newest, first = divmod(phase * down, up)
+        own = taps[first::up]
+        own = nn.functional.pad(own, (0, longest - own.shape[0])).flip(-1)
+        # All windows begin at the same sample: those of later phases hold zeros first.
+        filters.append(nn.functional.pad(own, (newest, latest - newest)))
+    weight = torch.stack(filters)[:, None].repeat(channels, 1, 1)  # (channels * up, 1, K)
+    outputs = -(-((x.shape[-1] - 1) * up + taps.shape[0]) // down)
+    left, frames = longest - 1, -(-outputs // up)
+    right = max((frames - 1) * down + weight.shape[-1] - left - x.shape[-1], 0)
+    y = conv1d(x, weight, None, down, (left, right), 1, channels)  # (..., channels * up, frames)
+    y = y.reshape(*y.shape[:-2], channels, up, -1).transpose(-1, -2).flatten(-2)
+    return y[..., :outputs]
 
 
 class Upfirdn(nn.Module):
@@ -151,17 +192,11 @@ class Upfirdn(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The signal at its new rate."""
-        channels, many = x.shape[-2], self.taps.shape[0]
-        kind = x.dtype
+        dtype = x.dtype
         if not (x.is_floating_point() or x.is_complex()) or self.taps.is_complex():
-            kind = torch.promote_types(x.dtype, self.taps.dtype)
-            x = x.to(kind)
-        taps = self.taps.to(kind).expand(channels, 1, -1)
-        if self.up == 1:
-            pads = (many - 1, many - 1)
-            return conv1d(x, taps.flip(-1), None, self.down, pads, 1, channels)
-        y = conv_transpose1d(x, taps, None, self.up, 0, 0, channels)
-        return y if self.down == 1 else y[..., :: self.down]
+            dtype = torch.promote_types(x.dtype, self.taps.dtype)
+            x = x.to(dtype)
+        return upfirdn(x, self.taps.to(dtype), self.up, self.down)
 
     def extra_repr(self) -> str:
         return f"{self.taps.shape[0]} taps, up={self.up}, down={self.down}"
@@ -198,18 +233,16 @@ class Resample(nn.Module):
             self.change = Upfirdn([1.0])
             return
         if isinstance(window, str | tuple):
-            many = 2 * 10 * max(self.up, self.down) + 1
-            taps = firwin(many, 1 / max(self.up, self.down), window=window) * self.up
+            n_taps = 2 * 10 * max(self.up, self.down) + 1
+            taps = firwin(n_taps, 1 / max(self.up, self.down), window=window) * self.up
         else:  # the filter itself
             taps = np.asarray(window, float) * self.up
         half = (len(taps) - 1) // 2
         # Zeros before the taps, so that the middle one falls on an output.
         before = self.down - half % self.down
         self.first = (half + before) // self.down
-        whole = torch.tensor(
-            [0.0] * before + taps.tolist() + [0.0] * self.down, dtype=torch.float64
-        )
-        self.change = Upfirdn(whole, self.up, self.down)
+        padded = [0.0] * before + taps.tolist() + [0.0] * self.down
+        self.change = Upfirdn(torch.tensor(padded, dtype=torch.float64), self.up, self.down)
 
     def forward(self, x: Tensor) -> Tensor:
         """The signal at its new rate."""

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.overrides import handle_torch_function, is_tensor_like
+from torch.overrides import handle_torch_function
 
-from tapwise.engine import calls
-from tapwise.engine.autograd import convolve
-from tapwise.engine.kernels import native
-from tapwise.engine.problem import Problem
-from tapwise.settings import Padding
+from tapwise.engine import dispatch
+from tapwise.padding import Padding
 
-_PLAIN = (Tensor, torch.nn.Parameter)
-_compiling, _traced = torch.compiler.is_compiling, torch.compiler.is_dynamo_compiling
+_is_compiling = torch.compiler.is_compiling
 
 
 def conv1d(
@@ -55,25 +51,14 @@ def conv1d(
 
     Source: ``torch.nn.functional.conv1d``, whose arguments mean the same here.
     """
-    if not _traced():
-        call = calls.known(input, weight, bias, stride, padding, dilation, groups, padding_mode)
-        if call is not None:
-            try:
-                pads, number, _, _, _ = call
-                x = input if pads is None else torch.constant_pad_nd(input, pads)
-                return torch.conv1d(x, weight, bias, stride, number, dilation, groups)
-            except (RuntimeError, TypeError, ValueError):
-                pass  # what torch refuses is said below in our words
-    compiling = _compiling()
-    settings = (stride, padding, dilation, groups, padding_mode)
-    if not compiling and _is_watched(input, weight, bias):
-        return handle_torch_function(conv1d, (input, weight), input, weight, bias, *settings)
-    problem = Problem.of(input, weight, bias, *settings)
-    if not compiling and type(problem.length) is int:
-        call = calls.note(problem, input, weight, *settings)
-        if call is not None and call.recorded in (None, calls.recorded(input, weight, bias)):
-            return native.run(problem.geometry, input, weight, bias)
-    return _batched(problem, input, weight, bias)
+    settings = (stride, padding, dilation, groups, padding_mode, False, 0)
+    y = dispatch.run_cached(input, weight, bias, settings)
+    if y is not None:
+        return y
+    if not _is_compiling() and dispatch.is_overridden(input, weight, bias):
+        arguments = (input, weight, bias, *settings[:5])
+        return handle_torch_function(conv1d, (input, weight), *arguments)
+    return dispatch.decide(input, weight, bias, settings)(input, weight, bias)
 
 
 def conv_transpose1d(
@@ -86,13 +71,13 @@ def conv_transpose1d(
     groups: int = 1,
     dilation: int | tuple[int, ...] = 1,
 ) -> Tensor:
-    """The transposed convolution: each input sample spreads the taps over the outputs it reaches.
+    """The transposed convolution: each input sample spreads the taps over the outputs.
 
     Arguments:
         input: (batch, in_channels, length) or (in_channels, length).
         weight: (in_channels, out_channels / groups, kernel_size).
         bias: (out_channels,) or None.
-        stride: outputs from one input's reach to the next.
+        stride: outputs from the first tap of one input to that of the next.
         padding: outputs cut from both ends, a pair ``(left, right)``, or ``"causal"``, which leaves
             ``length * stride`` outputs of which output j needs no input after ``j // stride``.
         output_padding: outputs added on the right, fewer than the stride or the dilation.
@@ -112,38 +97,11 @@ def conv_transpose1d(
 
     Source: ``torch.nn.functional.conv_transpose1d``, whose arguments mean the same here.
     """
-    if not _compiling() and _is_watched(input, weight, bias):
-        whole = (input, weight, bias, stride, padding, output_padding, groups, dilation)
-        return handle_torch_function(conv_transpose1d, (input, weight), *whole)
-    problem = Problem.of(
-        input, weight, bias, stride, padding, dilation, groups,
-        transposed=True, output_padding=output_padding,
-    )  # fmt: skip
-    return _batched(problem, input, weight, bias)
-
-
-def _is_watched(input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Whether a mode, or what stands for a tensor, as fx's proxies do, sees the call as it was made.
-
-    Raises:
-        TypeError: what is no tensor, and stands for none.
-    """
-    modes = bool(torch._C._len_torch_function_stack())
-    if type(input) in _PLAIN and type(weight) in _PLAIN and (type(bias) in _PLAIN or bias is None):
-        return modes
-    for name, value in (("input", input), ("weight", weight), ("bias", bias)):
-        if isinstance(value, Tensor) or (name == "bias" and value is None):
-            continue
-        if is_tensor_like(value):  # type: ignore[no-untyped-call]
-            return True
-        raise TypeError(
-            f"{name} must be a torch.Tensor, got {type(value).__name__}: "
-            f"torch.as_tensor({name}) makes one"
-        )
-    return modes
-
-
-def _batched(problem: Problem, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    if input.ndim == 3:
-        return convolve(problem.geometry, input, weight, bias, problem)
-    return convolve(problem.geometry, input[None], weight, bias, problem)[0]
+    settings = (stride, padding, dilation, groups, "zeros", True, output_padding)
+    y = dispatch.run_cached(input, weight, bias, settings)
+    if y is not None:
+        return y
+    if not _is_compiling() and dispatch.is_overridden(input, weight, bias):
+        arguments = (input, weight, bias, stride, padding, output_padding, groups, dilation)
+        return handle_torch_function(conv_transpose1d, (input, weight), *arguments)
+    return dispatch.decide(input, weight, bias, settings)(input, weight, bias)

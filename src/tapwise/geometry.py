@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tapwise.errors import ShapeError
-from tapwise.settings import PADDING_MODES, Padding, at_least_one, integer, pads_of, single
+from tapwise.padding import PADDING_MODES, Padding, at_least_one, integer, pads_of, single
 
 
 @dataclass(frozen=True, init=False, slots=True)
@@ -19,8 +19,8 @@ class Geometry:
 
     Arguments:
         kernel_size: number of taps, K >= 1.
-        stride: input samples from one window to the next (transposed: outputs from one input's
-            reach to the next), >= 1.
+        stride: input samples from one window to the next (transposed: outputs from the first
+            tap of one input to that of the next), >= 1.
         dilation: input samples from one tap to the next, >= 1.
         padding: an int, a 1-tuple, a pair ``(left, right)``, or ``"valid"``, ``"same"``, ``"causal"``,
             ``"semicausal"``, ``"full"``. Held as the pair. Transposed: what is cut from the ends;
@@ -76,10 +76,10 @@ class Geometry:
             raise ShapeError(
                 f"padding_mode must be one of {modes}", got=f"padding_mode={padding_mode!r}"
             )
-        reach = dilation * (kernel_size - 1) + 1
-        pair = pads_of(padding, reach, stride, transposed)
+        effective = dilation * (kernel_size - 1) + 1
+        pair = pads_of(padding, effective, stride, transposed)
         if transposed and padding == "causal":
-            output_padding += max(stride - reach, 0)
+            output_padding += max(stride - effective, 0)
         if output_padding < 0 or (output_padding and not transposed):
             raise ShapeError(
                 "negative output_padding is not supported"
@@ -151,7 +151,7 @@ class Geometry:
 
     @property
     def effective_kernel_size(self) -> int:
-        """Input samples that one output reaches over: ``dilation * (K - 1) + 1``."""
+        """Input samples that one output spans: ``dilation * (K - 1) + 1``."""
         return self.dilation * (self.kernel_size - 1) + 1
 
     def output_length(self, length: int) -> int:
@@ -161,13 +161,13 @@ class Geometry:
             >>> Geometry(3, stride=2).output_length(10)
             4
         """
-        reach = self.effective_kernel_size
+        effective = self.effective_kernel_size
         if self.transposed:
             if length == 0:
                 return 0
-            whole = (length - 1) * self.stride + reach + self.output_padding
-            return max(0, whole - self.left - self.right)
-        return max(0, (length + self.left + self.right - reach) // self.stride + 1)
+            full = (length - 1) * self.stride + effective + self.output_padding
+            return max(0, full - self.left - self.right)
+        return max(0, (length + self.left + self.right - effective) // self.stride + 1)
 
     def input_length(self, outputs: int) -> int:
         """The fewest inputs that give at least ``outputs`` outputs.
@@ -178,11 +178,11 @@ class Geometry:
         """
         if outputs <= 0:
             return 0
-        reach = self.effective_kernel_size
+        effective = self.effective_kernel_size
         if self.transposed:
-            missing = outputs - reach - self.output_padding + self.left + self.right
+            missing = outputs - effective - self.output_padding + self.left + self.right
             return max(1, -(-missing // self.stride) + 1)
-        return max(0, (outputs - 1) * self.stride + reach - self.left - self.right)
+        return max(0, (outputs - 1) * self.stride + effective - self.left - self.right)
 
     def window(self, output: int) -> tuple[int, ...]:
         """Input positions that an output reads, before padding answers for those outside.

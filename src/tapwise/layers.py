@@ -10,23 +10,23 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from tapwise.chunks import StreamingLayer
 from tapwise.errors import ShapeError
 from tapwise.functional import conv1d, conv_transpose1d
 from tapwise.geometry import Geometry
-from tapwise.settings import Padding, check_divisible, held, single
-from tapwise.stepping import Stepped
+from tapwise.padding import Padding, as_attribute, check_divisible, single
 
 _One = int | tuple[int]
 
 
-class Conv1d(nn.Conv1d, Stepped):
+class Conv1d(nn.Conv1d, StreamingLayer):
     """A ``torch.nn.Conv1d`` with more kinds of padding, a stream, and Tapwise's engine under it.
 
     Arguments and meaning are torch's, as are state_dict and initial weights from one seed.
 
     Arguments:
         padding: an int, a 1-tuple, a pair ``(left, right)``, ``"valid"``, ``"same"`` (any stride),
-            ``"causal"``, ``"semicausal"`` or ``"full"``; held in ``padding`` as given.
+            ``"causal"``, ``"semicausal"`` or ``"full"``; the attribute ``padding`` is as given.
 
     Shapes:
         input (batch, in_channels, length) or (in_channels, length); output likewise with
@@ -56,18 +56,30 @@ class Conv1d(nn.Conv1d, Stepped):
         dtype: Any = None,
     ) -> None:
         geometry = Geometry(
-            single("kernel_size", kernel_size), single("stride", stride),
-            single("dilation", dilation), padding, groups, padding_mode,
-        )  # fmt: skip
+            single("kernel_size", kernel_size),
+            single("stride", stride),
+            single("dilation", dilation),
+            padding,
+            groups,
+            padding_mode,
+        )
         check_divisible(in_channels, out_channels, groups)
         super().__init__(
-            in_channels, out_channels, kernel_size, stride, 0, dilation, groups, bias,
-            cast(Any, padding_mode), device, dtype,
-        )  # fmt: skip
-        self.padding = held(padding)
-        self._reversed_padding_repeated_twice = list(
-            geometry.padding
-        )  # for code that pads by itself
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            0,
+            dilation,
+            groups,
+            bias,
+            cast(Any, padding_mode),
+            device,
+            dtype,
+        )
+        self.padding = as_attribute(padding)
+        # For code that pads by itself.
+        self._reversed_padding_repeated_twice = list(geometry.padding)
 
     @classmethod
     def from_taps(
@@ -117,38 +129,55 @@ class Conv1d(nn.Conv1d, Stepped):
             values = torch.from_numpy(numbers)
         if values.ndim != 1 or values.numel() == 0:
             raise ShapeError(
-                "taps must be one list of numbers", got=f"taps of size {list(values.shape)}",
+                "taps must be one list of numbers",
+                got=f"taps of size {list(values.shape)}",
                 expected="(K,), K >= 1",
-            )  # fmt: skip
+            )
         if dtype is None and values.is_complex():
             dtype = torch.promote_types(torch.get_default_dtype(), torch.complex32)
         if dtype is None and isinstance(taps, Tensor) and taps.is_floating_point():
             dtype = taps.dtype
         if values.is_complex() and not dtype.is_complex:
             raise ShapeError(
-                "complex taps need a complex layer", got=f"dtype={dtype}",
+                "complex taps need a complex layer",
+                got=f"dtype={dtype}",
                 expected="dtype=torch.complex64 or complex128",
-            )  # fmt: skip
+            )
         layer = Conv1d(
-            channels, channels, values.numel(), stride, padding, dilation, channels, False,
-            padding_mode, device, dtype,
-        )  # fmt: skip
+            channels,
+            channels,
+            values.numel(),
+            stride,
+            padding,
+            dilation,
+            channels,
+            False,
+            padding_mode,
+            device,
+            dtype,
+        )
         with torch.no_grad():
             layer.weight.copy_(values.flip(0) if flip else values)
         return layer
 
     def forward(self, input: Tensor) -> Tensor:
         """The convolution of ``input`` (batch, in_channels, length) or (in_channels, length)."""
-        own: Any = self._parameters  # attributes of a module cost more than a tiny convolution
-        if "weight" in own and "bias" in own:
-            return self._conv_forward(input, own["weight"], own["bias"])
-        return self._conv_forward(input, self.weight, self.bias)  # one is computed from others
+        parameters: Any = self._parameters  # an attribute of a module takes longer to look up
+        if "weight" in parameters and "bias" in parameters:
+            return self._conv_forward(input, parameters["weight"], parameters["bias"])
+        return self._conv_forward(input, self.weight, self.bias)  # parametrized
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return conv1d(
-            input, weight, bias, self.stride, self.padding, self.dilation, self.groups,
+            input,
+            weight,
+            bias,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.groups,
             self.padding_mode,
-        )  # fmt: skip
+        )
 
 
 class CausalConv1d(Conv1d):
@@ -182,9 +211,18 @@ class CausalConv1d(Conv1d):
         dtype: Any = None,
     ) -> None:
         super().__init__(
-            in_channels, out_channels, kernel_size, stride, "causal", dilation, groups, bias,
-            padding_mode, device, dtype,
-        )  # fmt: skip
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            "causal",
+            dilation,
+            groups,
+            bias,
+            padding_mode,
+            device,
+            dtype,
+        )
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         for name in ("weight", "bias"):
@@ -193,7 +231,7 @@ class CausalConv1d(Conv1d):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-class ConvTranspose1d(nn.ConvTranspose1d, Stepped):
+class ConvTranspose1d(nn.ConvTranspose1d, StreamingLayer):
     """A ``torch.nn.ConvTranspose1d`` with asymmetric cuts and a stream.
 
     Arguments:
@@ -224,34 +262,57 @@ class ConvTranspose1d(nn.ConvTranspose1d, Stepped):
         dtype: Any = None,
     ) -> None:
         Geometry(
-            single("kernel_size", kernel_size), single("stride", stride),
-            single("dilation", dilation), padding, groups, padding_mode, True,
+            single("kernel_size", kernel_size),
+            single("stride", stride),
+            single("dilation", dilation),
+            padding,
+            groups,
+            padding_mode,
+            True,
             single("output_padding", output_padding),
-        )  # fmt: skip
+        )
         check_divisible(in_channels, out_channels, groups)
         super().__init__(
-            in_channels, out_channels, kernel_size, stride, 0, output_padding, groups, bias,
-            dilation, cast(Any, padding_mode), device, dtype,
-        )  # fmt: skip
-        self.padding = held(padding)
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            0,
+            output_padding,
+            groups,
+            bias,
+            dilation,
+            cast(Any, padding_mode),
+            device,
+            dtype,
+        )
+        self.padding = as_attribute(padding)
 
     def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
         """The transposed convolution of ``input`` (batch, in_channels, length).
 
         Arguments:
-            output_size: the length wanted, as ``[length]`` or a whole size; torch's rule says which
+            output_size: the length wanted, as ``[length]`` or a full size; torch's rule says which
                 lengths there are.
 
         Raises:
             ValueError: an output size that no output_padding gives.
         """
-        extra = self.output_padding if output_size is None else self._extra(input, output_size)
+        output_padding: Any = self.output_padding
+        if output_size is not None:
+            output_padding = self._output_padding_for(input, output_size)
         return conv_transpose1d(
-            input, self.weight, self.bias, self.stride, self.padding, extra, self.groups,
+            input,
+            self.weight,
+            self.bias,
+            self.stride,
+            self.padding,
+            output_padding,
+            self.groups,
             self.dilation,
-        )  # fmt: skip
+        )
 
-    def _extra(self, input: Tensor, output_size: Sequence[int]) -> int:
+    def _output_padding_for(self, input: Tensor, output_size: Sequence[int]) -> int:
         stride, dilation = self.stride[0], self.dilation[0]
         geometry = Geometry(self.weight.shape[-1], stride, dilation, self.padding, transposed=True)
         least = geometry.output_length(input.shape[-1])
@@ -294,6 +355,16 @@ class CausalConvTranspose1d(ConvTranspose1d):
         dtype: Any = None,
     ) -> None:
         super().__init__(
-            in_channels, out_channels, kernel_size, stride, "causal", 0, groups, bias, dilation,
-            "zeros", device, dtype,
-        )  # fmt: skip
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            "causal",
+            0,
+            groups,
+            bias,
+            dilation,
+            "zeros",
+            device,
+            dtype,
+        )

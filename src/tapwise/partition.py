@@ -1,6 +1,6 @@
-"""Partition: which inputs a run of outputs needs, and how to compute just that run.
+"""Partition: which inputs a range of outputs needs, and how to compute just that range.
 
-Engine-neutral integers. The command's block reader, a layer's stream and, later, ranks all ask here.
+Integers alone. Files read by blocks, streams and, later, ranks all ask here.
 
     # outputs  [a, b)          a . . b
     # inputs   [lo, hi)    l l lo . . . hi r      l, r: padding, at the true ends of the signal only
@@ -18,8 +18,8 @@ class Part:
     """How to compute the outputs ``[outputs[0], outputs[1])`` of a longer signal.
 
     Run ``geometry`` over the values of ``left``, then the inputs ``[inputs[0], inputs[1])``, then the
-    values of ``right``: that gives exactly these outputs. ``left`` and ``right`` name inputs of the
-    whole signal that padding copies (empty for zeros, which ``geometry`` pads itself).
+    values of ``right``: that gives exactly these outputs. ``left`` and ``right`` are inputs that padding
+    copies, by their positions in the full signal (empty for zeros, which ``geometry`` pads itself).
     """
 
     outputs: tuple[int, int]
@@ -50,9 +50,7 @@ def part(geometry: Geometry, start: int, stop: int, length: int) -> Part:
         return Part((start, stop), (0, 0), geometry)
     if geometry.transposed:
         return _part_transposed(geometry, start, stop, length)
-    # The positions that the windows of these outputs span, of which some may lie outside the signal.
-    first = start * geometry.stride - geometry.left
-    last = (stop - 1) * geometry.stride - geometry.left + geometry.effective_kernel_size
+    first, last = window_span(geometry, start, stop)  # some of it may lie outside the signal
     inputs = (min(max(first, 0), length), min(max(last, 0), length))
     before = range(min(first, 0), min(last, 0))
     after = range(max(first, length), max(last, length))
@@ -67,28 +65,42 @@ def part(geometry: Geometry, start: int, stop: int, length: int) -> Part:
     return Part((start, stop), inputs, local, *sources)
 
 
-def _part_transposed(geometry: Geometry, start: int, stop: int, length: int) -> Part:
-    stride, reach = geometry.stride, geometry.effective_kernel_size
-    # Count from the first output of the first input, as if nothing were cut: input j reaches
-    # [j * stride, j * stride + reach).
+def window_span(geometry: Geometry, start: int, stop: int) -> tuple[int, int]:
+    """The positions [first, last) that the windows of the outputs [start, stop) span, padding included.
+
+    Example:
+        >>> window_span(Geometry(3, padding="causal"), 4, 8)
+        (2, 8)
+        >>> window_span(Geometry(4, 2, transposed=True), 4, 8)
+        (1, 4)
+    """
+    stride, effective = geometry.stride, geometry.effective_kernel_size
+    if not geometry.transposed:
+        first, last = start * stride - geometry.left, (stop - 1) * stride - geometry.left
+        return first, last + effective
+    # Counted from the first output of the first input, as if nothing were cut: input j reaches the
+    # outputs [j * stride, j * stride + effective).
     begin, end = start + geometry.left, stop + geometry.left
-    first = max(0, -(-(begin - reach + 1) // stride))
-    # Where strides leave gaps no input may reach a run of outputs: take the one before it, whose
-    # outputs are then cut, since a convolution of nothing has no outputs to speak of.
-    first = min(first, begin // stride, length - 1)
-    last = min(length, (end - 1) // stride + 1)
-    cut = begin - first * stride
-    surplus = (last - 1 - first) * stride + reach - cut - (stop - start)
-    local = replace(
-        geometry, padding=(cut, max(surplus, 0)), output_padding=max(-surplus, 0)
-    )  # fmt: skip
+    first = -(-(begin - effective + 1) // stride)
+    # Where strides leave gaps, some outputs read no input: the input before them is taken, since a
+    # convolution of no input has no outputs.
+    return min(first, begin // stride), (end - 1) // stride + 1
+
+
+def _part_transposed(geometry: Geometry, start: int, stop: int, length: int) -> Part:
+    first, last = window_span(geometry, start, stop)
+    first, last = min(max(first, 0), length - 1), min(last, length)
+    cut = start + geometry.left - first * geometry.stride
+    full_length = (last - 1 - first) * geometry.stride + geometry.effective_kernel_size
+    surplus = full_length - cut - (stop - start)
+    local = replace(geometry, padding=(cut, max(surplus, 0)), output_padding=max(-surplus, 0))
     return Part((start, stop), (first, last), local)
 
 
 def determined(geometry: Geometry, seen: int, certain: int | None = None) -> int:
-    """How many outputs are fixed once ``seen`` inputs are known, whatever follows them.
+    """How many outputs are fixed once ``seen`` inputs have come, whatever follows them.
 
-    ``certain`` inputs will come in all, at least; where it is not given, no more than are seen.
+    At least ``certain`` inputs will come in all; where it is not given, as many as have come.
 
     Example:
         >>> determined(Geometry(3), 10), determined(Geometry(3, padding="same"), 10)
@@ -100,7 +112,7 @@ def determined(geometry: Geometry, seen: int, certain: int | None = None) -> int
         fixed = seen * geometry.stride - geometry.left
     else:
         if geometry.padding_mode == "reflect" and seen <= geometry.left:
-            return 0  # the left padding mirrors samples that have not come yet
+            return 0  # the left padding mirrors samples that are still to come
         fixed = (seen + geometry.left - geometry.effective_kernel_size) // geometry.stride + 1
     return min(max(fixed, 0), geometry.output_length(seen if certain is None else certain))
 
@@ -114,9 +126,7 @@ def first_needed(geometry: Geometry, emitted: int, seen: int) -> int:
     """
     stride = geometry.stride
     if geometry.transposed:
-        begin = emitted + geometry.left
-        reach = geometry.effective_kernel_size
-        needed = min(-(-(begin - reach + 1) // stride), begin // stride, seen - 1)
+        needed = min(window_span(geometry, emitted, emitted + 1)[0], seen - 1)
     else:
         needed = emitted * stride - geometry.left
         if geometry.right and geometry.padding_mode == "reflect":

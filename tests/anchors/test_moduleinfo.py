@@ -34,6 +34,7 @@ def cases(module):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("forced", FORCED)
 @pytest.mark.parametrize(("theirs", "ours", "count"), PAIRS)
 def test_our_layer_in_the_place_of_torchs(theirs, ours, count, forced, monkeypatch):

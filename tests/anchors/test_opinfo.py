@@ -11,6 +11,7 @@ from torch.testing._internal.common_methods_invocations import op_db
 
 import tapwise as tw
 from forcing import FORCED, counted
+from marks import slow_after
 
 OP = next(op for op in op_db if op.name == "nn.functional.conv1d")
 DTYPES = sorted(OP.dtypes, key=str)
@@ -20,7 +21,7 @@ def samples(dtype, requires_grad=False):
     return list(OP.sample_inputs("cpu", dtype, requires_grad=requires_grad))
 
 
-@pytest.mark.parametrize("forced", FORCED)
+@pytest.mark.parametrize("forced", slow_after(2, FORCED))
 def test_samples_of_every_dtype_and_their_views_equal_torch(forced, monkeypatch):
     done = Counter()
     with counted(forced, monkeypatch):
@@ -35,6 +36,7 @@ def test_samples_of_every_dtype_and_their_views_equal_torch(forced, monkeypatch)
     assert done == {"samples": 70, "views": 70}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("forced", FORCED)
 def test_gradients_of_both_modes_in_batches_and_twice(forced, monkeypatch):
     done = Counter()
@@ -47,9 +49,12 @@ def test_gradients_of_both_modes_in_batches_and_twice(forced, monkeypatch):
                     return tw.conv1d(input, weight, bias, **kwargs)
 
                 assert torch.autograd.gradcheck(
-                    function, inputs, check_forward_ad=True, check_batched_grad=True,
+                    function,
+                    inputs,
+                    check_forward_ad=True,
+                    check_batched_grad=True,
                     check_batched_forward_grad=True,
-                )  # fmt: skip
+                )
                 done["gradcheck"] += 1
                 assert torch.autograd.gradgradcheck(function, inputs, check_batched_grad=True)
                 done["gradgradcheck"] += 1

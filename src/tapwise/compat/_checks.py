@@ -28,14 +28,18 @@ def check_types(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
             continue
         if not tensor.is_floating_point():
             raise ShapeError(
-                f"{name} must hold floating-point numbers", got=f"{name} of {tensor.dtype}",
-                expected="float16, bfloat16, float32 or float64", fix=f"{name}.float()",
-            )  # fmt: skip
+                f"{name} must hold floating-point numbers",
+                got=f"{name} of {tensor.dtype}",
+                expected="float16, bfloat16, float32 or float64",
+                fix=f"{name}.float()",
+            )
         if (tensor.dtype == torch.float64) != (x.dtype == torch.float64):
             raise ShapeError(
-                f"x and {name} don't fit together", got=f"x of {x.dtype}, {name} of {tensor.dtype}",
-                expected="both of float64, or neither", fix=f"{name}.to(x.dtype)",
-            )  # fmt: skip
+                f"x and {name} don't fit together",
+                got=f"x of {x.dtype}, {name} of {tensor.dtype}",
+                expected="both of float64, or neither",
+                fix=f"{name}.to(x.dtype)",
+            )
 
 
 def expect(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:

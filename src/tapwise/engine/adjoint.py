@@ -3,87 +3,97 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache
+from typing import NamedTuple
 
 from tapwise.engine.problem import Problem
 from tapwise.geometry import Geometry
 
 
-def unpadded(geometry: Geometry) -> Geometry:
-    """The geometry of an input with its padding written out."""
+class GradInput(NamedTuple):
+    """How the input's gradient is computed from the outputs' gradient.
+
+    Arguments:
+        geometry: the convolution whose output it is.
+        start: the first output whose gradient it reads.
+        stop: the end of those outputs.
+    """
+
+    geometry: Geometry
+    start: int
+    stop: int
+
+
+def without_padding(geometry: Geometry) -> Geometry:
+    """The geometry of an input that holds its padding already."""
     return replace(geometry, padding=(0, 0), padding_mode="zeros")
 
 
-def whole_of(geometry: Geometry) -> Geometry:
+def adjoint_of_transposed(geometry: Geometry) -> Geometry:
     """The convolution that a transposed one without cuts is the adjoint of."""
     return Geometry(
         geometry.kernel_size, geometry.stride, geometry.dilation, groups=geometry.groups
     )
 
 
-def forward_of(geometry: Geometry, length: int, outputs: int) -> tuple[Geometry, int]:
-    """The convolution that a transposed one is the adjoint of, and how much of its input it reads.
+def adjoint_of_cut(geometry: Geometry, length: int, outputs: int) -> tuple[Geometry, int]:
+    """The convolution that a transposed one is the adjoint of, and how many gradients it reads.
 
-    # full:  . . 2 3 4 5 6 .     the gradient put back where it was cut from, the added part dropped
+    # full length:  . . 2 3 4 5 6 .     zeros where outputs were cut off, the output padding left out
     """
-    whole = (length - 1) * geometry.stride + geometry.effective_kernel_size
-    right = whole - geometry.left - outputs
-    forward = Geometry(
-        geometry.kernel_size, geometry.stride, geometry.dilation, (geometry.left, max(right, 0)),
-        geometry.groups,
-    )  # fmt: skip
-    return forward, outputs + min(right, 0)
+    full_length = (length - 1) * geometry.stride + geometry.effective_kernel_size
+    right = full_length - geometry.left - outputs
+    padding = (geometry.left, max(right, 0))
+    convolution = Geometry(
+        geometry.kernel_size, geometry.stride, geometry.dilation, padding, geometry.groups
+    )
+    return convolution, outputs + min(right, 0)
 
 
-def backward_of(geometry: Geometry, length: int, outputs: int) -> tuple[Geometry, tuple[int, int]]:
-    """The convolution whose output is the gradient of the input, and which gradients it reads.
+def grad_input_of(geometry: Geometry, length: int, outputs: int) -> GradInput:
+    """The input's gradient of a convolution that is not transposed and pads with zeros.
 
-    At stride 1 it is one with turned taps: each side is padded by what windows reached beyond it.
+    At stride 1 it is a convolution with flipped taps, padded by what windows read beyond the input.
     """
-    reach = geometry.effective_kernel_size
+    effective = geometry.effective_kernel_size
     if geometry.stride == 1:
-        left, right = reach - 1 - geometry.left, reach - 1 - geometry.right
-        backward = Geometry(
-            geometry.kernel_size, 1, geometry.dilation, (max(left, 0), max(right, 0)),
-            geometry.groups,
-        )  # fmt: skip
-        return backward, (max(-left, 0), outputs - max(-right, 0))
-    extra = length + geometry.left + geometry.right - reach - (outputs - 1) * geometry.stride
-    backward = Geometry(
-        geometry.kernel_size, geometry.stride, geometry.dilation, geometry.padding,
-        geometry.groups, transposed=True, output_padding=extra,
-    )  # fmt: skip
-    return backward, (0, outputs)
+        left, right = effective - 1 - geometry.left, effective - 1 - geometry.right
+        padding = (max(left, 0), max(right, 0))
+        backward = Geometry(geometry.kernel_size, 1, geometry.dilation, padding, geometry.groups)
+        return GradInput(backward, max(-left, 0), outputs - max(-right, 0))
+    padded = length + geometry.left + geometry.right
+    unread = padded - effective - (outputs - 1) * geometry.stride
+    backward = replace(geometry, transposed=True, output_padding=unread)
+    return GradInput(backward, 0, outputs)
 
 
-known_backward_of = lru_cache(maxsize=1024)(backward_of)  # where lengths are numbers, not symbols
-
-
-@lru_cache(maxsize=512)
-def of_weight_gradient(problem: Problem) -> Problem:
-    """The problem, or for a transposed one the convolution whose weight's gradient is the same."""
+def weight_gradient_problem(problem: Problem) -> Problem:
+    """The problem itself; of a transposed one, the convolution with the same weight's gradient."""
     geometry = problem.geometry
     if not geometry.transposed:
         return problem
-    length = problem.output_length
-    forward, _ = forward_of(geometry, problem.length, length)
-    return Problem(
-        forward, problem.out_channels, problem.in_channels, length, problem.dtype, problem.device
-    )
+    outputs = problem.output_length
+    convolution, _ = adjoint_of_cut(geometry, problem.length, outputs)
+    return _reversed(problem, convolution, outputs)
 
 
-@lru_cache(maxsize=512)
-def of_input_gradient(problem: Problem) -> Problem:
+def input_gradient_problem(problem: Problem) -> Problem:
     """The problem whose output is the gradient of the input."""
     geometry = problem.geometry
     if geometry.transposed:
-        return of_weight_gradient(problem)
-    length = problem.length
+        return weight_gradient_problem(problem)
+    length, outputs = problem.length, problem.output_length
     if geometry.padding_mode != "zeros":
-        geometry = unpadded(geometry)
+        geometry = without_padding(geometry)
         length += sum(problem.geometry.padding)
-    backward, _ = backward_of(geometry, length, problem.output_length)
-    return Problem(
-        backward, problem.out_channels, problem.in_channels, problem.output_length, problem.dtype,
-        problem.device,
-    )  # fmt: skip
+    return _reversed(problem, grad_input_of(geometry, length, outputs).geometry, outputs)
+
+
+def _reversed(problem: Problem, geometry: Geometry, length: int) -> Problem:
+    """A problem from the outputs' channels to the inputs'."""
+    return replace(
+        problem,
+        geometry=geometry,
+        in_channels=problem.out_channels,
+        out_channels=problem.in_channels,
+        length=length,
+    )

@@ -13,16 +13,16 @@ from torch.autograd import forward_ad
 
 from tapwise.errors import ShapeError
 from tapwise.geometry import Geometry
-from tapwise.settings import Padding
+from tapwise.padding import Padding
 
-_PLAIN = (Tensor, torch.nn.Parameter)
-_TRACED = (FakeTensor, FunctionalTensor)  # what torch's tracers put in the place of a plain tensor
+_ORDINARY = (Tensor, torch.nn.Parameter)
+_TRACED = (FakeTensor, FunctionalTensor)  # what torch's tracers use in place of a tensor
 _is_zeros, _is_functional = torch._is_zerotensor, torch._is_functional_tensor
 EMPTY_ALLOWED = ("causal", "semicausal")
 
 
 def autocast_dtype(tensor: Tensor) -> torch.dtype:
-    """The dtype that the tensor has once autocast has had its say."""
+    """The dtype in which autocast lets the tensor be computed."""
     device = tensor.device.type
     if (
         tensor.is_floating_point()
@@ -34,18 +34,18 @@ def autocast_dtype(tensor: Tensor) -> torch.dtype:
     return tensor.dtype
 
 
-def uncast(function: Any) -> Any:
-    """The function without autocast: a gradient is of the type that its forward had."""
+def without_autocast(function: Any) -> Any:
+    """The function with autocast off: a gradient has the dtype that its forward had."""
 
     @wraps(function)
-    def plain(*arguments: Any) -> Any:
-        kind = next(a for a in arguments if isinstance(a, Tensor)).device.type
-        if kind == "meta" or not torch.is_autocast_enabled(kind):
+    def uncast(*arguments: Any) -> Any:
+        device = next(a for a in arguments if isinstance(a, Tensor)).device.type
+        if device == "meta" or not torch.is_autocast_enabled(device):
             return function(*arguments)
-        with torch.autocast(kind, enabled=False):
+        with torch.autocast(device, enabled=False):
             return function(*arguments)
 
-    return plain
+    return uncast
 
 
 def refuse_dimensions(name: str, input: Tensor, weight: Tensor) -> None:
@@ -145,12 +145,12 @@ def check_dtypes(input: Tensor, weight: Tensor, bias: Tensor | None) -> torch.dt
     for name, tensor in (("weight", weight), ("bias", bias)):
         if tensor is None:
             continue
-        theirs = autocast_dtype(tensor)
-        if theirs != dtype:
-            convert, target = ("x", theirs) if name == "weight" else (name, dtype)
+        other = autocast_dtype(tensor)
+        if other != dtype:
+            convert, target = ("x", other) if name == "weight" else (name, dtype)
             raise ShapeError(
                 f"Input type ({input.type()}) and {name} type ({tensor.type()}) should be the same",
-                got=f"x of {dtype}, {name} of {theirs}",
+                got=f"x of {dtype}, {name} of {other}",
                 expected=f"{convert} of {target}",
                 fix=f"{convert}.to({target})",
             )
@@ -217,8 +217,8 @@ def _check_length_transposed(geometry: Geometry, padding: Padding, input: Tensor
             expected="at least 1",
         )
     if geometry.output_length(length) == 0:
-        whole = (length - 1) * geometry.stride + geometry.effective_kernel_size
-        outputs = whole + geometry.output_padding - geometry.left - geometry.right
+        full = (length - 1) * geometry.stride + geometry.effective_kernel_size
+        outputs = full + geometry.output_padding - geometry.left - geometry.right
         raise ShapeError(
             f"Given input size per channel: ({length}). Calculated output size per channel: "
             f"({outputs}). Output size is too small",
@@ -228,13 +228,13 @@ def _check_length_transposed(geometry: Geometry, padding: Padding, input: Tensor
         )
 
 
-def outside_the_op(input: Tensor, weight: Tensor, bias: Tensor | None) -> str | None:
-    """Why these tensors run on native outside the op; None where the op takes them."""
+def only_native_because(input: Tensor, weight: Tensor, bias: Tensor | None) -> str | None:
+    """Why these tensors run on torch's own operations alone; None where every kernel takes them."""
     compiling = torch.compiler.is_compiling()
     for tensor in (input, weight) if bias is None else (input, weight, bias):
         if tensor.layout is not torch.strided:
             return f"torch alone reads the layout {tensor.layout}"
-        if type(tensor) not in _PLAIN and type(tensor) not in _TRACED:
+        if type(tensor) not in _ORDINARY and type(tensor) not in _TRACED:
             return f"torch alone knows what a {type(tensor).__name__} means"
         if not compiling and (tensor.is_neg() or _is_zeros(tensor) or _is_functional(tensor)):
             return "torch alone reads a view whose numbers are negated, or not there"

@@ -1,20 +1,17 @@
-"""The ops: a convolution and its weight's gradient as torch sees them, whichever kernel runs inside.
+"""The ops: a convolution and its weight's gradient as ``torch.compile`` and other graphs see them.
 
-``torch.ops.tapwise.convolution`` and ``weight_gradient`` choose their plan when they run, so that one
-compiled graph serves every length. Their gradients are registered by ``autograd``.
+``torch.ops.tapwise.convolution`` and ``weight_gradient`` choose their kernel when they run, so that one
+compiled graph serves every length. ``dispatch`` gives them their implementations, ``autograd`` their
+gradients.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tapwise.engine.kernels import KERNELS
-from tapwise.engine.plan import choose, choose_gradient, kernel_of
-from tapwise.engine.problem import Problem
 from tapwise.geometry import Geometry
 
 LIBRARY = torch.library.Library("tapwise", "DEF")  # type: ignore[no-untyped-call]
@@ -27,65 +24,67 @@ LIBRARY.define(  # type: ignore[no-untyped-call]
     "weight_gradient(Tensor grad, Tensor input, Tensor weight, int kernel_size, int stride, "
     "int dilation, int left, int right, int groups, str padding_mode) -> Tensor"
 )
-geometry_of = lru_cache(maxsize=4096)(
-    lambda kernel_size, stride, dilation, left, right, groups, mode, transposed, output_padding: (
-        Geometry(
-            kernel_size, stride, dilation, (left, right), groups, mode, transposed, output_padding
-        )
+# How many of an op's arguments are the integers of its geometry.
+CONVOLUTION_SETTINGS, GRADIENT_SETTINGS = 9, 7
+
+
+def convolution(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The op on a geometry."""
+    result: Tensor = torch.ops.tapwise.convolution(
+        input,
+        weight,
+        bias,
+        *_gradient_settings(geometry),
+        geometry.transposed,
+        geometry.output_padding,
     )
-)
+    return result
 
 
-def problem_of(
-    geometry: Geometry, input: Tensor, weight: Tensor, dtype: torch.dtype, length: int | None = None
-) -> Problem:
-    outer, inner = weight.shape[0], weight.shape[1] * geometry.groups
-    channels = (outer, inner) if geometry.transposed else (inner, outer)
-    length = input.shape[-1] if length is None else length
-    return Problem(geometry, *channels, length, dtype, input.device.type)
+def weight_gradient(geometry: Geometry, grad: Tensor, input: Tensor, weight: Tensor) -> Tensor:
+    """The weight's gradient as an op; of ``weight`` only the shape and the dtype count."""
+    settings = _gradient_settings(geometry)
+    result: Tensor = torch.ops.tapwise.weight_gradient(grad, input, weight, *settings)
+    return result
 
 
-def _forward(input: Tensor, weight: Tensor, bias: Tensor | None, *shape: Any) -> Tensor:
-    geometry = geometry_of(*shape)
-    problem = problem_of(geometry, input, weight, input.dtype)
-    output = kernel_of(choose(problem)).run(geometry, input, weight, bias)
-    # An op's output is memory of its own, laid out as the fake says; native's may be a view.
-    if output.storage_offset() or not output.is_contiguous():
-        return output.clone(memory_format=torch.contiguous_format)
-    return output
+def _gradient_settings(geometry: Geometry) -> tuple[Any, ...]:
+    g = geometry
+    return (g.kernel_size, g.stride, g.dilation, g.left, g.right, g.groups, g.padding_mode)
 
 
-def _fake(input: Tensor, weight: Tensor, bias: Tensor | None, *shape: Any) -> Tensor:
-    kernel_size, stride, dilation, left, right, groups, _, transposed, output_padding = shape
-    reach = dilation * (kernel_size - 1) + 1
+def geometry_of(
+    kernel_size: int,
+    stride: int,
+    dilation: int,
+    left: int,
+    right: int,
+    groups: int,
+    padding_mode: str,
+    transposed: bool = False,
+    output_padding: int = 0,
+) -> Geometry:
+    """The geometry that an op's settings stand for."""
+    padding = (left, right)
+    return Geometry(
+        kernel_size, stride, dilation, padding, groups, padding_mode, transposed, output_padding
+    )
+
+
+def _fake_convolution(input: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> Tensor:
+    kernel_size, stride, dilation, left, right, groups, _, transposed, output_padding = settings
+    effective = dilation * (kernel_size - 1) + 1  # lengths are symbols here: no Geometry
     length = input.shape[-1]
     if transposed:
-        outputs = (length - 1) * stride + reach + output_padding - left - right
+        outputs = (length - 1) * stride + effective + output_padding - left - right
         return input.new_empty((input.shape[0], weight.shape[1] * groups, outputs))
-    outputs = (length + left + right - reach) // stride + 1
+    outputs = (length + left + right - effective) // stride + 1
     return input.new_empty((input.shape[0], weight.shape[0], outputs))
 
 
-def weight_gradient_of(
-    geometry: Geometry, grad: Tensor, input: Tensor, weight: Tensor, by: str | None = None
-) -> Tensor:
-    """The gradient of the weight, by the kernel that is chosen for it, or that ``by`` names."""
-    kernel = KERNELS[by or choose_gradient(problem_of(geometry, input, weight, input.dtype))]
-    assert kernel.weight_gradient is not None
-    return kernel.weight_gradient(geometry, grad, input, weight).contiguous()
-
-
-def _weight_forward(grad: Tensor, input: Tensor, weight: Tensor, *shape: Any) -> Tensor:
-    return weight_gradient_of(geometry_of(*shape, False, 0), grad, input, weight)
-
-
-def _weight_fake(grad: Tensor, input: Tensor, weight: Tensor, *shape: Any) -> Tensor:
+def _fake_weight_gradient(grad: Tensor, input: Tensor, weight: Tensor, *settings: Any) -> Tensor:
     return weight.new_empty(weight.shape)
 
 
-torch.library.impl("tapwise::convolution", "default", _forward, lib=LIBRARY)
-torch.library.register_fake("tapwise::convolution", _fake, lib=LIBRARY)
-torch.library.impl("tapwise::weight_gradient", "default", _weight_forward, lib=LIBRARY)
-torch.library.register_fake("tapwise::weight_gradient", _weight_fake, lib=LIBRARY)
-OP = torch.ops.tapwise.convolution
-WEIGHT_GRADIENT = torch.ops.tapwise.weight_gradient
+torch.library.register_fake("tapwise::convolution", _fake_convolution, lib=LIBRARY)
+torch.library.register_fake("tapwise::weight_gradient", _fake_weight_gradient, lib=LIBRARY)

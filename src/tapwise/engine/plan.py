@@ -4,46 +4,31 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from tapwise.engine.adjoint import of_input_gradient, of_weight_gradient
-from tapwise.engine.checks import outside_the_op
-from tapwise.engine.kernels import KERNELS, Kernel, native, reference
+from tapwise.engine import costs
+from tapwise.engine.adjoint import input_gradient_problem, weight_gradient_problem
+from tapwise.engine.checks import only_native_because
+from tapwise.engine.kernels import KERNELS, TRANSFORMS
+from tapwise.engine.options import current_options
 from tapwise.engine.problem import Problem
-from tapwise.engine.steering import TRANSFORMS, steered
+from tapwise.engine.rates import current_rates
 
-# A kernel replaces native only where it is predicted to take at most this share of native's time.
-MARGIN = 0.85
-
-# Seconds that a convolution recorded for its gradients takes beyond torch's own: a function of ours and
-# its gradients beside one node of torch's. What gradients by our kernels take beyond torch's one call
-# for all of them, and turning the taps for the input's: a few operations, and each tap.
-_RECORDING, _GRADIENTS = 90e-6, 50e-6
-# The least share of forward and backward that is worth it; seconds a sample that is padded for torch's
-# gradients alone, where our outputs needed no padding.
-_A_LITTLE, _PADDED_AGAIN = 0.05, 0.8e-9
-_TURNING, _A_TAP = 15e-6, 3e-9
-
-NATIVES = (native.NAME, native.NAME)
+NATIVE, REFERENCE = "native", "reference"
 
 
 class Training(NamedTuple):
-    """The kernels of a convolution that is recorded, and of its gradients."""
+    """The kernels of a convolution that requires a gradient: of its outputs and of its gradients."""
 
     forward: str
-    of_input: str
-    of_weight: str
-
-    @property
-    def gradients(self) -> tuple[str, str]:
-        return self.of_input, self.of_weight
+    grad_input: str
+    grad_weight: str
 
 
-NATIVE_TRAINING = Training(native.NAME, *NATIVES)
+NATIVE_TRAINING = Training(NATIVE, NATIVE, NATIVE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +41,9 @@ class Plan:
         rejected: pairs of the other kernels' names and why they don't run.
         tiles: how the kernel divides the work, in words.
         seconds: predicted for one batch row; None where nothing was predicted.
-        training: the kernels where gradients are recorded: of the outputs, of the input's gradient
-            and of the weight's. All are native where ours would not save what recording them costs.
-            A graph of ``torch.compile`` runs ``kernel`` in either case.
+        training: the kernels where a gradient is required: of the outputs, of the input's gradient
+            and of the weight's. All are native where ours would not save what a function of ours
+            costs in the graph of gradients. A graph of ``torch.compile`` runs ``kernel`` in either case.
     """
 
     kernel: str
@@ -80,137 +65,172 @@ class Plan:
         return "\n".join(lines)
 
 
+def predict(kernel: str, problem: Problem, threads: int | None = None) -> float:
+    """Predicted seconds of a kernel for one batch row of a problem that it can run."""
+    threads = torch.get_num_threads() if threads is None else threads
+    return costs.COSTS[kernel](problem, threads, current_rates())
+
+
 def choose(problem: Problem) -> Plan:
     """The plan for a problem under the options in force. The same problem has the same plan."""
-    asked = steered.get()
-    return _choose(problem, asked.kernel, asked.exact, torch.get_num_threads())
-
-
-def choose_gradient(problem: Problem) -> str:
-    """The kernel for the weight's gradient of a problem, under the options in force."""
-    asked = steered.get()
-    return _choose_gradient(problem, asked.kernel, asked.exact, torch.get_num_threads())
-
-
-@lru_cache(maxsize=512)
-def _choose_gradient(problem: Problem, forced: str | None, exact: bool | None, threads: int) -> str:
-    costs = {
-        name: kernel.gradient_cost(problem, threads)
-        for name, kernel in KERNELS.items()
-        if kernel.gradient_cost is not None
-        and kernel.why_not(problem) is None
-        and not (exact and name in TRANSFORMS)
-    }
-    if forced is not None:
-        return forced if costs.get(forced, math.inf) < math.inf else native.NAME
-    fastest = min(costs, key=costs.__getitem__)
-    return fastest if costs[fastest] <= MARGIN * costs[native.NAME] else native.NAME
-
-
-def choose_training(problem: Problem) -> Training:
-    """The kernels of a problem and of the gradients of input and weight, where they are recorded.
-
-    Gradients are both native where ours would not save what they cost beyond torch's one call for
-    both; all are where ours would not save what a function of ours costs beyond torch's own. Which
-    gradients are needed doesn't count, so that a frozen weight changes no bit of the others.
-    """
-    asked = steered.get()
-    return _choose_training(problem, asked.kernel, asked.exact, torch.get_num_threads())
-
-
-@lru_cache(maxsize=512)
-def _choose_training(
-    problem: Problem, forced: str | None, exact: bool | None, threads: int
-) -> Training:
-    plan = _choose(problem, forced, exact, threads)
-    of_input, of_weight = of_input_gradient(problem), of_weight_gradient(problem)
-    inputs = _choose(of_input, forced, exact, threads)
-    weights = _choose_gradient(of_weight, forced, exact, threads)
-    if forced is not None:
-        return Training(plan.kernel, inputs.kernel, weights)
-    natives = (
-        native.recorded_cost(problem, threads),
-        native.input_gradient_cost(problem, of_input, threads),
-        native.gradient_cost(of_weight, threads),
-    )
-    saved, gradients = 0.0, (native.NAME, weights)
-    seconds = inputs.seconds or 0.0
-    if not problem.geometry.transposed:
-        taps = problem.out_channels * problem.channels_in_group * problem.geometry.kernel_size
-        seconds += _TURNING + _A_TAP * taps
-    if inputs.kernel != native.NAME and seconds <= MARGIN * natives[1]:
-        saved, gradients = natives[1] - seconds, (inputs.kernel, weights)
-    cost = KERNELS[weights].gradient_cost
-    assert cost is not None
-    saved += natives[2] - cost(of_weight, threads)
-    if saved < max(_GRADIENTS, (1 - MARGIN) * sum(natives[1:])):
-        saved, gradients = 0.0, NATIVES
-    if plan.kernel != native.NAME:
-        saved += natives[0] - (plan.seconds or 0.0)
-        if gradients == NATIVES and not problem.geometry.pads_as_torch:
-            saved -= _PADDED_AGAIN * problem.in_channels * problem.length
-    worth = saved >= max(_RECORDING, _A_LITTLE * sum(natives))
-    return Training(plan.kernel, *gradients) if worth else NATIVE_TRAINING
-
-
-def plan_of(problem: Problem, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Plan:
-    """The plan by which ``convolve`` would run these tensors."""
-    obstacle = outside_the_op(input, weight, bias)
-    if obstacle is not None:
-        return native_because(obstacle)
-    return replace(choose(problem), training=choose_training(problem))
-
-
-def native_because(reason: str) -> Plan:
-    """The plan where the call itself, not the problem, leaves native as the one that can run."""
-    others = tuple((name, reason) for name in KERNELS if name != native.NAME)
-    return Plan(native.NAME, reason, others)
-
-
-def kernel_of(plan: Plan) -> Kernel:
-    """The kernel that a plan names."""
-    return KERNELS[plan.kernel]
-
-
-@lru_cache(maxsize=512)
-def _choose(problem: Problem, forced: str | None, exact: bool | None, threads: int) -> Plan:
-    obstacles = {name: kernel.why_not(problem) for name, kernel in KERNELS.items()}
-    for name, wide in TRANSFORMS.items():
-        if obstacles[name] is None and name != forced:
-            if exact:
-                obstacles[name] = "is excluded by options(exact=True)"
-            elif not wide and exact is None:
-                obstacles[name] = "rounds in float32: options(exact=False) allows it"
-    costs = {
-        name: KERNELS[name].cost(problem, threads)
+    forced, margin = current_options().kernel, current_rates().margin
+    obstacles = _obstacles(problem)
+    predicted = _predicted(problem, obstacles)
+    best = _fastest(obstacles, predicted)
+    why_not = {
+        name: obstacle or f"predicted {time_text(predicted[name])} a batch row"
         for name, obstacle in obstacles.items()
-        if obstacle is None
+        if name != best
     }
     if forced is not None:
-        best = forced if obstacles[forced] is None else native.NAME
         reason = f"asked for by options(kernel={forced!r})"
         if best != forced:
             reason += f", which {obstacles[forced]}"
     else:
-        rivals = {n: cost for n, cost in costs.items() if n not in (native.NAME, reference.NAME)}
-        fastest = min(rivals, key=rivals.__getitem__, default=native.NAME)
-        enough = costs[fastest] <= MARGIN * costs[native.NAME]
-        best = fastest if enough else native.NAME
-        reason = f"predicted {_time(costs[best])} a batch row"
-        if best != native.NAME:
-            reason += f", native {_time(costs[native.NAME])}"
-    why_not = {
-        name: obstacle or f"predicted {_time(costs[name])} a batch row"
-        for name, obstacle in obstacles.items()
-        if name != best
+        reason = f"predicted {time_text(predicted[best])} a batch row"
+        if best != NATIVE:
+            reason += f", native {time_text(predicted[NATIVE])}"
+        else:
+            rival = _rival(predicted)
+            if predicted[rival] < predicted[NATIVE]:
+                why_not[rival] += (
+                    f", which has to be {1 - margin:.0%} less than native to be surely less"
+                )
+    tiles = KERNELS[best].tiles(problem)
+    return Plan(best, reason, tuple(why_not.items()), tiles, predicted[best])
+
+
+def choose_kernel(problem: Problem) -> str:
+    """The kernel that ``choose`` names, without the reasons."""
+    if is_small(problem):
+        return NATIVE
+    obstacles = _obstacles(problem)
+    return _fastest(obstacles, _predicted(problem, obstacles))
+
+
+def choose_grad_weight(problem: Problem) -> str:
+    """The kernel for the weight's gradient of a problem, under the options in force."""
+    options = current_options()
+    forced, margin = options.kernel, current_rates().margin
+    predicted = {
+        name: _predict_grad_weight(name, problem)
+        for name in costs.GRAD_WEIGHT_COSTS
+        if KERNELS[name].why_not(problem) is None and not (options.exact and name in TRANSFORMS)
     }
-    if forced is None and best == native.NAME and costs[fastest] < costs[best]:
-        why_not[fastest] += f", which has to be {1 - MARGIN:.0%} less than native to be surely less"
-    rejected = tuple(why_not.items())
-    return Plan(best, reason, rejected, KERNELS[best].tiles(problem), costs[best])
+    if forced is not None:
+        return forced if predicted.get(forced, math.inf) < math.inf else NATIVE
+    fastest = min(predicted, key=predicted.__getitem__)
+    return fastest if predicted[fastest] <= margin * predicted[NATIVE] else NATIVE
 
 
-def _time(seconds: float) -> str:
+def choose_training(problem: Problem) -> Training:
+    """The kernels of a problem and of its gradients, where one is required.
+
+    Both gradients are native where ours would not save what they cost beyond torch's one call for
+    both. All three are native where ours would not save what an autograd function of ours costs beyond
+    torch's own. Which gradients are needed doesn't count, so that a frozen weight changes no bit of
+    the others.
+    """
+    if is_small(problem):
+        return NATIVE_TRAINING
+    forward = choose_kernel(problem)
+    backward, weights = input_gradient_problem(problem), weight_gradient_problem(problem)
+    grad_input, grad_weight = choose_kernel(backward), choose_grad_weight(weights)
+    if current_options().kernel is not None:
+        return Training(forward, grad_input, grad_weight)
+    threads, rates = torch.get_num_threads(), current_rates()
+    r, margin = rates.autograd, rates.margin
+    native_forward = costs.native_training(problem, threads, rates)
+    native_input = costs.native_grad_input(problem, backward, threads, rates)
+    native_weight = _predict_grad_weight(NATIVE, weights)
+    saved = native_weight - _predict_grad_weight(grad_weight, weights)
+    seconds = predict(grad_input, backward)
+    if not problem.geometry.transposed:
+        seconds += r.flip_call + r.flip_tap * problem.n_weights
+    if grad_input != NATIVE and seconds <= margin * native_input:
+        saved += native_input - seconds
+    else:
+        grad_input = NATIVE
+    if saved < max(r.gradients, (1 - margin) * (native_input + native_weight)):
+        saved, grad_input, grad_weight = 0.0, NATIVE, NATIVE
+    if forward != NATIVE:
+        saved += native_forward - predict(forward, problem)
+        if grad_input == grad_weight == NATIVE and not problem.geometry.pads_as_torch:
+            saved -= r.padded_sample * problem.n_inputs
+    total = native_forward + native_input + native_weight
+    if saved < max(r.node, r.least_share * total):
+        return NATIVE_TRAINING
+    return Training(forward, grad_input, grad_weight)
+
+
+def plan_of(problem: Problem, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Plan:
+    """The plan by which a call with these tensors runs."""
+    obstacle = only_native_because(input, weight, bias)
+    if obstacle is not None:
+        return _native_because(obstacle)
+    return replace(choose(problem), training=choose_training(problem))
+
+
+def _native_because(reason: str) -> Plan:
+    """The plan where the call itself, not the problem, leaves native alone."""
+    return Plan(NATIVE, reason, tuple((name, reason) for name in KERNELS if name != NATIVE))
+
+
+def is_small(problem: Problem) -> bool:
+    """Whether native is the plan without asking the others, whose calls alone cost more.
+
+    With groups, torch's own call costs more than others' do.
+    """
+    geometry, most = problem.geometry, current_rates().small_products
+    if geometry.groups != 1 or geometry.transposed or not geometry.pads_as_torch:
+        return False
+    positions = problem.length + geometry.left + geometry.right
+    windows = positions * problem.in_channels * geometry.kernel_size
+    products = windows * max(problem.out_channels / 8, 1)
+    small = 0 < products <= most and 0 < problem.n_inputs <= most
+    return small and current_options().kernel is None
+
+
+def _obstacles(problem: Problem) -> dict[str, str | None]:
+    """By kernel, why it can't or may not run the problem."""
+    options = current_options()
+    obstacles = {name: kernel.why_not(problem) for name, kernel in KERNELS.items()}
+    for name, is_float64 in TRANSFORMS.items():
+        if obstacles[name] is None and name != options.kernel:
+            if options.exact:
+                obstacles[name] = "is excluded by options(exact=True)"
+            elif not is_float64 and options.exact is None:
+                obstacles[name] = "rounds in float32: options(exact=False) allows it"
+    return obstacles
+
+
+def _predicted(problem: Problem, obstacles: dict[str, str | None]) -> dict[str, float]:
+    return {
+        name: predict(name, problem) for name, obstacle in obstacles.items() if obstacle is None
+    }
+
+
+def _fastest(obstacles: dict[str, str | None], predicted: dict[str, float]) -> str:
+    """The kernel asked for where it can run, else the fastest; native unless another is surely faster."""
+    forced = current_options().kernel
+    if forced is not None:
+        return forced if obstacles[forced] is None else NATIVE
+    rival = _rival(predicted)
+    return rival if predicted[rival] <= current_rates().margin * predicted[NATIVE] else NATIVE
+
+
+def _rival(predicted: dict[str, float]) -> str:
+    """The fastest of the kernels that may replace native."""
+    rivals = {n: seconds for n, seconds in predicted.items() if n not in (NATIVE, REFERENCE)}
+    return min(rivals, key=rivals.__getitem__, default=NATIVE)
+
+
+def _predict_grad_weight(kernel: str, problem: Problem) -> float:
+    return costs.GRAD_WEIGHT_COSTS[kernel](problem, torch.get_num_threads(), current_rates())
+
+
+def time_text(seconds: float) -> str:
+    """A time to three digits: ``"1.25 ms"``."""
     for unit, scale in (("s", 1.0), ("ms", 1e-3)):
         if seconds >= scale:
             return f"{seconds / scale:.3g} {unit}"

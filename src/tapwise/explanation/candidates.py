@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
+from torch.utils.benchmark import Timer
 
 from tapwise.engine.kernels import KERNELS
-from tapwise.engine.plan import Plan
+from tapwise.engine.plan import Plan, predict, time_text
 from tapwise.engine.problem import Problem
 
 
@@ -55,25 +57,18 @@ def candidates(
         if obstacle is not None:
             found.append(Candidate(name, name == plan.kernel, None, None, obstacle))
             continue
-        least, until, runs = math.inf, time.perf_counter() + seconds, 0
         with torch.no_grad():
             kernel.run(problem.geometry, x, weight, bias)
-            while runs < 10 or time.perf_counter() < until:
-                _finish(x)
-                started = time.perf_counter()
-                kernel.run(problem.geometry, x, weight, bias)
-                _finish(x)
-                least = min(least, time.perf_counter() - started)
-                runs += 1
-        predicted = kernel.cost(problem, torch.get_num_threads())
+            least = _least(partial(kernel.run, problem.geometry, x, weight, bias), seconds)
+        predicted = predict(name, problem)
         found.append(Candidate(name, name == plan.kernel, predicted, least))
     return found
 
 
-def _finish(x: Tensor) -> None:
-    """Wait for what a GPU still computes."""
-    if x.is_cuda:
-        torch.cuda.synchronize(x.device)
+def _least(call: Callable[[], Tensor], seconds: float) -> float:
+    """The least seconds of a call; of a GPU's work the end is waited for."""
+    timer = Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads())
+    return min(timer.blocked_autorange(min_run_time=seconds).times)
 
 
 def table(rows: list[Candidate]) -> str:
@@ -85,8 +80,8 @@ def table(rows: list[Candidate]) -> str:
         if row.measured is None:
             lines.append(f"{mark}{row.kernel:<11}{row.note}")
             continue
-        predicted = "-" if row.predicted is None else _time(row.predicted)
-        lines.append(f"{mark}{row.kernel:<11}{_time(row.measured):>12}{predicted:>12}")
+        predicted = "-" if row.predicted is None else time_text(row.predicted)
+        lines.append(f"{mark}{row.kernel:<11}{time_text(row.measured):>12}{predicted:>12}")
     slow = [r.measured / r.predicted for r in rows if r.measured and r.predicted]
     lines.append("* chosen by the plan")
     if slow and min(slow) > 5:
@@ -94,12 +89,3 @@ def table(rows: list[Candidate]) -> str:
             "all took many times what was predicted: the machine is busy with something else"
         )
     return "\n".join(lines)
-
-
-def _time(seconds: float) -> str:
-    if not math.isfinite(seconds):
-        return "-"
-    for unit, scale in (("s", 1.0), ("ms", 1e-3)):
-        if seconds >= scale:
-            return f"{seconds / scale:.3g} {unit}"
-    return f"{seconds * 1e6:.3g} us"

@@ -8,7 +8,8 @@ import numpy as np
 
 from tapwise.explanation.canvas import LAYOUT, Canvas
 from tapwise.explanation.response import Response
-from tapwise.explanation.trace import Array, Trace
+from tapwise.explanation.steps import Array, Trace
+from tapwise.explanation.words import phrase
 
 WIDTH, MARGIN, LABEL = (LAYOUT[name] for name in ("width", "margin", "label"))
 _MOST = 32
@@ -59,7 +60,7 @@ def response(canvas: Canvas, answer: Response, words: str) -> None:
     for mark in (0, 0.125, 0.25, 0.375, 0.5):
         canvas.text(left + mark / 0.5 * (right - left), top + 90, str(mark), "index")
     middle = (left + right) / 2
-    canvas.text(middle, top + 108, "frequency, as a share of the sampling rate", "note")
+    canvas.text(middle, top + 108, phrase("frequency"), "note")
     canvas.height = top + 118
 
 
@@ -81,14 +82,20 @@ def _impulse(
         canvas.box(x - 3, y - 3, 6, 6, "leak" if time < 0 else "tap", "", f"{time}: {tap:.6g}")
     for time in sorted({first, 0, last}):
         x = left + 20 + (time - first) * room
-        note = {0: "now"}.get(time, f"{time} later" if time > 0 else f"{-time} ahead")
+        note = phrase("now" if time == 0 else "later" if time > 0 else "ahead", n=abs(time))
         canvas.text(x, top + height + 18, note, "index")
 
 
 def _plot(
-    canvas: Canvas, names: tuple[str, str], share: Array, values: Array, top: float, height: float,
-    low: float, high: float,
-) -> None:  # fmt: skip
+    canvas: Canvas,
+    names: tuple[str, str],
+    share: Array,
+    values: Array,
+    top: float,
+    height: float,
+    low: float,
+    high: float,
+) -> None:
     left, right = MARGIN + LABEL, WIDTH - MARGIN
     canvas.text(MARGIN, top + 12, names[0], "note", "start")
     canvas.text(MARGIN, top + 29, names[1], "note", "start")
@@ -109,9 +116,11 @@ def _plot(
 
 
 def cone(
-    levels: Sequence[tuple[int, ...]], strides: Sequence[int],
-    windows: Sequence[Callable[[int], tuple[int, ...]]], words: str,
-) -> str:  # fmt: skip
+    levels: Sequence[tuple[int, ...]],
+    strides: Sequence[int],
+    windows: Sequence[Callable[[int], tuple[int, ...]]],
+    words: str,
+) -> str:
     """One output of a stack and what it reads; ``levels`` are positions, from the input's on."""
     canvas = Canvas(WIDTH)
     canvas.height = MARGIN

@@ -11,17 +11,18 @@ from typing import Any, overload
 import numpy as np
 from torch import Tensor, nn
 
+from tapwise.atomic_file import write_atomically
 from tapwise.engine.checks import autocast_dtype
 from tapwise.engine.plan import Plan, plan_of
 from tapwise.engine.problem import Problem
 from tapwise.explanation.candidates import Candidate, candidates, table
 from tapwise.explanation.model import ModelExplanation, explain_model
 from tapwise.explanation.page import document, frame, state_of
+from tapwise.explanation.steps import Trace
 from tapwise.explanation.svg import FIGURES, USUAL, figures
 from tapwise.explanation.text import text_of_explanation
-from tapwise.explanation.trace import Trace, follow
+from tapwise.explanation.trace import follow
 from tapwise.explanation.widget import has_widgets, widget
-from tapwise.files import write_whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,14 +101,14 @@ class Explanation:
         return widget(self.state)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the page (``.html``), the figures (``.svg``) or the text (``.txt``), whole or not at all.
+        """Write the page (``.html``), the figures (``.svg``) or the text (``.txt``), complete or not at all.
 
         Raises:
             ValueError: a name that ends otherwise.
             OSError: a place that can't be written.
         """
         forms = {".html": self.page, ".svg": self.svg, ".txt": lambda: self.text + "\n"}
-        return write_whole(path, forms)
+        return write_atomically(path, forms)
 
     def __str__(self) -> str:
         return self.text

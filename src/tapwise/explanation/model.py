@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import html
-import math
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,13 +11,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.benchmark import Timer
 
+from tapwise.atomic_file import write_atomically
 from tapwise.engine.checks import autocast_dtype
 from tapwise.engine.plan import Plan, plan_of
 from tapwise.engine.problem import Problem
 from tapwise.errors import ShapeError
 from tapwise.explanation.canvas import style_of_figures
-from tapwise.files import write_whole
 from tapwise.geometry import Geometry
 
 
@@ -103,12 +102,17 @@ class ModelExplanation:
     def _rows(self) -> list[tuple[str, ...]]:
         return [
             (
-                layer.path or "(the model)", _brief(layer.geometry), _size(layer.input.shape), _size(layer.output),
-                layer.plan.kernel, f"{layer.seconds * 1e3:.3g} ms", str(layer.calls),
+                layer.path or "(the model)",
+                _brief(layer.geometry),
+                _size(layer.input.shape),
+                _size(layer.output),
+                layer.plan.kernel,
+                f"{layer.seconds * 1e3:.3g} ms",
+                str(layer.calls),
                 *(column.get(layer.path, "") for column in self.columns.values()),
             )
             for layer in self.layers
-        ]  # fmt: skip
+        ]
 
     @property
     def _head(self) -> tuple[str, ...]:
@@ -132,13 +136,13 @@ class ModelExplanation:
         return page_around(self.title, self._repr_html_())
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the page (``.html``) or the table (``.txt``), whole or not at all.
+        """Write the page (``.html``) or the table (``.txt``), complete or not at all.
 
         Raises:
             ValueError: a name that ends otherwise.
             OSError: a place that can't be written.
         """
-        return write_whole(path, {".html": self.page, ".txt": lambda: self.text + "\n"})
+        return write_atomically(path, {".html": self.page, ".txt": lambda: self.text + "\n"})
 
     def __str__(self) -> str:
         return self.text
@@ -249,16 +253,22 @@ def _layer(path: str, module: Any, found: list[tuple[Tensor, tuple[int, ...]]]) 
     geometry = Geometry.of(module)
     signal = x if x.ndim == 3 else x[None]
     problem = Problem(
-        geometry, module.in_channels, module.out_channels, x.shape[-1], autocast_dtype(x),
+        geometry,
+        module.in_channels,
+        module.out_channels,
+        x.shape[-1],
+        autocast_dtype(x),
         x.device.type,
-    )  # fmt: skip
+    )
     plan = plan_of(problem, signal, module.weight, module.bias)
-    least = math.inf
+    # Without the hooks that others put on the layer.
+    timer = Timer(
+        "forward(x)",
+        globals={"forward": module.forward, "x": x},
+        num_threads=torch.get_num_threads(),
+    )
     with torch.no_grad():
-        for _ in range(3):
-            started = time.perf_counter()
-            module.forward(x)  # without the hooks that others put on it
-            least = min(least, time.perf_counter() - started)
+        least = min(timer.timeit(1).times[0] for _ in range(3))
     return Layer(path, module, x, output, geometry, plan, least, len(found))
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tapwise.explanation.trace import Array
+from tapwise.explanation.steps import Array
 from tapwise.geometry import Geometry
 
 

@@ -9,9 +9,9 @@ from functools import cached_property
 from math import prod
 from pathlib import Path
 
+from tapwise.atomic_file import write_atomically
 from tapwise.errors import ShapeError
 from tapwise.explanation.diagrams import cone
-from tapwise.files import write_whole
 from tapwise.geometry import Geometry
 
 
@@ -89,8 +89,8 @@ class Stack:
         return cone(self.reads(output)[::-1], strides, windows, words)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the figure (``.svg``), whole or not at all."""
-        return write_whole(path, {".svg": self.svg})
+        """Write the figure (``.svg``), complete or not at all."""
+        return write_atomically(path, {".svg": self.svg})
 
     def __str__(self) -> str:
         holes = f", {self.holes} holes" if self.holes else ""

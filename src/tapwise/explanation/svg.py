@@ -9,8 +9,9 @@ import numpy as np
 from tapwise.explanation import diagrams
 from tapwise.explanation.canvas import LAYOUT, Canvas
 from tapwise.explanation.response import response_of
+from tapwise.explanation.steps import Step, Trace
 from tapwise.explanation.text import length_formula, settings, window_rule
-from tapwise.explanation.trace import Step, Trace
+from tapwise.explanation.words import phrase
 
 FIGURES = ("window", "shapes", "sources", "channels", "response")
 USUAL = FIGURES[:3]
@@ -24,9 +25,12 @@ def figures(trace: Trace, names: tuple[str, ...]) -> str:
     """The named figures one under the other, as one image."""
     canvas = Canvas(WIDTH)
     draw = {
-        "window": _window, "shapes": _shapes, "sources": _sources, "channels": diagrams.channels,
+        "window": _window,
+        "shapes": _shapes,
+        "sources": _sources,
+        "channels": diagrams.channels,
         "response": _response,
-    }  # fmt: skip
+    }
     for name in names:
         canvas.height += MARGIN
         draw[name](canvas, trace)
@@ -118,15 +122,17 @@ def _window(canvas: Canvas, trace: Trace) -> None:
     hidden = [p for p in step.positions if p not in axis.input_positions] if step else []
     if hidden:
         canvas.text(
-            MARGIN + LABEL, canvas.height + 6,
-            f"{len(hidden)} of the {len(step.positions) if step else 0} taps lie outside this "
-            "picture", "note", "start",
-        )  # fmt: skip
+            MARGIN + LABEL,
+            canvas.height + 6,
+            phrase("hidden_taps", n=len(hidden), taps=len(step.positions) if step else 0),
+            "note",
+            "start",
+        )
         canvas.height += 20
     if channels > ROWS:
-        canvas.text(MARGIN + LABEL, canvas.height + 6, f"... {channels - ROWS} more input channels "
-                    "of this group, each with its own taps, are added to the same sum", "note",
-                    "start")  # fmt: skip
+        more = phrase("more_inputs", n=channels - ROWS)
+        words = f"... {more}, each with its own taps, are added to the same sum"
+        canvas.text(MARGIN + LABEL, canvas.height + 6, words, "note", "start")
         canvas.height += 20
     _slide(canvas, trace, axis, step, top)
 
@@ -137,8 +143,14 @@ def _slide(canvas: Canvas, trace: Trace, axis: _Axis, step: Step | None, top: fl
         for position in step.positions:
             if position in axis.input_positions:
                 x = axis.input_x(position) + axis.cell / 2
-                canvas.line(x, canvas.height - 4, axis.output_x(0) + axis.cell / 2, outputs_y,
-                            "link", arrow=True)  # fmt: skip
+                canvas.line(
+                    x,
+                    canvas.height - 4,
+                    axis.output_x(0) + axis.cell / 2,
+                    outputs_y,
+                    "link",
+                    arrow=True,
+                )
     canvas.text(MARGIN, outputs_y + 21, _channel("output", trace.output.shape[0]), anchor="start")
     _output_cells(canvas, trace, axis, outputs_y)
     if len(axis.output_positions) > 1:
@@ -177,9 +189,11 @@ def _sources(canvas: Canvas, trace: Trace) -> None:
         for position in trace.step(i).positions:
             if position in axis.input_positions:
                 canvas.line(
-                    axis.input_x(position) + axis.cell / 2, inputs_y + CELL,
-                    axis.output_x(i) + axis.cell / 2, outputs_y,
-                )  # fmt: skip
+                    axis.input_x(position) + axis.cell / 2,
+                    inputs_y + CELL,
+                    axis.output_x(i) + axis.cell / 2,
+                    outputs_y,
+                )
     _input_cells(canvas, trace, axis, 0, inputs_y, index_above=True)
     _output_cells(canvas, trace, axis, outputs_y)
     canvas.height = outputs_y + CELL + 22
@@ -245,7 +259,7 @@ def _input_cells(
         tip = f"input {position}" if inside else f"padding at position {position}"
         kind = "input" if inside else "pad"
         if inside and not geometry.feeds(position, length):
-            kind, tip = "unread", f"{tip}, not read by any window"
+            kind, tip = "unread", f"{tip}, {phrase('unread')}"
         x = axis.input_x(position)
         canvas.box(x + 1, y, axis.cell - 2, CELL, kind, value, tip)
         label_y = y - 5 if index_above else y + CELL + 12

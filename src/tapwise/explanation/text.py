@@ -1,63 +1,10 @@
-"""Text: a trace in the tutorial's words, and a whole explanation around it."""
+"""Text: an explanation in words: shapes, geometry, the length formula, the plan and the steps."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-
-from tapwise.explanation.trace import Array, Step, Trace
+from tapwise.explanation.steps import Trace
+from tapwise.explanation.words import phrase
 from tapwise.geometry import Geometry
-
-# How many are shown at all, and how many at the front and the back of more.
-STEPS, CHANNELS, SUMMANDS = (24, 8, 3), (8, 3, 1), (4, 2, 1)
-# Numbers in a list: how many are shown at all, and how many at either end of more.
-NUMBERS, EDGE = 24, 4
-
-
-def text_of_trace(trace: Trace) -> str:
-    """A line for each step, then the output; the middle of what is long is counted, not shown."""
-    channels, outputs = trace.output.shape
-    lines: list[str] = []
-    marked = False
-    for channel in _shown(channels, *CHANNELS):
-        if channel is None:
-            lines.append(f"... {channels - sum(CHANNELS[1:])} more output channels ...")
-            continue
-        if channels > 1:
-            lines.append(_channel_heading(trace, channel))
-        for i in _shown(outputs, *STEPS):
-            if i is None:
-                lines.append(f"... {outputs - sum(STEPS[1:])} more steps ...")
-                continue
-            step = trace.step(i, channel)
-            marked = marked or any(step.padded)
-            lines.append(line_of_step(step))
-    final = trace.output if channels > 1 else trace.output[0]
-    lines.append("Final : " + _numbers(final, indent=8))
-    if marked:
-        lines.append("Numbers in (round brackets) were put there by padding.")
-    return "\n".join(lines)
-
-
-def line_of_step(step: Step) -> str:
-    """One step as the tutorial prints it: ``Step 0: sum([0. 1. 2.]*[1. 1. 1.]) = 3.0``."""
-    rows = list(range(len(step.values)))
-    shown = [
-        f"... {len(rows) - sum(SUMMANDS[1:])} more channels ..." if r is None else _product(step, r)
-        for r in _shown(len(rows), *SUMMANDS)
-    ]
-    if not step.positions or not rows:
-        shown = ["0 (no input reaches it)"]
-    bias = ""
-    if step.bias is not None:
-        sign = "-" if step.bias.real < 0 else "+"
-        bias = (
-            f" {sign} {number(abs(step.bias))}"
-            if np.isrealobj(step.bias)
-            else f" + {number(step.bias)}"
-        )
-    return f"Step {step.output}: {' + '.join(shown)}{bias} = {number(step.sum)}"
 
 
 def text_of_explanation(trace: Trace, title: str, plan: str) -> str:
@@ -84,7 +31,7 @@ def text_of_explanation(trace: Trace, title: str, plan: str) -> str:
         "",
         "Geometry",
         f"  {settings(geometry)}",
-        f"  effective kernel size = dilation*(kernel_size - 1) + 1 = {_reach(geometry)}",
+        f"  effective kernel size = dilation*(kernel_size - 1) + 1 = {_effective(geometry)}",
         f"  output length = {length_formula(geometry, trace.input.shape[1])}",
         f"  {window_rule(geometry)}",
         "",
@@ -92,7 +39,7 @@ def text_of_explanation(trace: Trace, title: str, plan: str) -> str:
         *(f"  {line}" for line in plan.splitlines()),
         "",
         "Steps",
-        text_of_trace(trace),
+        str(trace),
     ]
     return "\n".join(lines)
 
@@ -106,16 +53,20 @@ def settings(geometry: Geometry) -> str:
 
 def length_formula(geometry: Geometry, length: int) -> str:
     """The output length with the numbers put in, and what remains unread of the input."""
-    g, reach = geometry, geometry.effective_kernel_size
+    g, effective = geometry, geometry.effective_kernel_size
     outputs = g.output_length(length)
+    values = {
+        "length": length,
+        "left": g.left,
+        "right": g.right,
+        "effective": effective,
+        "stride": g.stride,
+        "outputs": outputs,
+    }
     if g.transposed:
-        return (
-            f"({length} - 1)*{g.stride} + {reach} - {g.left} - {g.right} + {g.output_padding}"
-            f" = {outputs}"
-        )
-    formula = f"floor(({length} + {g.left} + {g.right} - {reach}) / {g.stride}) + 1 = {outputs}"
-    unread = (length + g.left + g.right - reach) % g.stride if outputs else 0
-    return formula + (f"   (the last {unread} not reached)" if unread else "")
+        return phrase("length_transposed", output_padding=g.output_padding, **values)
+    unread = (length + g.left + g.right - effective) % g.stride if outputs else 0
+    return phrase("length", **values) + (f"   (the last {unread} not reached)" if unread else "")
 
 
 def window_rule(geometry: Geometry) -> str:
@@ -130,55 +81,10 @@ def window_rule(geometry: Geometry) -> str:
     return f"output i reads the inputs i{times['s']}{left} + k{times['d']} for {taps}"
 
 
-def number(value: Any) -> str:
-    """A number to eight digits, as Python writes it: ``3.0``; large ones in full."""
-    scalar = np.asarray(value)
-    if scalar.dtype.kind in "iub":
-        return str(scalar.item())
-    if scalar.dtype.kind == "c":
-        return f"({scalar.item():.8g})"
-    exact = float(str(scalar[()]))
-    return repr(exact if abs(exact) >= 1e8 else float(f"{exact:.8g}"))
-
-
-def _product(step: Step, row: int) -> str:
-    values = _numbers(step.values[row], padded=step.padded)
-    return f"sum({values}*{_numbers(step.taps[row])})"
-
-
-def _numbers(values: Array, padded: tuple[bool, ...] = (), indent: int = 0) -> str:
-    style: dict[str, Any] = {"precision": 4, "threshold": NUMBERS, "edgeitems": EDGE}
-    if not any(padded):
-        prefix = " " * indent
-        return np.array2string(values, max_line_width=10**6, prefix=prefix, **style)
-    words = [np.array2string(value, **style) for value in values]
-    words = [f"({word})" if flag else word for word, flag in zip(words, padded, strict=True)]
-    if len(words) > NUMBERS:
-        words = [*words[:EDGE], "...", *words[-EDGE:]]
-    return f"[{' '.join(words)}]"
-
-
-def _channel_heading(trace: Trace, channel: int) -> str:
-    inputs = trace.step(0, channel).inputs if trace.output.shape[1] else range(0)
-    heading = f"Output channel {channel}"
-    if trace.geometry.groups > 1 and len(inputs):
-        group = inputs.start // len(inputs)
-        which = str(inputs[0]) if len(inputs) == 1 else f"{inputs[0]}..{inputs[-1]}"
-        heading += f" (group {group}: input channel{'s' * (len(inputs) > 1)} {which})"
-    return heading + ":"
-
-
-def _shown(count: int, most: int, front: int, back: int) -> list[int | None]:
-    """The indices to show, None standing for those left out."""
-    if count <= most:
-        return list(range(count))
-    return [*range(front), None, *range(count - back, count)]
-
-
 def _size(shape: tuple[int, ...]) -> str:
     return f"({', '.join(map(str, shape))}{',' * (len(shape) == 1)})"
 
 
-def _reach(geometry: Geometry) -> str:
+def _effective(geometry: Geometry) -> str:
     g = geometry
     return f"{g.dilation}*({g.kernel_size} - 1) + 1 = {g.effective_kernel_size}"

@@ -1,152 +1,18 @@
-"""Trace: every step of a convolution as a value. The text and the pictures only read it."""
+"""Trace: a layer, or a weight with its settings, followed step by step on one signal."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, overload
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from tapwise.engine.problem import Problem
 from tapwise.errors import ShapeError
+from tapwise.explanation.steps import Array, Trace
 from tapwise.functional import conv1d, conv_transpose1d
 from tapwise.geometry import Geometry
-
-Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Step:
-    """How one number of the output came about.
-
-    Arguments:
-        output: its position i in the output.
-        channel: its output channel.
-        inputs: the input channels that it sums, as many as rows of ``values``.
-        positions: the n input positions that its window reads, those in the padding included.
-        padded: for each position, whether padding put the value there.
-        values: (C_in/groups, n): what stood at the positions.
-        taps: (C_in/groups, n): the weights laid over them.
-        products: (C_in/groups, n): values times taps.
-        bias: what was added in the end, or None.
-        sum: the number: all products and the bias added up.
-    """
-
-    output: int
-    channel: int
-    inputs: range
-    positions: tuple[int, ...]
-    padded: tuple[bool, ...]
-    values: Array
-    taps: Array
-    products: Array
-    bias: Any
-    sum: Any
-
-
-class Steps(Sequence[Step]):
-    """All steps of a trace, each made when it is asked for: channel by channel, position by position."""
-
-    def __init__(self, trace: Trace) -> None:
-        self._trace = trace
-
-    def __len__(self) -> int:
-        channels, outputs = self._trace.output.shape
-        return int(channels * outputs)
-
-    @overload
-    def __getitem__(self, index: int) -> Step: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Step]: ...
-    def __getitem__(self, index: int | slice) -> Step | list[Step]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"step {index} of {len(self)}")
-        channel, output = divmod(index % len(self), self._trace.output.shape[1])
-        return self._trace.step(output, channel)
-
-    def __iter__(self) -> Iterator[Step]:
-        return (self[i] for i in range(len(self)))
-
-
-@dataclass(frozen=True, eq=False)
-class Trace:
-    """A convolution of one signal, step by step.
-
-    Arguments:
-        geometry: the convolution's shape.
-        input: (C_in, L).
-        weight: (C_out, C_in/groups, K), transposed (C_in, C_out/groups, K).
-        bias: (C_out,) or None.
-        output: (C_out, L_out), as the layer itself gave it where no gradients are recorded.
-    """
-
-    geometry: Geometry
-    input: Array
-    weight: Array
-    bias: Array | None
-    output: Array
-
-    @property
-    def steps(self) -> Steps:
-        """Every step, channel by channel."""
-        return Steps(self)
-
-    def step(self, output: int, channel: int = 0) -> Step:
-        """The step that made ``output[channel, output]``.
-
-        Raises:
-            IndexError: an output or a channel that there isn't.
-        """
-        channels, outputs = self.output.shape
-        if not (0 <= output < outputs and 0 <= channel < channels):
-            raise IndexError(
-                f"step ({output}, channel {channel}) of {outputs} outputs in {channels} channels"
-            )
-        geometry = self.geometry
-        length = self.input.shape[1]
-        group = channel // (channels // geometry.groups)
-        fan_in = self.input.shape[0] // geometry.groups
-        inputs = range(group * fan_in, (group + 1) * fan_in)
-        pairs = geometry.window_taps(output)
-        positions = tuple(p for p, _ in pairs)
-        if geometry.transposed:  # there is no sample to be seen outside the input
-            pairs = [(p, k) for p, k in pairs if 0 <= p < length]
-            positions = tuple(p for p, _ in pairs)
-        sources = [geometry.source(p, length) for p in positions]
-        rows = self.input[inputs.start : inputs.stop]
-        values = np.zeros((fan_in, len(pairs)), self.input.dtype)
-        for n, source in enumerate(sources):
-            if source is not None:
-                values[:, n] = rows[:, source]
-        taps = self._taps(channel, inputs, [k for _, k in pairs])
-        products = values * taps
-        bias = None if self.bias is None else self.bias[channel]
-        wide = np.result_type(products, np.float64) if products.dtype.kind in "fc" else np.int64
-        total = products.astype(wide).sum() + (0 if bias is None else bias)
-        padded = tuple(not 0 <= p < length for p in positions)
-        return Step(
-            output, channel, inputs, positions, padded, values, taps, products, bias,
-            self.output.dtype.type(total),
-        )  # fmt: skip
-
-    def _taps(self, channel: int, inputs: range, taps: list[int]) -> Array:
-        if not self.geometry.transposed:
-            rows: Array = self.weight[channel][:, taps]
-            return rows
-        inner = channel % self.weight.shape[1]
-        columns: Array = self.weight[inputs.start : inputs.stop, inner][:, taps]
-        return columns
-
-    def __str__(self) -> str:
-        from tapwise.explanation.text import text_of_trace
-
-        return text_of_trace(self)
 
 
 def trace(layer: Any, x: Any, **settings: Any) -> Trace:
@@ -187,10 +53,9 @@ def follow(
         geometry, weight, bias = Geometry.of(module), module.weight, module.bias
         signal = one_signal(x, weight)
         g = geometry
-        Problem.of(
-            signal, weight, bias, g.stride, _padding_of(module), g.dilation, g.groups, g.padding_mode,
-            transposed=g.transposed, output_padding=g.output_padding,
-        )  # fmt: skip
+        padding = _padding_of(module)
+        checked = (g.stride, padding, g.dilation, g.groups, g.padding_mode, g.transposed)
+        Problem.of(signal, weight, bias, *checked, g.output_padding)
         with torch.no_grad():
             output = layer(signal[None])[0]
             _refuse_more_than_a_convolution(layer, geometry, signal, output)
@@ -224,9 +89,15 @@ def _refuse_more_than_a_convolution(
     if geometry.transposed:
         settings = {"output_padding": geometry.output_padding}
     expected = run(
-        signal, layer.weight, layer.bias, stride=geometry.stride, padding=_padding_of(layer),
-        dilation=geometry.dilation, groups=geometry.groups, **settings,
-    )  # fmt: skip
+        signal,
+        layer.weight,
+        layer.bias,
+        stride=geometry.stride,
+        padding=_padding_of(layer),
+        dilation=geometry.dilation,
+        groups=geometry.groups,
+        **settings,
+    )
     finite = expected[expected.isfinite()].abs()
     slack = 1e-3 * float(finite.max()) if finite.numel() else 0.0
     if expected.shape != output.shape or not torch.allclose(
@@ -244,25 +115,33 @@ def _padding_of(layer: Any) -> Any:
     return layer.padding if isinstance(layer.padding, str) else Geometry.of(layer).padding
 
 
-_SETTINGS = {"bias", "stride", "padding", "dilation", "groups", "padding_mode", "transposed",
-             "output_padding"}  # fmt: skip
+_SETTINGS = {
+    "bias",
+    "stride",
+    "padding",
+    "dilation",
+    "groups",
+    "padding_mode",
+    "transposed",
+    "output_padding",
+}
 
 
 def _tensor(value: Any, like: Tensor | None) -> Tensor:
     """A weight or bias as a tensor of ``like``'s dtype, where that can hold it.
 
-    Whole numbers in a list stand for themselves in any dtype; fractions are never cut off.
+    Integers in a list stand for themselves in any dtype; fractions are never cut off.
     """
     if isinstance(value, Tensor):
         return value
     tensor = torch.as_tensor(np.asarray(value))
-    whole = not (tensor.is_floating_point() or tensor.is_complex())
+    is_integer = not (tensor.is_floating_point() or tensor.is_complex())
     if like is None:
         default = torch.get_default_dtype()
         return tensor.to(torch.complex64 if tensor.is_complex() else default)
     tensor = tensor.to(like.device)
     same_kind = tensor.is_floating_point() and like.is_floating_point()
-    if whole or same_kind or like.is_complex():
+    if is_integer or same_kind or like.is_complex():
         return tensor.to(like.dtype)
     return tensor.to(torch.promote_types(tensor.dtype, like.dtype))
 

@@ -7,7 +7,7 @@ from typing import Any
 from tapwise.explanation.canvas import Canvas
 from tapwise.explanation.diagrams import MARGIN, WIDTH
 from tapwise.network.graph import Graph
-from tapwise.network.reach import Extent
+from tapwise.network.receptive_field import Extent
 from tapwise.network.timeline import Windows
 
 # So many operations are shown; of more, those that widen what is read most.

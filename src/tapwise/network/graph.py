@@ -29,7 +29,7 @@ class Node:
         reference: the node whose length the output follows, where it is cut to another's: as many
             samples for the same time, rounded up or down, and ``extra`` more.
         value: the number, in a recording, of the tensor that comes out.
-        kind: its dtype.
+        dtype: its dtype.
     """
 
     path: str
@@ -42,7 +42,7 @@ class Node:
     extra: int = 0
     rounds_up: bool = False
     value: int | None = None
-    kind: torch.dtype = torch.float32
+    dtype: torch.dtype = torch.float32
 
     @property
     def where(self) -> str:
@@ -50,7 +50,7 @@ class Node:
         return f"{self.name} in {self.path or 'the model itself'}"
 
 
-# Samples after which a model has settled that any could have: what has not by then gives no output.
+# Samples by which any model has settled; one that has not gives no output.
 _NEVER = 1 << 40
 
 
@@ -65,7 +65,7 @@ class Graph:
         outputs: what the model returns, flattened: numbers of nodes, and what is no part of the signal.
         batch: the batch that the model was read with; ``batches`` whether it takes others.
         calls: how many calls of torch's the model made of the signal.
-        every: samples of the signal after which whoever runs the graph stands as before.
+        every: samples of the signal after which whatever runs the graph is in the same state again.
         shortest: samples of the shortest signal of which the model does what the graph says.
     """
 
@@ -82,16 +82,16 @@ class Graph:
 
     def __post_init__(self) -> None:
         self.rates, self.repeats = [], []
-        # By node, its samples for each of the signal's, and samples of the signal after which what its
-        # outputs read is the same again, further on.
+        # By node: its samples for each of the signal's; samples of the signal after which its outputs
+        # read the same positions again, shifted.
         for node in self.nodes:
-            came = [self.rates[n] for n in node.inputs] or [Fraction(1)]
+            rate = self.rates[node.inputs[0]] if node.inputs else Fraction(1)
             own = 1
             if isinstance(node.timeline, Windows) and not node.timeline.geometry.transposed:
                 own = node.timeline.geometry.stride
-            self.rates.append(came[0] * node.timeline.rate)
+            self.rates.append(rate * node.timeline.rate)
             before = [self.repeats[n] for n in node.inputs]
-            self.repeats.append(lcm(1, *before, (own / came[0]).numerator))
+            self.repeats.append(lcm(1, *before, (own / rate).numerator))
 
     @cached_property
     def results(self) -> list[int]:
@@ -115,18 +115,18 @@ class Graph:
             if not node.inputs:
                 counts.append((seen, seen))
                 continue
-            known = min(counts[n][0] for n in node.inputs)
+            available = min(counts[n][0] for n in node.inputs)
             certain = max(counts[n][1] for n in node.inputs)
             if node.reference is None:
                 total = node.timeline.total(certain)
-                fixed = node.timeline.determined(known, certain)
+                fixed = node.timeline.determined(available, certain)
             else:
                 # Its own rate stands where the node's will: only the ends are cut.
                 ratio = rates[node.inputs[0]] / rates[node.reference]
                 total = followed(counts[node.reference][1], ratio, node.rounds_up) + node.extra
                 total = max(0, total)
                 left = node.timeline.left if isinstance(node.timeline, Ends) else 0
-                fixed = max(0, min(known + left, total)) if known else 0
+                fixed = max(0, min(available + left, total)) if available else 0
             if ended:
                 fixed = total = total if seen else 0
             counts.append((fixed, total))
@@ -155,10 +155,10 @@ class Graph:
         for node, (fixed, _) in zip(self.nodes, counts, strict=True):
             if not node.inputs:
                 continue
-            known = min(counts[n][0] for n in node.inputs)
+            available = min(counts[n][0] for n in node.inputs)
             if isinstance(node.timeline, Ends | Windows):
                 left = abs(node.timeline.left) if isinstance(node.timeline, Ends) else 0
-                if fixed <= left or node.timeline.first_needed(fixed, known) <= 0:
+                if fixed <= left or node.timeline.first_needed(fixed, available) <= 0:
                     return False
             elif fixed == 0:
                 return False

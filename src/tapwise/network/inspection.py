@@ -1,4 +1,4 @@
-"""Inspection: a model read, held against itself, and reported."""
+"""Inspection: a model read, compared with itself, and reported."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tapwise.explanation.model import ModelExplanation, explain_model
 from tapwise.network.graph import Graph
 from tapwise.network.operations import Convolve
 from tapwise.network.probe import probe
-from tapwise.network.reach import extents, reach_of
 from tapwise.network.reading import read
+from tapwise.network.receptive_field import extents, receptive_field_of
 from tapwise.network.report import Report
 from tapwise.network.runs import Runs
 
@@ -20,8 +20,8 @@ from tapwise.network.runs import Runs
 def inspect(model: nn.Module, example: Any, *, time: int | None = None) -> Report:
     """What a model needs of the past and of the future, and through which layer the future leaks.
 
-    The model is run some thirty times on random numbers, as in evaluation, and left as it was. What
-    is said of it is held against the model itself: a NaN at one sample has to reach exactly the outputs
+    The model is run some thirty times on random numbers, as in evaluation, and left as it was. The
+    report is checked against the model itself: a NaN at one sample has to reach exactly the outputs
     that read it, after every operation.
 
     Arguments:
@@ -50,7 +50,7 @@ def inspect(model: nn.Module, example: Any, *, time: int | None = None) -> Repor
 def _probed_length(graph: Graph, runs: Runs) -> int:
     """Long enough for a NaN in the middle to leave outputs on both sides untouched, if that is short."""
     base = runs.shortest()
-    reach = reach_of(graph)
+    reach = receptive_field_of(graph)
     wide = reach.last - (reach.first or 0)
     return min(base + max(wide, 0), max(2 * base, 8192))
 

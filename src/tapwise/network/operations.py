@@ -14,7 +14,7 @@ from tapwise.geometry import Geometry
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Input:
     """In the arguments of an ``Apply``: where its n-th input goes."""
 
     number: int
@@ -27,7 +27,7 @@ class Size:
     Arguments:
         entries: a number for each axis; of the axis of time, 0.
         time: which axis is time.
-        batch: by axis, how many entries each row of the batch has there.
+        batch: by axis, the entries of each row of the batch.
     """
 
     entries: tuple[int, ...]
@@ -35,10 +35,10 @@ class Size:
     batch: tuple[tuple[int, int], ...] = ()
 
     def of(self, batch: int, length: int) -> tuple[int, ...]:
-        """The size for so many rows and so many samples."""
+        """The size for a batch and a length."""
         size = list(self.entries)
-        for axis, many in self.batch:
-            size[axis] = many * batch
+        for axis, per_row in self.batch:
+            size[axis] = per_row * batch
         size[self.time] = length
         return tuple(size)
 
@@ -61,7 +61,7 @@ class Apply:
 
     @cached_property
     def _flat(self) -> tuple[int, tuple[str, ...]] | None:
-        """Where no argument holds others: how many are positional, and the names of the rest."""
+        """Where no argument is nested: how many are positional, and the names of the rest."""
         args, kwargs = pytree.tree_unflatten(list(range(len(self.leaves))), self.spec)
         if (*args, *kwargs.values()) != tuple(range(len(self.leaves))):
             return None
@@ -69,13 +69,13 @@ class Apply:
 
     def __call__(self, inputs: Sequence[Tensor]) -> Tensor:
         """The output for these inputs."""
-        leaves = [inputs[leaf.number] if type(leaf) is Place else leaf for leaf in self.leaves]
+        leaves = [inputs[leaf.number] if type(leaf) is Input else leaf for leaf in self.leaves]
         if self.copies:
-            first = next(n for n, leaf in enumerate(self.leaves) if type(leaf) is Place)
+            first = next(n for n, leaf in enumerate(self.leaves) if type(leaf) is Input)
             leaves[first] = leaves[first].clone()
-        if (flat := self._flat) is not None:  # the tree takes longer than many a function
-            many, names = flat
-            result = self.func(*leaves[:many], **dict(zip(names, leaves[many:], strict=True)))
+        if (flat := self._flat) is not None:  # unflattening takes longer than most functions
+            n, names = flat
+            result = self.func(*leaves[:n], **dict(zip(names, leaves[n:], strict=True)))
         else:
             args, kwargs = pytree.tree_unflatten(leaves, self.spec)
             result = self.func(*args, **kwargs)
@@ -91,7 +91,8 @@ class Reshape:
 
     Arguments:
         size: of the output, for as many samples as come out.
-        factor: samples that come out for each that goes in, or 1 for so many that go in.
+        gives: samples that come out for each that goes in.
+        takes: samples that go in for each that comes out.
     """
 
     size: Size
@@ -140,44 +141,45 @@ class Within:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Recur:
-    """A recurrence of torch's: it is given its state, and gives it back after its outputs.
+    """A recurrence of torch's: it takes its state, and returns it after its outputs.
 
     Arguments:
         state: which leaves of ``apply`` are the state, each as it was for one row of the batch.
-        batch: the batch's axis in each of them; None where their rows are always as many.
-        many: their rows for each row of the batch.
+        batch: the batch's axis in each of them; None where their rows don't depend on it.
+        per_row: their rows for each row of the batch.
     """
 
     apply: Apply
     state: tuple[int, ...]
     batch: int | None
-    many: int = 1
+    per_row: int = 1
 
     def start(self, batch: int) -> list[Tensor]:
         """The state before the first sample."""
-        held = [self.apply.leaves[n] for n in self.state]
+        states = [self.apply.leaves[n] for n in self.state]
         if self.batch is None:
-            return [h.clone() for h in held]
+            return [state.clone() for state in states]
+        rows = batch * self.per_row
         return [
-            h.expand(
-                *(batch * self.many if a == self.batch else s for a, s in enumerate(h.shape))
+            state.expand(
+                *(rows if a == self.batch else s for a, s in enumerate(state.shape))
             ).clone()
-            for h in held
+            for state in states
         ]
 
     def __call__(self, x: Tensor, state: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """The outputs for some samples, and the state after them."""
-        leaves = [x if type(leaf) is Place else leaf for leaf in self.apply.leaves]
-        for n, held in zip(self.state, state, strict=True):
-            leaves[n] = held
+        """The outputs for these samples, and the state after them."""
+        leaves = [x if type(leaf) is Input else leaf for leaf in self.apply.leaves]
+        for n, tensor in zip(self.state, state, strict=True):
+            leaves[n] = tensor
         args, kwargs = pytree.tree_unflatten(leaves, self.apply.spec)
         y, *after = pytree.tree_leaves(self.apply.func(*args, **kwargs))
         return y, after
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Taught:
-    """What ``register`` was told of an operation: its own step.
+class Registered:
+    """An operation of ``register``: its own step.
 
     Arguments:
         step: ``step(target, inputs, state, end) -> (output, state)``; ``state`` is None at first.
@@ -187,7 +189,7 @@ class Taught:
     step: Callable[..., tuple[Tensor, Any]]
 
 
-Work = Apply | Reshape | Convolve | Fill | Within | Recur | Taught | None
+Work = Apply | Reshape | Convolve | Fill | Within | Recur | Registered | None
 
 
 # Products of the signal with constant matrices.
@@ -197,8 +199,8 @@ _PRODUCTS = {"linear", "matmul", "bmm", "mm", "einsum"}
 def multiplications(name: str, work: Work, geometry: Geometry | None) -> int:
     """Multiplications by weights for each sample that an operation gives."""
     if isinstance(work, Convolve) and geometry is not None:
-        many = work.weight.numel()
-        return -(-many // geometry.stride) if geometry.transposed else many
+        n_weights = work.weight.numel()
+        return -(-n_weights // geometry.stride) if geometry.transposed else n_weights
     if isinstance(work, Recur):
         work = work.apply
     elif name not in _PRODUCTS or not isinstance(work, Apply):

@@ -1,4 +1,4 @@
-"""Probe: the real model is asked, by a number that is none, which outputs an input reaches.
+"""Probe: a NaN shows which outputs of the real model an input reaches.
 
 NaN put at one moment of the signal goes through every operation that reads it. Where it arrives, after
 each operation, must be what the timelines say; the first that differs is named.
@@ -17,26 +17,44 @@ from tapwise.network.runs import Runs
 from tapwise.network.timeline import Ends, Mask
 
 # What gives a number where a NaN goes in.
-_STOPS = {
-    "sign", "where", "zeros_like", "ones_like", "full_like", "nan_to_num", "masked_fill", "embedding",
-    "one_hot", "isnan", "isfinite", "isinf", "heaviside", "clamp", "maximum", "minimum", "argmax", "argmin",
-}  # fmt: skip
+_STOPS = frozenset(
+    [
+        "argmax",
+        "argmin",
+        "clamp",
+        "embedding",
+        "full_like",
+        "heaviside",
+        "isfinite",
+        "isinf",
+        "isnan",
+        "masked_fill",
+        "maximum",
+        "minimum",
+        "nan_to_num",
+        "one_hot",
+        "ones_like",
+        "sign",
+        "where",
+        "zeros_like",
+    ]
+)
 
 
 def _spread(graph: Graph, number: int, marked: list[Mask], total: int) -> Mask:
     """The outputs of a node that read any of the marked samples of its inputs."""
     node = graph.nodes[number]
-    whole = marked[node.inputs[0]]
+    mask = marked[node.inputs[0]]
     for n in node.inputs[1:]:
-        whole = whole | marked[n]
+        mask = mask | marked[n]
     if node.reference is None:
-        return node.timeline.spread(whole)
+        return node.timeline.spread(mask)
     left = node.timeline.left if isinstance(node.timeline, Ends) else 0
-    return Ends(left, (total - left - len(whole),)).spread(whole)
+    return Ends(left, (total - left - len(mask),)).spread(mask)
 
 
 def probe(graph: Graph, runs: Runs, length: int, positions: int = 4) -> None:
-    """Hold the graph against runs of the real model with NaN at some positions.
+    """Compare the graph with runs of the real model with NaN at some positions.
 
     Operations that stop a NaN, as a sign or a table of codes, let later ones be reached less than their
     timelines say, never more.
@@ -46,8 +64,8 @@ def probe(graph: Graph, runs: Runs, length: int, positions: int = 4) -> None:
     """
     if not runs.example.is_floating_point():
         return
-    dice = random.Random(1)
-    inner = [dice.randrange(length) for _ in range(positions)]
+    rng = random.Random(1)
+    inner = [rng.randrange(length) for _ in range(positions)]
     for position in dict.fromkeys((0, length - 1, *inner)):
         signal = runs.signal(length)
         signal.select(runs.time, position).fill_(float("nan"))
@@ -60,23 +78,24 @@ def probe(graph: Graph, runs: Runs, length: int, positions: int = 4) -> None:
         for number, node in enumerate(graph.nodes[1:], 1):
             mask = _spread(graph, number, marked, totals[number])
             sure = all(exact[n] for n in node.inputs) and node.name not in _STOPS
-            came = None if node.value is None else run.kept[node.value]
-            if came is not None and came.is_floating_point():
-                others = tuple(axis for axis in range(came.ndim) if axis != node.size.time)
-                reached = (came.isnan().any(dim=others) if others else came.isnan()).cpu().numpy()
+            y = None if node.value is None else run.values[node.value]
+            if y is not None and y.is_floating_point():
+                others = tuple(axis for axis in range(y.ndim) if axis != node.size.time)
+                reached = (y.isnan().any(dim=others) if others else y.isnan()).cpu().numpy()
                 wrong = reached != mask if sure else reached & ~mask
                 if wrong.any():
-                    _tell(node, position, int(np.flatnonzero(wrong)[0]), reached)
-            elif came is not None:
-                sure = False  # whole numbers and truth values know no NaN
+                    _refuse(node, position, int(np.flatnonzero(wrong)[0]), reached)
+            elif y is not None:
+                sure = False  # integers and bools have no NaN
             marked.append(mask)
             exact.append(sure)
 
 
-def _tell(node: Node, position: int, place: int, reached: Mask) -> None:
+def _refuse(node: Node, position: int, place: int, reached: Mask) -> None:
     verb = "reaches" if reached[place] else "doesn't reach"
     raise TimelineError(
         f"a NaN at sample {position} {verb} its sample {place}, against its timeline",
-        node.path, node.name,
-        "the model holds the truth: this is a mistake in the timeline, registered or ours",
-    )  # fmt: skip
+        node.path,
+        node.name,
+        "the model is right: this is a mistake in the timeline, registered or Tapwise's",
+    )

@@ -6,15 +6,16 @@ import html
 import os
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any
 
+from tapwise.atomic_file import write_atomically
 from tapwise.explanation.model import ModelExplanation, page_around
-from tapwise.files import write_whole
 from tapwise.network.figure import figure
 from tapwise.network.graph import Graph
-from tapwise.network.operations import Convolve, Recur, multiplications
-from tapwise.network.reach import Extent, Reach, extents, reach_of
+from tapwise.network.operations import Recur, multiplications
+from tapwise.network.receptive_field import Extent, ReceptiveField, extents, receptive_field_of
 from tapwise.network.timeline import Windows
 
 
@@ -44,9 +45,9 @@ class Report:
     weights: int
 
     @cached_property
-    def reach(self) -> Reach:
+    def reach(self) -> ReceptiveField:
         """The receptive field and the delay of the model's first output."""
-        return reach_of(self.graph)
+        return receptive_field_of(self.graph)
 
     @cached_property
     def _extents(self) -> list[Extent]:
@@ -88,7 +89,7 @@ class Report:
     @cached_property
     def leaks(self) -> tuple[Leak, ...]:
         """The operations whose outputs read further into the future than their inputs do."""
-        # Padding alone moves an operation back in time; what counts is the furthest that any before it saw.
+        # Padding alone moves an operation back in time: what counts is the furthest that any before it read.
         found: list[Leak] = []
         furthest: list[int] = []
         for node, extent in zip(self.graph.nodes, self._extents, strict=True):
@@ -129,22 +130,20 @@ class Report:
         seen = graph.settled
         counts = graph.counts(seen)
         for number, node in enumerate(graph.nodes):
-            given = counts[number][0]
+            emitted = counts[number][0]
             if not node.inputs:
                 continue
             if isinstance(node.work, Recur):
                 total += sum(s.numel() * s.element_size() for s in node.work.start(1))
-            elif isinstance(node.timeline, Windows) and node.timeline.geometry.transposed:
-                if isinstance(node.work, Convolve):
-                    whole = (counts[node.inputs[0]][0] - 1) * node.timeline.geometry.stride
-                    whole += node.timeline.geometry.effective_kernel_size
-                    kept = max(0, whole - node.timeline.geometry.left - given)
-                    total += kept * _numbers(node.size) * node.work.weight.element_size()
             else:
                 for source in node.inputs:
-                    known = counts[source][0]
-                    kept = known - node.timeline.first_needed(given, known)
-                    total += kept * _numbers(graph.nodes[source].size) * 4
+                    seen = counts[source][0]
+                    kept = seen - node.timeline.first_needed(emitted, seen)
+                    total += (
+                        kept
+                        * _numbers(graph.nodes[source].size)
+                        * graph.nodes[source].dtype.itemsize
+                    )
         return total
 
     # Shown
@@ -202,14 +201,14 @@ class Report:
         return figure(self.graph, self._extents, self.title)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the report (``.txt``), the picture (``.svg``) or both (``.html``), whole or not at all.
+        """Write the report (``.txt``), the picture (``.svg``) or both (``.html``), complete or not at all.
 
         Raises:
             ValueError: a name that ends otherwise.
             OSError: a place that can't be written.
         """
         forms = {".txt": lambda: self.text + "\n", ".svg": self.svg, ".html": self.page}
-        return write_whole(path, forms)
+        return write_atomically(path, forms)
 
     def page(self) -> str:
         """The report as an HTML page."""
@@ -243,10 +242,7 @@ _LEAKS = 8
 
 
 def _numbers(size: Any) -> int:
-    many = 1
-    for axis, entry in enumerate(size.of(1, 1)):
-        many *= 1 if axis == size.time else entry
-    return many
+    return prod(entry for axis, entry in enumerate(size.of(1, 1)) if axis != size.time)
 
 
 def _least(holds: Any) -> int:

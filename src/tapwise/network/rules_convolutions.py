@@ -10,85 +10,105 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tapwise.geometry import Geometry
-from tapwise.network.bundle import Bundle
 from tapwise.network.graph import followed
-from tapwise.network.operations import Apply, Convolve, Fill, Place, Recur, Within
-from tapwise.network.recording import Slot
+from tapwise.network.observed_call import ObservedCall
+from tapwise.network.operations import Apply, Convolve, Fill, Input, Recur, Size, Within
+from tapwise.network.record import Ref
 from tapwise.network.timeline import Aligned, Ends, Windows, fit_ends, without_ends
-from tapwise.settings import single
+from tapwise.padding import single
 
 
-def _last_axis(bundle: Bundle) -> None:
-    slot = bundle.slots[0]
-    if bundle.time(slot) != len(bundle.sizes(slot)[0]) - 1:
-        raise bundle.refuse(
+def _last_axis(observed: ObservedCall) -> None:
+    ref = observed.refs[0]
+    if observed.time(ref) != len(observed.sizes(ref)[0]) - 1:
+        raise observed.refuse(
             "runs along another axis than time",
             "transpose the signal to (batch, channels, time) first",
         )
 
 
-def _weights(bundle: Bundle) -> tuple[Tensor, Tensor | None]:
-    if len(bundle.slots) > 1:
-        raise bundle.refuse(
+def _weights(observed: ObservedCall) -> tuple[Tensor, Tensor | None]:
+    if len(observed.refs) > 1:
+        raise observed.refuse(
             "its taps are computed from the signal", "taps must be the same for all of the signal"
         )
-    weight, bias = bundle.same(1, "weight"), bundle.same(2, "bias")
+    weight, bias = observed.same(1, "weight"), observed.same(2, "bias")
     return weight, bias
 
 
-def _conv1d(bundle: Bundle) -> None:
-    weight, bias = _weights(bundle)
-    _last_axis(bundle)
-    padding = bundle.same(4, "padding", 0)
-    mode = bundle.same(7, "padding_mode", "zeros")
+def _conv1d(observed: ObservedCall) -> None:
+    weight, bias = _weights(observed)
+    _last_axis(observed)
+    padding = observed.same(4, "padding", 0)
+    mode = observed.same(7, "padding_mode", "zeros")
     geometry = Geometry(
-        weight.shape[-1], single("stride", bundle.same(3, "stride", 1)),
-        single("dilation", bundle.same(5, "dilation", 1)),
-        padding if isinstance(padding, str) else tuple(bundle.ints(padding)),
-        bundle.same(6, "groups", 1), mode,
-    )  # fmt: skip
+        weight.shape[-1],
+        single("stride", observed.same(3, "stride", 1)),
+        single("dilation", observed.same(5, "dilation", 1)),
+        padding if isinstance(padding, str) else tuple(observed.ints(padding)),
+        observed.same(6, "groups", 1),
+        mode,
+    )
     if mode == "circular" and geometry.padding != (0, 0):
-        raise bundle.refuse(_CIRCULAR, _NOT_CIRCULAR)
+        raise observed.refuse(_CIRCULAR, _NOT_CIRCULAR)
     inputs = None
     if mode != "zeros" and geometry.padding != (0, 0):
         # Padding is a step of its own, and the windows lie within what it gives.
         ends = Ends(geometry.left, (geometry.right,), mode)
-        size = bundle.reader.node(bundle.slots[0], bundle).size
-        inputs = [bundle.add(ends, Fill(), size=size, last=False)]
+        size = observed.node(observed.refs[0]).size
+        inputs = [observed.add(ends, Fill(), size=size, last=False)]
         geometry = without_ends(geometry)
-    bundle.add(Windows(geometry), Convolve(weight, bias), inputs=inputs)
+    observed.add(Windows(geometry), Convolve(weight, bias), inputs=inputs)
 
 
 _CIRCULAR = "pads circularly: its first output reads the end of the signal"
 _NOT_CIRCULAR = "padding of zeros, 'replicate' or 'reflect'"
 
 
-def _conv_transpose1d(bundle: Bundle) -> None:
-    weight, bias = _weights(bundle)
-    _last_axis(bundle)
-    padding = bundle.same(4, "padding", 0)
+def _conv_transpose1d(observed: ObservedCall) -> None:
+    weight, bias = _weights(observed)
+    _last_axis(observed)
+    padding = observed.same(4, "padding", 0)
     geometry = Geometry(
-        weight.shape[-1], single("stride", bundle.same(3, "stride", 1)),
-        single("dilation", bundle.same(7, "dilation", 1)),
-        padding if isinstance(padding, str) else tuple(bundle.ints(padding)),
-        bundle.same(6, "groups", 1), "zeros", True,
-        single("output_padding", bundle.same(5, "output_padding", 0)),
-    )  # fmt: skip
-    bundle.add(Windows(geometry), Convolve(weight, bias))
+        weight.shape[-1],
+        single("stride", observed.same(3, "stride", 1)),
+        single("dilation", observed.same(7, "dilation", 1)),
+        padding if isinstance(padding, str) else tuple(observed.ints(padding)),
+        observed.same(6, "groups", 1),
+        "zeros",
+        True,
+        single("output_padding", observed.same(5, "output_padding", 0)),
+    )
+    observed.add(Windows(geometry), Convolve(weight, bias))
 
 
-def _pool(bundle: Bundle) -> None:
-    _last_axis(bundle)
-    largest = bundle.name == "max_pool1d"
-    taps = single("kernel_size", bundle.same(1, "kernel_size"))
-    stride = bundle.same(2, "stride", None)
+def _upfirdn(observed: ObservedCall) -> None:
+    """tapwise.filters.upfirdn: zeros between samples and a filter, then every ``down``-th output."""
+    _last_axis(observed)
+    taps, up, down = (observed.same(n, name) for n, name in enumerate(("taps", "up", "down"), 1))
+    (ref,) = observed.refs
+    node = observed.node(ref)
+    channels = node.size.entries[-2]
+    size = Size((*node.size.entries[:-2], channels, 0), node.size.time, node.size.batch)
+    geometry = Geometry(taps.shape[0], up, groups=channels, transposed=True)
+    work = Convolve(taps.expand(channels, 1, -1), None)
+    inputs = [observed.add(Windows(geometry), work, size=size, last=False)]
+    every = Within(lambda inputs: inputs[0][..., ::down])
+    observed.add(Windows(Geometry(1, down)), every, inputs=inputs)
+
+
+def _pool(observed: ObservedCall) -> None:
+    _last_axis(observed)
+    largest = observed.name == "max_pool1d"
+    taps = single("kernel_size", observed.same(1, "kernel_size"))
+    stride = observed.same(2, "stride", None)
     stride = taps if stride is None or stride == [] or stride == () else single("stride", stride)
-    padding = single("padding", bundle.same(3, "padding", 0))
-    dilation = single("dilation", bundle.same(4, "dilation", 1)) if largest else 1
-    if bundle.same(5 if largest else 4, "ceil_mode", False):
-        raise bundle.refuse("pools over windows that pass the end (ceil_mode)", "ceil_mode=False")
-    if not largest and padding and not bundle.same(5, "count_include_pad", True):
-        raise bundle.refuse(
+    padding = single("padding", observed.same(3, "padding", 0))
+    dilation = single("dilation", observed.same(4, "dilation", 1)) if largest else 1
+    if observed.same(5 if largest else 4, "ceil_mode", False):
+        raise observed.refuse("pools over windows that pass the end (ceil_mode)", "ceil_mode=False")
+    if not largest and padding and not observed.same(5, "count_include_pad", True):
+        raise observed.refuse(
             "counts padding at the ends only (count_include_pad=False)", "pad by yourself"
         )
 
@@ -99,73 +119,73 @@ def _pool(bundle: Bundle) -> None:
         return F.avg_pool1d(x, taps, stride)
 
     geometry = Geometry(taps, stride, dilation, padding)
-    bundle.add(Windows(geometry), Within(pooled, float("-inf") if largest else 0.0))
+    observed.add(Windows(geometry), Within(pooled, float("-inf") if largest else 0.0))
 
 
-def _repeated(bundle: Bundle, factor: int) -> None:
-    (slot,) = bundle.slots
-    axis = bundle.time(slot)
+def _repeated(observed: ObservedCall, factor: int) -> None:
+    (ref,) = observed.refs
+    axis = observed.time(ref)
 
     def repeat(inputs: Any) -> Tensor:
         return torch.repeat_interleave(inputs[0], factor, axis)
 
-    bundle.add(Windows(Geometry(factor, factor, transposed=True)), Within(repeat))
+    observed.add(Windows(Geometry(factor, factor, transposed=True)), Within(repeat))
 
 
-def _interpolate(bundle: Bundle) -> None:
-    _last_axis(bundle)
-    mode = bundle.same(3, "mode", "nearest")
-    (slot,) = bundle.slots
-    value = bundle.first.outputs[0]
+def _interpolate(observed: ObservedCall) -> None:
+    _last_axis(observed)
+    mode = observed.same(3, "mode", "nearest")
+    (ref,) = observed.refs
+    value = observed.first.outputs[0]
     assert value is not None
-    came = bundle.sizes(value)
-    if any(size[:-1] != old[:-1] for size, old in zip(came, bundle.sizes(slot), strict=True)):
-        raise bundle.refuse(
+    sizes = observed.sizes(value)
+    if any(size[:-1] != old[:-1] for size, old in zip(sizes, observed.sizes(ref), strict=True)):
+        raise observed.refuse(
             "interpolates along other axes as well", "interpolate (batch, channels, time)"
         )
-    factors = {size[-1] / n for size, n in zip(came, bundle.lengths(slot), strict=True)}
+    factors = {size[-1] / n for size, n in zip(sizes, observed.lengths(ref), strict=True)}
     if mode not in ("nearest", "nearest-exact") or len(factors) > 1 or min(factors) % 1:
-        raise bundle.refuse(
+        raise observed.refuse(
             f"interpolates by {mode!r}, a factor of {min(factors):g}",
             "mode='nearest' by a whole factor, or a ConvTranspose1d whose taps interpolate",
         )
-    _repeated(bundle, int(factors.pop()))
+    _repeated(observed, int(factors.pop()))
 
 
-def _repeat_interleave(bundle: Bundle) -> None:
-    factor, axis = bundle.same(1, "repeats"), bundle.same(2, "dim", None)
-    (slot,) = bundle.slots
+def _repeat_interleave(observed: ObservedCall) -> None:
+    factor, axis = observed.same(1, "repeats"), observed.same(2, "dim", None)
+    (ref,) = observed.refs
     if type(factor) is not int or axis is None:
-        raise bundle.refuse(
+        raise observed.refuse(
             "repeats by different counts, or all that there is", "a number, and dim=-1"
         )
-    if axis % len(bundle.sizes(slot)[0]) != bundle.time(slot):
-        bundle.aligned()
+    if axis % len(observed.sizes(ref)[0]) != observed.time(ref):
+        observed.aligned()
     else:
-        _repeated(bundle, factor)
+        _repeated(observed, factor)
 
 
-def _unfold(bundle: Bundle) -> None:
+def _unfold(observed: ObservedCall) -> None:
     axis, size, step = (
-        bundle.same(n, name) for n, name in enumerate(("dimension", "size", "step"), 1)
+        observed.same(n, name) for n, name in enumerate(("dimension", "size", "step"), 1)
     )
-    (slot,) = bundle.slots
-    if axis % len(bundle.sizes(slot)[0]) != bundle.time(slot):
-        bundle.aligned()
+    (ref,) = observed.refs
+    if axis % len(observed.sizes(ref)[0]) != observed.time(ref):
+        observed.aligned()
         return
-    bundle.add(Windows(Geometry(size, step)), Within(bundle.apply()))
+    observed.add(Windows(Geometry(size, step)), Within(observed.apply()))
 
 
-def _pad(bundle: Bundle) -> None:
+def _pad(observed: ObservedCall) -> None:
     """Padding along time; that of other axes is done with it."""
-    (slot,) = bundle.slots
-    mode, value = bundle.same(2, "mode", "constant"), bundle.same(3, "value", None)
-    ndim, time = len(bundle.sizes(slot)[0]), bundle.time(slot)
-    pads = [bundle.ints(pad) for pad in bundle.each(1, "pad")]
+    (ref,) = observed.refs
+    mode, value = observed.same(2, "mode", "constant"), observed.same(3, "value", None)
+    ndim, time = len(observed.sizes(ref)[0]), observed.time(ref)
+    pads = [observed.ints(pad) for pad in observed.each(1, "pad")]
     here = 2 * (ndim - 1 - time)
     others = {tuple(p for n, p in enumerate(pad) if n not in (here, here + 1)) for pad in pads}
     if len(others) > 1:
-        raise bundle.refuse("pads another axis by what depends on the length", "pad by a number")
+        raise observed.refuse("pads another axis by what depends on the length", "pad by a number")
     inputs = None
     if any(p for p in others.pop()):
         rest = [0 if n in (here, here + 1) else p for n, p in enumerate(pads[0])]
@@ -173,17 +193,21 @@ def _pad(bundle: Bundle) -> None:
         def beside(inputs: Any) -> Tensor:
             return F.pad(inputs[0], rest, mode, value)
 
-        size = bundle.size(bundle.first.outputs[0] or 0)
-        spec = bundle.first.spec
-        work = Apply(lambda x: beside([x]), (Place(0),), _one_argument(spec))
-        inputs = [bundle.add(Aligned(), work, size=size, last=False)]
+        size = observed.size(observed.first.outputs[0] or 0)
+        spec = observed.first.spec
+        work = Apply(lambda x: beside([x]), (Input(0),), _one_argument(spec))
+        inputs = [observed.add(Aligned(), work, size=size, last=False)]
     along = [tuple(pad[here : here + 2]) if len(pad) > here else (0, 0) for pad in pads]
     if mode == "circular" and any(pad != (0, 0) for pad in along):
-        raise bundle.refuse(_CIRCULAR, _NOT_CIRCULAR)
+        raise observed.refuse(_CIRCULAR, _NOT_CIRCULAR)
     cut_and_padded(
-        bundle, [left for left, _ in along], [right for _, right in along],
-        {"constant": "zeros"}.get(mode, mode), float(value or 0.0), inputs,
-    )  # fmt: skip
+        observed,
+        [left for left, _ in along],
+        [right for _, right in along],
+        {"constant": "zeros"}.get(mode, mode),
+        float(value or 0.0),
+        inputs,
+    )
 
 
 def _one_argument(spec: Any) -> Any:
@@ -193,80 +217,91 @@ def _one_argument(spec: Any) -> Any:
 
 
 def cut_and_padded(
-    bundle: Bundle, lefts: list[int], rights: list[int], mode: str, value: float,
-    inputs: list[int] | None, last: bool = True,
-) -> int:  # fmt: skip
+    observed: ObservedCall,
+    lefts: list[int],
+    rights: list[int],
+    mode: str,
+    value: float,
+    inputs: list[int] | None,
+    last: bool = True,
+) -> int:
     """A node that pads or cuts the ends by what each run did."""
-    (slot,) = bundle.slots[:1]
+    (ref,) = observed.refs[:1]
     if len(set(lefts)) > 1:
-        raise bundle.refuse(
+        raise observed.refuse(
             f"moves the beginning by what depends on the length ({lefts[0]}, {lefts[1]}, ...)",
             "pad or cut the end by what the length asks for, the beginning always alike",
         )
-    lengths = bundle.lengths(slot)
-    size = bundle.reader.node(slot, bundle).size if not last else None
+    lengths = observed.lengths(ref)
+    size = observed.node(ref).size if not last else None
     table = fit_ends(lengths, rights)
     if table is not None:
         ends = Ends(lefts[0], table, mode)
-        return bundle.add(ends, Fill(value), inputs=inputs, last=last, size=size)
+        return observed.add(ends, Fill(value), inputs=inputs, last=last, size=size)
     totals = [lefts[0] + n + r for n, r in zip(lengths, rights, strict=True)]
     if mode == "zeros":  # to the length of another tensor?
-        for other, number in sorted(bundle.reader.numbers.items()):
-            ratio = (
-                bundle.reader.rates[bundle.reader.number(slot, bundle)]
-                / bundle.reader.rates[number]
-            )
+        for other, number in sorted(observed.builder.numbers.items()):
+            ratio = observed.builder.rate_of(ref) / observed.builder.rates[number]
             for up in (False, True):
-                same = [followed(n, ratio, up) for n in bundle.lengths(other)]
+                same = [followed(n, ratio, up) for n in observed.lengths(other)]
                 extras = {t - n for t, n in zip(totals, same, strict=True)}
                 if len(extras) == 1:
-                    return bundle.add(
-                        Ends(lefts[0], (0,), mode), Fill(value), inputs=inputs, last=last, size=size,
-                        reference=number, extra=extras.pop(), rounds_up=up,
-                    )  # fmt: skip
-    raise bundle.refuse(
+                    return observed.add(
+                        Ends(lefts[0], (0,), mode),
+                        Fill(value),
+                        inputs=inputs,
+                        last=last,
+                        size=size,
+                        reference=number,
+                        extra=extras.pop(),
+                        rounds_up=up,
+                    )
+    raise observed.refuse(
         f"pads or cuts the end by what is neither the same nor up to a multiple ({rights[0]}, "
         f"{rights[1]}, ...)",
         "pad to a multiple of the total stride, or cut to the length of another tensor",
     )
 
 
-def _recurrence(bundle: Bundle) -> None:
+def _recurrence(observed: ObservedCall) -> None:
     """LSTM, GRU and RNN, from the past to the future."""
-    args = bundle.first.arguments[0]
-    if not isinstance(args[0], Slot) or len(bundle.slots) > 1 or len(args) < 9:
-        raise bundle.refuse(
+    args = observed.first.arguments[0]
+    if not isinstance(args[0], Ref) or len(observed.refs) > 1 or len(args) < 9:
+        raise observed.refuse(
             "is given packed sequences, or a state of the signal", "give it the signal"
         )
     bidirectional, batch_first = args[7], args[8]
     if bidirectional:
-        raise bundle.refuse("runs from the end of the signal as well", "bidirectional=False")
-    slot = bundle.slots[0]
-    ndim = len(bundle.sizes(slot)[0])
-    if bundle.time(slot) != (1 if batch_first and ndim == 3 else 0):
-        raise bundle.refuse("runs along another axis than time", "batch_first, or a transpose")
-    leaves = bundle.leaves()
-    states = 2 if bundle.name == "lstm" else 1
+        raise observed.refuse("runs from the end of the signal as well", "bidirectional=False")
+    ref = observed.refs[0]
+    ndim = len(observed.sizes(ref)[0])
+    if observed.time(ref) != (1 if batch_first and ndim == 3 else 0):
+        raise observed.refuse("runs along another axis than time", "batch_first, or a transpose")
+    leaves = observed.leaves()
+    states = 2 if observed.name == "lstm" else 1
     rows = (0 if batch_first else 1) if ndim == 3 else None
-    many = dict(bundle.reader.node(slot, bundle).size.batch).get(rows) if rows is not None else None
-    held, axis = list(leaves), None
-    if many is not None:
+    per_row = dict(observed.node(ref).size.batch).get(rows) if rows is not None else None
+    arguments, axis = list(leaves), None
+    if per_row is not None:
         axis = 1
         for n in range(1, 1 + states):  # one row, that any batch begins with
-            if not bool((held[n] == held[n].narrow(axis, 0, 1)).all()):
-                raise bundle.refuse("begins with other states in other rows", "begin with zeros")
-            held[n] = held[n].narrow(axis, 0, 1)
-    elif rows is not None:  # always as many, whatever was narrowed
-        first = bundle.sizes(slot)[0][rows]
-        held = [h.expand(-1, first, -1) if 0 < n <= states else h for n, h in enumerate(held)]
-    apply = Apply(bundle.first.func, tuple(held), bundle.first.spec)
-    work = Recur(apply, tuple(range(1, 1 + states)), axis, many or 1)
-    bundle.add(Aligned(endless=True), work)
+            if not bool((arguments[n] == arguments[n].narrow(axis, 0, 1)).all()):
+                raise observed.refuse("begins with other states in other rows", "begin with zeros")
+            arguments[n] = arguments[n].narrow(axis, 0, 1)
+    elif rows is not None:  # the rows don't depend on the batch
+        first = observed.sizes(ref)[0][rows]
+        arguments = [
+            a.expand(-1, first, -1) if 0 < n <= states else a for n, a in enumerate(arguments)
+        ]
+    apply = Apply(observed.first.func, tuple(arguments), observed.first.spec)
+    work = Recur(apply, tuple(range(1, 1 + states)), axis, per_row or 1)
+    observed.add(Aligned(endless=True), work)
 
 
-CONVOLUTIONS: dict[str, Callable[[Bundle], None]] = {
+CONVOLUTIONS: dict[str, Callable[[ObservedCall], None]] = {
     "conv1d": _conv1d,
     "conv_transpose1d": _conv_transpose1d,
+    "upfirdn": _upfirdn,
     "avg_pool1d": _pool,
     "max_pool1d": _pool,
     "interpolate": _interpolate,

@@ -11,65 +11,65 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from tapwise.geometry import Geometry
-from tapwise.network.bundle import Bundle
-from tapwise.network.operations import Apply, Place, Reshape, Within
-from tapwise.network.recording import Slot
+from tapwise.network.observed_call import ObservedCall
+from tapwise.network.operations import Apply, Input, Reshape, Within
+from tapwise.network.record import Ref
 from tapwise.network.rules_convolutions import cut_and_padded
 from tapwise.network.timeline import Aligned, Windows
 
 
-def _moved(bundle: Bundle) -> None:
+def _moved(observed: ObservedCall) -> None:
     """Axes change places, or those of length 1 come and go: time is the one that grows."""
-    bundle.aligned()
+    observed.aligned()
 
 
-def _reshaped(bundle: Bundle) -> None:
+def _reshaped(observed: ObservedCall) -> None:
     """A view: time stays an axis of its own, or takes in the axis after it, or gives one out.
 
     # (B, C, T)     -> (B * C, T)      beside it
     # (B, C, T, r)  -> (B, C, T * r)   r samples from each
     # (B, C, T * r) -> (B, C, T, r)    frames of r samples
     """
-    (slot,) = bundle.slots
-    value = bundle.first.outputs[0]
+    (ref,) = observed.refs
+    value = observed.first.outputs[0]
     assert value is not None
-    before = bundle.reader.node(slot, bundle).size
-    size = bundle.size(value)
-    old, new = bundle.sizes(slot), bundle.sizes(value)
+    before = observed.node(ref).size
+    size = observed.size(value)
+    old, new = observed.sizes(ref), observed.sizes(value)
     after_old = {prod(s[before.time + 1 :]) for s in old}
     after_new = {prod(s[size.time + 1 :]) for s in new}
     if len(after_old) > 1 or len(after_new) > 1:
-        raise bundle.refuse(_TORN, _KEEP)
+        raise observed.refuse(_TORN, _KEEP)
     inner, outer = after_old.pop(), after_new.pop()
     pairs = {(n[size.time], o[before.time]) for n, o in zip(new, old, strict=True)}
     if inner == outer and all(n == o for n, o in pairs):
-        bundle.add(Aligned(), Reshape(size, before.time), size=size)
+        observed.add(Aligned(), Reshape(size, before.time), size=size)
     elif inner % outer == 0 and all(n == o * (inner // outer) for n, o in pairs):
-        many = inner // outer
-        work = Within(Reshape(size, before.time, gives=many))
-        bundle.add(Windows(Geometry(many, many, transposed=True)), work, size=size)
+        factor = inner // outer
+        work = Within(Reshape(size, before.time, gives=factor))
+        observed.add(Windows(Geometry(factor, factor, transposed=True)), work, size=size)
     elif outer % inner == 0 and all(o == n * (outer // inner) for n, o in pairs):
-        many = outer // inner
-        work = Within(Reshape(size, before.time, takes=many))
-        bundle.add(Windows(Geometry(many, many)), work, size=size)
+        factor = outer // inner
+        work = Within(Reshape(size, before.time, takes=factor))
+        observed.add(Windows(Geometry(factor, factor)), work, size=size)
     else:
-        raise bundle.refuse(_TORN, _KEEP)
+        raise observed.refuse(_TORN, _KEEP)
 
 
 _TORN = "lays time and another axis into one, out of order"
 _KEEP = "keep time an axis of its own, or permute first"
 
 
-def _expanded(bundle: Bundle) -> None:
-    if len(bundle.slots) > 1:  # as wide as another of the signal
-        bundle.aligned()
+def _expanded(observed: ObservedCall) -> None:
+    if len(observed.refs) > 1:  # as wide as another of the signal
+        observed.aligned()
         return
-    (slot,) = bundle.slots
-    value = bundle.first.outputs[0]
+    (ref,) = observed.refs
+    value = observed.first.outputs[0]
     assert value is not None
-    size = bundle.size(value)
-    if bundle.lengths(slot) != [s[size.time] for s in bundle.sizes(value)]:
-        raise bundle.refuse("repeats the signal along time", "repeat_interleave, or upsampling")
+    size = observed.size(value)
+    if observed.lengths(ref) != [s[size.time] for s in observed.sizes(value)]:
+        raise observed.refuse("repeats the signal along time", "repeat_interleave, or upsampling")
     batch = dict(size.batch)
 
     def expand(x: Tensor) -> Tensor:
@@ -78,66 +78,66 @@ def _expanded(bundle: Bundle) -> None:
         ]
         return x.expand(*target)
 
-    bundle.add(Aligned(), Apply(expand, (Place(0),), _ONE), size=size)
+    observed.add(Aligned(), Apply(expand, (Input(0),), _ONE), size=size)
 
 
 _ONE = pytree.tree_flatten(((0,), {}))[1]
 
 
-def _indexed(bundle: Bundle) -> None:
+def _indexed(observed: ObservedCall) -> None:
     """x[...]: a part of time, and parts of other axes."""
-    (slot,) = bundle.slots
-    if not isinstance(bundle.first.arguments[0][0], Slot):
-        raise bundle.refuse("picks by places that come of the signal", "choose by torch.where")
-    ndim, time = len(bundle.sizes(slot)[0]), bundle.time(slot)
-    found = [_full(args[0][1], ndim) for args in (call.arguments for call in bundle.calls)]
+    (ref,) = observed.refs
+    if not isinstance(observed.first.arguments[0][0], Ref):
+        raise observed.refuse("picks by places that come of the signal", "choose by torch.where")
+    ndim, time = len(observed.sizes(ref)[0]), observed.time(ref)
+    found = [_full(args[0][1], ndim) for args in (call.arguments for call in observed.calls)]
     place = _entry_of_axis(found[0], time)
     entry = found[0][place]
     if not isinstance(entry, slice):
-        raise bundle.refuse("picks single moments", "cut by slices, or pool")
-    lengths = bundle.lengths(slot)
+        raise observed.refuse("picks single moments", "cut by slices, or pool")
+    lengths = observed.lengths(ref)
     cuts = [index[place].indices(n) for index, n in zip(found, lengths, strict=True)]
     step = cuts[0][2]
     if step < 1:
-        raise bundle.refuse("runs backwards through time", "the future can't be streamed")
+        raise observed.refuse("runs backwards through time", "the future can't be streamed")
     inputs: list[int] | None = None
     rest = list(found[0])
     rest[place] = slice(None)
     for entries in found:
         others = [(e, o) for n, (e, o) in enumerate(zip(rest, entries, strict=True)) if n != place]
         if any(not _same_entry(one, other) for one, other in others):
-            raise bundle.refuse(
+            raise observed.refuse(
                 "picks what depends on the length of the signal", "pick always alike"
             )
     plain = all(isinstance(e, slice) and e == slice(None) for e in rest)
-    whole = all((a, b, c) == (0, n, 1) for (a, b, c), n in zip(cuts, lengths, strict=True))
-    if not whole and (
+    takes_all = all((a, b, c) == (0, n, 1) for (a, b, c), n in zip(cuts, lengths, strict=True))
+    if not takes_all and (
         any(a for a, _, _ in cuts)
         or any(b != n for (_, b, _), n in zip(cuts, lengths, strict=True))
     ):
         lefts = [-min(a, n) for (a, _, _), n in zip(cuts, lengths, strict=True)]
         rights = [min(b, n) - n for (_, b, _), n in zip(cuts, lengths, strict=True)]
         done = plain and step == 1
-        inputs = [cut_and_padded(bundle, lefts, rights, "zeros", 0.0, None, last=done)]
+        inputs = [cut_and_padded(observed, lefts, rights, "zeros", 0.0, None, last=done)]
         if done:
             return
     if step > 1:
         axis = time
 
-        def every(given: Any) -> Tensor:
-            x: Tensor = given[0]
+        def every(inputs: Any) -> Tensor:
+            x: Tensor = inputs[0]
             return x[(slice(None),) * axis + (slice(None, None, step),)]
 
-        size = bundle.reader.node(slot, bundle).size if not plain else None
-        number = bundle.add(
+        size = observed.node(ref).size if not plain else None
+        number = observed.add(
             Windows(Geometry(1, step)), Within(every), inputs=inputs, last=plain, size=size
         )
         if plain:
             return
         inputs = [number]
     index = tuple(rest)
-    work = Apply(lambda x: x[index], (Place(0),), _ONE)
-    bundle.add(Aligned(), work, inputs=inputs)
+    work = Apply(lambda x: x[index], (Input(0),), _ONE)
+    observed.add(Aligned(), work, inputs=inputs)
 
 
 def _same_entry(one: Any, other: Any) -> bool:
@@ -170,48 +170,52 @@ def _entry_of_axis(entries: list[Any], axis: int) -> int:
     raise AssertionError("an index shorter than its tensor")
 
 
-def _narrowed(bundle: Bundle) -> None:
-    slot = bundle.slots[0]
-    axis = bundle.same(1, "dim") % len(bundle.sizes(slot)[0])
-    if axis != bundle.time(slot):
-        bundle.aligned()
+def _narrowed(observed: ObservedCall) -> None:
+    ref = observed.refs[0]
+    axis = observed.same(1, "dim") % len(observed.sizes(ref)[0])
+    if axis != observed.time(ref):
+        observed.aligned()
         return
-    starts = [bundle.ints(s)[0] for s in bundle.each(2, "start")]
-    counts = [bundle.ints(s)[0] for s in bundle.each(3, "length")]
-    lengths = bundle.lengths(slot)
+    starts = [observed.ints(s)[0] for s in observed.each(2, "start")]
+    counts = [observed.ints(s)[0] for s in observed.each(3, "length")]
+    lengths = observed.lengths(ref)
     starts = [s % n if s < 0 else s for s, n in zip(starts, lengths, strict=True)]
     rights = [s + c - n for s, c, n in zip(starts, counts, lengths, strict=True)]
-    cut_and_padded(bundle, [-s for s in starts], rights, "zeros", 0.0, None)
+    cut_and_padded(observed, [-s for s in starts], rights, "zeros", 0.0, None)
 
 
-def _concatenated(bundle: Bundle) -> None:
+def _concatenated(observed: ObservedCall) -> None:
     """Beside each other; or, along time, a constant before or after, which is padding."""
-    slot = bundle.slots[0]
-    ndim = len(bundle.sizes(slot)[0])
-    axis = bundle.same(1, "dim", bundle.same(1, "axis", 0)) % ndim
-    if bundle.name == "stack" or axis != bundle.time(slot):
-        for other in bundle.slots:
-            if bundle.time(other) != bundle.time(slot) or bundle.lengths(other) != bundle.lengths(
-                slot
-            ):
-                raise bundle.refuse("its inputs differ in length", "crop or pad one of them")
-        if any(isinstance(leaf, Tensor) for leaf in bundle.first.leaves):
-            raise bundle.refuse(
+    ref = observed.refs[0]
+    ndim = len(observed.sizes(ref)[0])
+    axis = observed.same(1, "dim", observed.same(1, "axis", 0)) % ndim
+    if observed.name == "stack" or axis != observed.time(ref):
+        for other in observed.refs:
+            if observed.time(other) != observed.time(ref) or observed.lengths(
+                other
+            ) != observed.lengths(ref):
+                raise observed.refuse("its inputs differ in length", "crop or pad one of them")
+        if any(isinstance(leaf, Tensor) for leaf in observed.first.leaves):
+            raise observed.refuse(
                 "lays the signal beside a constant", "add it as a bias, or a 1x1 convolution"
             )
-        bundle.aligned()
+        observed.aligned()
         return
-    if len(bundle.slots) > 1:
-        raise bundle.refuse("lays parts of the signal one after the other", "concatenate channels")
-    parts = [call.arguments[0][0] for call in bundle.calls]
-    mine = next(n for n, part in enumerate(parts[0]) if isinstance(part, Slot))
+    if len(observed.refs) > 1:
+        raise observed.refuse(
+            "lays parts of the signal one after the other", "concatenate channels"
+        )
+    parts = [call.arguments[0][0] for call in observed.calls]
+    place = next(n for n, part in enumerate(parts[0]) if isinstance(part, Ref))
     fills = [part for run in parts for part in run if isinstance(part, Tensor) and part.numel()]
     value = float(fills[0].reshape(-1)[0]) if fills else 0.0
     if any(not bool((part == value).all()) for part in fills):
-        raise bundle.refuse("lays the signal after a constant that varies", "zeros, or one number")
-    lefts = [sum(part.shape[axis] for part in run[:mine]) for run in parts]
-    rights = [sum(part.shape[axis] for part in run[mine + 1 :]) for run in parts]
-    cut_and_padded(bundle, lefts, rights, "zeros", value, None)
+        raise observed.refuse(
+            "lays the signal after a constant that varies", "zeros, or one number"
+        )
+    lefts = [sum(part.shape[axis] for part in run[:place]) for run in parts]
+    rights = [sum(part.shape[axis] for part in run[place + 1 :]) for run in parts]
+    cut_and_padded(observed, lefts, rights, "zeros", value, None)
 
 
 MOVES = [
@@ -232,7 +236,7 @@ MOVES = [
 # squeeze by itself would take time away from a chunk of one sample.
 RESHAPES = ["view", "reshape", "flatten", "unflatten", "ravel", "squeeze", "unsqueeze"]
 
-SHAPES: dict[str, Callable[[Bundle], None]] = {
+SHAPES: dict[str, Callable[[ObservedCall], None]] = {
     **dict.fromkeys(MOVES, _moved),
     **dict.fromkeys(RESHAPES, _reshaped),
     "expand": _expanded,

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from tapwise.errors import TimelineError
 from tapwise.network import rules
-from tapwise.network.recording import Recording, record
+from tapwise.network.record import Recording, record
 
-# A run is at most so long at first: longer examples are cut, since reading takes some twenty runs.
+# Longer examples are cut to this at first, since reading takes some twenty runs.
 LONGEST = 4096
 
 
@@ -40,7 +40,7 @@ class Runs:
         self.time = self._find_time(axes)
 
     def signal(self, length: int, rows: int | None = None, time: int | None = None) -> Tensor:
-        """Numbers of the example's kind, so many samples long and so many rows."""
+        """A signal of a length and a batch, of numbers like the example's."""
         time = self.time if time is None else time
         size = list(self.example.shape)
         size[time] = length
@@ -68,7 +68,7 @@ class Runs:
                 for other in (length, length + 1, length + 8):
                     self.run(self.signal(other, time=time))
             except TimelineError:
-                return time  # it runs, but can't be followed: said later
+                return time  # it runs, but can't be followed: reported later
             except Exception as error:
                 reason = reason or error
             else:

@@ -1,11 +1,11 @@
 """Timeline: how an operation maps time. Pure integers and fractions; tensors are nowhere here.
 
 An operation turns a sequence of N inputs into one of ``total(N)`` outputs. While a stream runs, some
-inputs are ``seen``, and at least ``certain`` of them will come in all (more than are seen where an
-operation before holds some back).
+inputs have been ``seen``, and at least ``certain`` will come in all (more than have been seen where an
+earlier operation holds some back).
 
-# inputs   [ forgotten | kept ......... | not seen ... )        kept from ``first_needed`` on
-# outputs  [ determined ....... | not yet ............ )        those that no later input changes
+# inputs   [ dropped | kept ........... | not seen ... )        kept from ``first_needed`` on
+# outputs  [ determined ....... | not yet ............ )        no later input changes the determined ones
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class Timeline(Protocol):
 
     @property
     def endless(self) -> bool:
-        """Whether an output reads all inputs before it, however many."""
+        """Whether an output reads all inputs before it."""
 
     def total(self, length: int) -> int:
         """Outputs for ``length`` inputs."""
 
     def determined(self, seen: int, certain: int) -> int:
-        """Outputs that are fixed once ``seen`` inputs are known, of ``certain`` that will come."""
+        """Outputs that are fixed once ``seen`` inputs have come, of at least ``certain`` in all."""
 
     def first_needed(self, output: int, seen: int) -> int:
         """The earliest of ``seen`` inputs that any output from ``output`` on may still read."""
@@ -85,7 +85,7 @@ class Windows:
         taps = np.arange(g.kernel_size, dtype=np.int64) * g.dilation
         if not g.transposed:
             return o * g.stride - g.left + taps
-        # Taps that reach an output from an input: those a whole number of strides away.
+        # Taps that reach an output from an input: those an integer number of strides away.
         shifted = o + g.left - taps
         met = shifted % g.stride == 0
         most = max(int(met.sum(1).max(initial=0)), 1)
@@ -96,8 +96,8 @@ class Windows:
     def spread(self, mask: Mask) -> Mask:
         g, outputs = self.geometry, self.total(len(mask))
         if g.transposed:
-            whole = max(len(mask) - 1, 0) * g.stride + g.effective_kernel_size + g.output_padding
-            full = np.zeros(whole, bool)
+            length = max(len(mask) - 1, 0) * g.stride + g.effective_kernel_size + g.output_padding
+            full = np.zeros(length, bool)
             for k in range(g.kernel_size):
                 at = k * g.dilation
                 full[at : at + (len(mask) - 1) * g.stride + 1 : g.stride] |= mask
@@ -120,7 +120,7 @@ class Ends:
 
     Arguments:
         left: positions added before the first input.
-        right: positions added after the last, for each remainder of the length by how many there are:
+        right: positions added after the last, by the remainder of the length by the table's size:
             ``(2,)`` always, ``(0, 3, 2, 1)`` up to a multiple of four.
         padding_mode: what stands there: ``"zeros"`` (or another constant), ``"reflect"``, ``"replicate"``.
     """
@@ -138,7 +138,7 @@ class Ends:
         return False
 
     def added(self, length: int) -> int:
-        """Positions added on the right of so many inputs; negative: cut."""
+        """Positions added on the right of ``length`` inputs; negative: cut."""
         return self.right[length % len(self.right)]
 
     def total(self, length: int) -> int:
@@ -220,20 +220,20 @@ def fit_ends(lengths: Sequence[int], amounts: Sequence[int]) -> tuple[int, ...] 
         return (amounts[0],)
     pairs = list(zip(lengths, amounts, strict=True))
     # With its padding every length is a multiple, up to something that is always the same.
-    many = gcd(*(n + r - lengths[0] - amounts[0] for n, r in pairs))
-    if many < 2 or max(amounts) - min(amounts) >= many:
+    multiple = gcd(*(n + r - lengths[0] - amounts[0] for n, r in pairs))
+    if multiple < 2 or max(amounts) - min(amounts) >= multiple:
         return None
-    return _table(pairs, many, (lengths[0] + amounts[0]) % many)
+    return _table(pairs, multiple, (lengths[0] + amounts[0]) % multiple)
 
 
-def _table(pairs: list[tuple[int, int]], many: int, rest: int) -> tuple[int, ...] | None:
-    """The amounts by remainder: ``low`` to ``low + many - 1``, for the one low that all lengths allow."""
+def _table(pairs: list[tuple[int, int]], multiple: int, rest: int) -> tuple[int, ...] | None:
+    """The amounts by remainder: ``low`` to ``low + multiple - 1``, for a ``low`` that all lengths allow."""
     seen = [r for _, r in pairs]
-    lows = range(max(seen) - many + 1, min(seen) + 1)
+    lows = range(max(seen) - multiple + 1, min(seen) + 1)
     # Zero is where padding usually begins, and where cropping ends.
-    for low in sorted(lows, key=lambda low: (low != 0, low + many - 1 != 0, abs(low))):
-        table = tuple(low + (rest - n - low) % many for n in range(many))
-        if all(table[n % many] == r for n, r in pairs):
+    for low in sorted(lows, key=lambda low: (low != 0, low + multiple - 1 != 0, abs(low))):
+        table = tuple(low + (rest - n - low) % multiple for n in range(multiple))
+        if all(table[n % multiple] == r for n, r in pairs):
             return table
     return None
 

@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from tapwise.files import WholeFile
+from tapwise.atomic_file import AtomicFile
 
 Array = npt.NDArray[Any]
 
@@ -53,7 +53,7 @@ class Writer(ABC):
     """A signal being written. A context manager: its file appears at the end, or not at all."""
 
     def __init__(self, path: Path) -> None:
-        self.whole = WholeFile(path)
+        self.whole = AtomicFile(path)
 
     @abstractmethod
     def write(self, block: Array) -> None:

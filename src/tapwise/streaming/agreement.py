@@ -1,4 +1,4 @@
-"""Agreement: what a stream gives, operation by operation, held against a run of the model."""
+"""Agreement: what a stream gives, operation by operation, compared with a run of the model."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from torch import Tensor
 
 from tapwise.errors import StreamMismatchError
 from tapwise.network.graph import Graph
-from tapwise.network.recording import Recording
+from tapwise.network.record import Recording
 from tapwise.network.runs import Runs
-from tapwise.streaming.engine import Engine
+from tapwise.streaming.scheduler import Scheduler
 
 
-def by_node(engine: Engine, signal: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+def by_node(scheduler: Scheduler, signal: Tensor, sizes: Sequence[int]) -> list[Tensor]:
     """By node, all that it gives for a signal in chunks of these sizes, and at its end."""
-    graph = engine.graph
+    graph = scheduler.graph
     parts: list[list[Tensor]] = [[] for _ in graph.nodes]
-    before, engine.watch = engine.watch, lambda n, chunk: parts[n].append(chunk.clone())
+    before, scheduler.watch = scheduler.watch, lambda n, chunk: parts[n].append(chunk.clone())
     axis, at = graph.nodes[0].size.time, 0
     try:
         with torch.no_grad():
-            group = engine.begin(range(signal.shape[0] if graph.batches else graph.batch))
+            group = scheduler.begin(range(signal.shape[0] if graph.batches else graph.batch))
             for size in sizes:
-                engine.run(group, signal.narrow(axis, at, size), False)
+                scheduler.run(group, signal.narrow(axis, at, size), False)
                 at += size
-            engine.run(group, None, True)
+            scheduler.run(group, None, True)
     finally:
-        engine.watch = before
+        scheduler.watch = before
     axes = [node.size.time for node in graph.nodes]
-    return [torch.cat(some, n) if some else signal for some, n in zip(parts, axes, strict=True)]
+    return [torch.cat(p, axis) if p else signal for p, axis in zip(parts, axes, strict=True)]
 
 
 _TOLERANCES = {torch.float64: 1e-11, torch.float32: 1e-4, torch.complex128: 1e-11}
@@ -41,61 +41,61 @@ def compare(
 ) -> float:
     """The largest difference; StreamMismatchError names the first operation that differs by too much."""
     worst = 0.0
-    for node, came in zip(graph.nodes, found, strict=True):
+    for node, streamed in zip(graph.nodes, found, strict=True):
         if node.value is None or not node.inputs:
             continue
         axis = node.size.time
-        wanted = offline.kept[node.value]
-        if came.shape != wanted.shape:
+        wanted = offline.values[node.value]
+        if streamed.shape != wanted.shape:
             raise StreamMismatchError(
-                f"{node.where}: the stream gave {came.shape[axis]} samples, the model {wanted.shape[axis]}"
+                f"{node.where}: the stream gave {streamed.shape[axis]} samples, the model {wanted.shape[axis]}"
             )
         if not wanted.numel():
             continue
-        apart = (
-            (came.to(wanted.dtype) - wanted).abs() if wanted.dtype != torch.bool else came ^ wanted
-        )
-        apart = torch.where(came == wanted, 0, apart.double())  # infinities are alike too
+        if wanted.dtype == torch.bool:
+            error = streamed ^ wanted
+        else:
+            error = (streamed.to(wanted.dtype) - wanted).abs()
+        error = torch.where(streamed == wanted, 0, error.double())  # equal infinities have none
+        error = error.nan_to_num(float("inf"))
         allowed = _TOLERANCES.get(wanted.dtype, 2e-2) if tolerance is None else tolerance
         finite = wanted[wanted.isfinite()]
         scale = 1 + float(finite.abs().max()) if finite.numel() else 1.0
-        most = float(apart.nan_to_num(float("inf")).max())
-        if most > allowed * scale:
-            place = int(
-                apart.nan_to_num(float("inf")).transpose(axis, -1).flatten(0, -2).amax(0).argmax()
-            )
+        largest = float(error.max())
+        if largest > allowed * scale:
+            place = int(error.transpose(axis, -1).flatten(0, -2).amax(0).argmax())
             raise StreamMismatchError(
-                f"{node.where}: the stream differs from the model by {most:.3g} at its sample {place}; "
+                f"{node.where}: the stream differs from the model by {largest:.3g} at its sample {place}; "
                 f"{allowed * scale:.3g} is allowed"
             )
-        worst = max(worst, most)
+        worst = max(worst, largest)
     return worst
 
 
-# Where rounding decides, as in a table of codes, a stream made may be further off than one verified.
+# Where rounding decides, as in a table of codes, a new stream may differ by more than a verified one.
 _LOOSE = 1e-3
 _SHORT = 24
 
 
-def agrees(engine: Engine, runs: Runs, length: int) -> None:
+def agrees(scheduler: Scheduler, runs: Runs, length: int) -> None:
     """Raise where the stream of a signal of this length, in three chunks, isn't what the model gives."""
     signal = runs.signal(length)
     offline = runs.run(signal, keep=True)
-    if not all(kept.is_floating_point() for kept in offline.kept):
-        return  # a rounding apart may choose another code, and all that follows from it
-    some = length // 3
-    found = by_node(engine, signal, [some, some, length - 2 * some])
-    compare(engine.graph, offline, found, max(_LOOSE, 2e-2 if signal.dtype.itemsize < 4 else 0))
+    if not all(value.is_floating_point() for value in offline.values):
+        return  # another rounding may choose another code, and all that follows from it
+    third = length // 3
+    found = by_node(scheduler, signal, [third, third, length - 2 * third])
+    compare(scheduler.graph, offline, found, max(_LOOSE, 2e-2 if signal.dtype.itemsize < 4 else 0))
 
 
-def settle(engine: Engine, runs: Runs) -> None:
-    """Hold a new stream against the model once, and find how short its signals may be."""
+def settle(scheduler: Scheduler, runs: Runs) -> None:
+    """Compare a new stream with the model once, and find how short its signals may be."""
     base = runs.shortest()
-    agrees(engine, runs, base)
-    engine.holds_from(shortest_of(engine, runs, base))
+    agrees(scheduler, runs, base)
+    scheduler.holds_from(shortest_of(scheduler, runs, base))
 
 
-def shortest_of(engine: Engine, runs: Runs, base: int) -> int:
+def shortest_of(scheduler: Scheduler, runs: Runs, base: int) -> int:
     """The fewest samples from which on the model does what its graph says.
 
     Below, models do otherwise: reflect what is too short in another way, or pad to a least length.
@@ -103,7 +103,7 @@ def shortest_of(engine: Engine, runs: Runs, base: int) -> int:
 
     def holds(length: int) -> bool:
         try:
-            agrees(engine, runs, length)
+            agrees(scheduler, runs, length)
         except (ArithmeticError, LookupError, RuntimeError, ValueError, AssertionError):
             return False
         return True

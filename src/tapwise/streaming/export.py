@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from tapwise.files import write_whole
-
-if TYPE_CHECKING:
-    from tapwise.streaming.pure import Functional
+from tapwise.atomic_file import write_atomically
 
 
-class Step(nn.Module):
+class StepModule(nn.Module):
     """A stream's step as a module: ``(chunk, *state)`` in, ``(*outputs, *state)`` out, all tensors.
 
     Arguments:
-        functional: what ``Stream.functional`` gave.
-        batch: rows of a chunk.
+        step: ``step(chunk, state) -> (outputs, state)``, both pytrees.
+        state: the state before the first chunk.
+        example: a chunk.
     """
 
-    def __init__(self, functional: Functional, batch: int = 1) -> None:
+    def __init__(self, step: Callable[[Tensor, Any], Any], state: Any, example: Tensor) -> None:
         super().__init__()
-        self._step = functional[1]
-        self.example = functional.example(batch)
-        self.state, self._spec = pytree.tree_flatten(functional[0](batch))
+        self._step, self.example = step, example
+        self.state, self._spec = pytree.tree_flatten(state)
 
     def forward(self, chunk: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """The outputs of the chunk, and the state after it."""
@@ -37,33 +35,36 @@ class Step(nn.Module):
         outputs = [leaf for leaf in pytree.tree_leaves(y) if isinstance(leaf, Tensor)]
         return (*outputs, *pytree.tree_leaves(after))
 
-
-def exported(functional: Functional, batch: int = 1) -> Any:
-    """The step as a ``torch.export`` program of fixed shapes."""
-    step = Step(functional, batch)
-    with torch.no_grad():
-        return torch.export.export(step, (step.example, *step.state))
+    def exported(self) -> Any:
+        """The step as a ``torch.export`` program of fixed shapes."""
+        with torch.no_grad():
+            return torch.export.export(self, (self.example, *self.state))
 
 
-def to_onnx(functional: Functional, path: str | os.PathLike[str], batch: int = 1) -> Path:
-    """Write the step as an ONNX file, whole or not at all.
+def write_onnx(step: StepModule, path: str | os.PathLike[str]) -> Path:
+    """Write the step as an ONNX file, complete or not at all.
 
     Inputs are ``chunk`` and ``state0``, ``state1``, ...; outputs are ``output0``, ..., and ``next0``, ...,
-    to be given as the state of the next step. ``Functional.example`` and ``init_state`` say their sizes.
+    to be given as the state of the next step.
 
     Raises:
         ModuleNotFoundError: without onnx and onnxscript: pip install 'tapwise[onnx]'.
     """
-    step = Step(functional, batch)
     with torch.no_grad():
-        outputs = len(step(step.example, *step.state)) - len(step.state)
-        names = [f"state{n}" for n in range(len(step.state))]
-        results = [f"output{n}" for n in range(outputs)] + [f"next{n}" for n in range(len(names))]
+        n_states = len(step.state)
+        n_outputs = len(step(step.example, *step.state)) - n_states
+        outputs = [f"output{n}" for n in range(n_outputs)] + [f"next{n}" for n in range(n_states)]
         with tempfile.TemporaryDirectory() as folder:
             target = Path(folder) / "step.onnx"
             torch.onnx.export(
-                step, (step.example, *step.state), str(target), input_names=["chunk", *names],
-                output_names=results, dynamo=True, external_data=False, verbose=False,
-            )  # fmt: skip
+                step,
+                (step.example, *step.state),
+                str(target),
+                input_names=["chunk", *(f"state{n}" for n in range(n_states))],
+                output_names=outputs,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
             data = target.read_bytes()
-    return write_whole(path, {".onnx": lambda: data})
+    return write_atomically(path, {".onnx": lambda: data})

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from tapwise.atomic_file import write_atomically
 from tapwise.errors import ShapeError
-from tapwise.files import write_whole
-from tapwise.network.operations import Taught
-from tapwise.streaming.engine import Engine, Group
+from tapwise.network.operations import Registered
+from tapwise.streaming.scheduler import Group, Scheduler
 
 
 def cloned(state: Any) -> Any:
@@ -21,8 +21,10 @@ def cloned(state: Any) -> Any:
     return pytree.tree_map_only(Tensor, lambda t: t.clone(), state)
 
 
-def taken(groups: Sequence[Group], batch: int, active: list[bool], ragged: bool) -> dict[str, Any]:
-    """A copy of the groups, and of who is active, in tensors."""
+def snapshot(
+    groups: Sequence[Group], batch: int, active: list[bool], ragged: bool
+) -> dict[str, Any]:
+    """A copy of the groups, and of which slots are active, in tensors."""
     return {
         "batch": torch.tensor(batch),
         "active": torch.tensor(active),
@@ -31,15 +33,17 @@ def taken(groups: Sequence[Group], batch: int, active: list[bool], ragged: bool)
             {
                 "slots": torch.tensor(group.slots, dtype=torch.int64),
                 "seen": torch.tensor(group.seen),
-                "states": {str(n): cloned(kept) for n, kept in enumerate(group.states) if kept},
+                "states": {str(n): cloned(b) for n, b in enumerate(group.buffers) if b},
             }
             for group in groups
         ],
     }
 
 
-def read(state: dict[str, Any], engine: Engine) -> tuple[list[Group], int, list[bool], bool]:
-    """What ``taken`` was given: copies.
+def restore(
+    state: dict[str, Any], scheduler: Scheduler
+) -> tuple[list[Group], int, list[bool], bool]:
+    """What ``snapshot`` was given: copies.
 
     Raises:
         ShapeError: a state of another model.
@@ -48,40 +52,41 @@ def read(state: dict[str, Any], engine: Engine) -> tuple[list[Group], int, list[
     for saved in state["groups"]:
         slots = [int(n) for n in saved["slots"]]
         seen = int(saved["seen"])
-        # What a stream of this model keeps at this place of its signal: the same sizes.
-        fresh = engine.begin(slots)
-        engine.run(fresh, engine.empty(0, len(slots), engine.graph.canonical(seen)), False)
-        many = len(fresh.states)
-        states = [cloned(saved["states"].get(str(n), [])) for n in range(many)]
-        pairs = zip(engine.graph.nodes, fresh.states, states, strict=True)
-        if any(int(n) >= many for n in saved["states"]) or any(
-            not (isinstance(node.work, Taught) or _fits(one, other)) for node, one, other in pairs
+        # What a stream of this model remembers at this position of its signal: the same sizes.
+        fresh = scheduler.begin(slots)
+        scheduler.run(fresh, scheduler.empty(0, len(slots), scheduler.graph.canonical(seen)), False)
+        n_nodes = len(fresh.buffers)
+        buffers = [cloned(saved["states"].get(str(n), [])) for n in range(n_nodes)]
+        pairs = zip(scheduler.graph.nodes, fresh.buffers, buffers, strict=True)
+        if any(int(n) >= n_nodes for n in saved["states"]) or any(
+            not (isinstance(node.work, Registered) or _fits(one, other))
+            for node, one, other in pairs
         ):
             raise ShapeError(
                 "the state is another model's",
                 fix="load what a stream of the same model gave, made by tapwise.stream",
             )
-        groups.append(Group(slots, seen, states))
+        groups.append(Group(slots, seen, buffers))
     active = [bool(yes) for yes in state["active"]]
     return groups, int(state["batch"]), active, bool(state["ragged"])
 
 
-def _fits(fresh: Sequence[Any], kept: Sequence[Any]) -> bool:
-    """Whether what an operation keeps could be what it has kept: of the same sizes and kinds."""
-    if len(fresh) != len(kept):
+def _fits(fresh: Sequence[Any], saved: Sequence[Any]) -> bool:
+    """Whether saved buffers have the sizes and dtypes of those of an operation."""
+    if len(fresh) != len(saved):
         return False
-    return all(a.shape == b.shape and a.dtype == b.dtype for a, b in zip(fresh, kept, strict=True))
+    return all(a.shape == b.shape and a.dtype == b.dtype for a, b in zip(fresh, saved, strict=True))
 
 
 def save(state: dict[str, Any], path: str | os.PathLike[str]) -> None:
-    """Write a state to a ``.safetensors`` file, whole or not at all."""
+    """Write a state to a ``.safetensors`` file, complete or not at all."""
     from safetensors.torch import save as as_bytes
 
     flat = {
         ".".join(_name(key) for key in keys): leaf.contiguous()
         for keys, leaf in pytree.tree_flatten_with_path(state)[0]
     }
-    write_whole(path, {".safetensors": lambda: as_bytes(flat)})
+    write_atomically(path, {".safetensors": lambda: as_bytes(flat)})
 
 
 def _name(key: Any) -> str:
@@ -94,18 +99,17 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     tree: dict[str, Any] = {"groups": {}}
     for name, leaf in load_file(path).items():
-        here, *rest = name.split(".")
-        place = tree
-        while rest:
-            place = place.setdefault(here, {})
-            here, *rest = rest
-        place[here] = leaf
+        *folders, last = name.split(".")
+        branch = tree
+        for key in folders:
+            branch = branch.setdefault(key, {})
+        branch[last] = leaf
     return {**tree, "groups": [_listed(group) for _, group in sorted(tree["groups"].items())]}
 
 
 def _listed(group: dict[str, Any]) -> dict[str, Any]:
     states = {
-        name: [kept[n] for n in sorted(kept, key=int)]
-        for name, kept in group.get("states", {}).items()
+        name: [buffers[n] for n in sorted(buffers, key=int)]
+        for name, buffers in group.get("states", {}).items()
     }
     return {**group, "states": states}

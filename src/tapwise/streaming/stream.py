@@ -13,29 +13,29 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from tapwise.network.graph import Graph
-from tapwise.network.reach import extents
 from tapwise.network.reading import read
+from tapwise.network.receptive_field import extents
 from tapwise.streaming import snapshots
 from tapwise.streaming.agreement import settle
 from tapwise.streaming.checks import check_batch, check_chunk, check_mask
-from tapwise.streaming.engine import Engine, Group, batch_axis
-from tapwise.streaming.pure import Functional
-from tapwise.streaming.whole import whole_results
+from tapwise.streaming.fixed_shape import Functional
+from tapwise.streaming.offline import offline_results
+from tapwise.streaming.scheduler import Group, Scheduler, batch_axis
 
 
 class Stream:
     """A model as a stream: made by ``tapwise.stream``.
 
-    Chunks go in by ``step``; what comes out at once, and by ``flush`` at the end, is together what the
-    model gives for the whole signal. Weights are those that the model had when the stream was made,
+    Chunks go in by ``step``. All outputs of ``step`` and of ``flush``, concatenated, are what the model
+    gives for the full signal. Weights are those that the model had when the stream was made,
     where they are computed from others (weight_norm); else the model's own.
     """
 
-    def __init__(self, graph: Graph, like: Tensor, made_of: tuple[Any, ...] = ()) -> None:
-        self._engine = Engine(graph, like)
-        self._made_of = made_of
-        if made_of:
-            self._engine.model = partial(whole_results, graph, *made_of[:2])
+    def __init__(self, graph: Graph, like: Tensor, source: tuple[Any, ...] = ()) -> None:
+        self._scheduler = Scheduler(graph, like)
+        self._source = source
+        if source:
+            self._scheduler.model = partial(offline_results, graph, *source[:2])
         self._batch = graph.batch
         self._active: list[bool] | None = None
         self._ragged = False
@@ -43,7 +43,7 @@ class Stream:
 
     @property
     def _graph(self) -> Graph:
-        return self._engine.graph
+        return self._scheduler.graph
 
     # Chunks
 
@@ -55,8 +55,8 @@ class Stream:
                 slots that wait are not looked at.
 
         Returns:
-            What the model returns, of as many samples as are determined now, perhaps 0. Once slots were
-            reset, flushed or made to wait apart from each other, a pair: that, as long as the longest
+            What the model returns, of as many samples as are determined now, perhaps 0. Once some slots were
+            reset, flushed or made to wait without the others, a pair: that, as long as the longest
             slot's and filled with zeros, and the length of each slot's part of the first output, (batch,).
 
         Raises:
@@ -95,11 +95,11 @@ class Stream:
         chosen = [n for n, yes in enumerate(self._mask(mask)) if yes]
         self._begin()
         self._ragged = True
-        kept = [self._engine.without(group, chosen) for group in self._groups]
-        self._groups = [group for group in kept if group is not None]
+        others = [self._scheduler.without(group, chosen) for group in self._groups]
+        self._groups = [group for group in others if group is not None]
         if chosen:
-            self._groups.append(self._engine.begin(chosen))
-        self._groups = self._engine.merged(self._groups)
+            self._groups.append(self._scheduler.begin(chosen))
+        self._groups = self._scheduler.merged(self._groups)
 
     def active(self, mask: Any) -> None:
         """From now on, chunks go to the slots of ``mask`` (batch,) only; the others wait as they are."""
@@ -107,13 +107,13 @@ class Stream:
         self._active = None if all(chosen) else chosen
         self._ragged = self._ragged or self._active is not None
 
-    # What is known of it
+    # Properties
 
     @cached_property
     def delay(self) -> int:
         """Samples of the signal that an output waits for after its own moment; 0 for a causal model."""
-        found = extents(self._graph)
-        return max(0, *(found[n].latest for n in self._graph.results))
+        by_node = extents(self._graph)
+        return max(0, *(by_node[n].latest for n in self._graph.results))
 
     @property
     def stride(self) -> Fraction:
@@ -127,7 +127,7 @@ class Stream:
 
     @property
     def seen(self) -> tuple[int, ...]:
-        """By slot, samples that have come; fewer by whole periods for slots that go together again."""
+        """By slot, samples that have come; fewer by full periods for slots that were merged again."""
         seen = [0] * self._batch
         for group in self._groups:
             for slot in group.slots:
@@ -137,7 +137,7 @@ class Stream:
     @property
     def state_bytes(self) -> int:
         """Bytes that the stream keeps between two chunks."""
-        tensors = pytree.tree_leaves([group.states for group in self._groups])
+        tensors = pytree.tree_leaves([group.buffers for group in self._groups])
         return sum(t.numel() * t.element_size() for t in tensors if isinstance(t, Tensor))
 
     # Snapshots
@@ -146,7 +146,7 @@ class Stream:
     def state(self) -> dict[str, Any]:
         """A copy of all that the stream remembers: a pytree of tensors, never in a state_dict."""
         active = [True] * self._batch if self._active is None else self._active
-        return snapshots.taken(self._groups, self._batch, active, self._ragged)
+        return snapshots.snapshot(self._groups, self._batch, active, self._ragged)
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from a snapshot of ``state``, of this stream or of another of the same model.
@@ -154,12 +154,12 @@ class Stream:
         Raises:
             ShapeError: a state of another model.
         """
-        groups, batch, active, ragged = snapshots.read(state, self._engine)
+        groups, batch, active, ragged = snapshots.restore(state, self._scheduler)
         self._groups, self._batch, self._ragged = groups, batch, ragged
         self._active = None if all(active) else active
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the state to a ``.safetensors`` file, whole or not at all."""
+        """Write the state to a ``.safetensors`` file, complete or not at all."""
         snapshots.save(self.state, path)
 
     def load(self, path: str | os.PathLike[str]) -> None:
@@ -185,7 +185,7 @@ class Stream:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A pickle holds the model and reads it anew: a graph's functions are the model's own.
-        return _restored, (*self._made_of, self.state)
+        return _restored, (*self._source, self.state)
 
     def functional(self, chunk: int) -> Functional:
         """The stream as pure functions of fixed shapes, for ``torch.compile`` and ``torch.export``.
@@ -202,11 +202,11 @@ class Stream:
             ValueError: a length of chunk that isn't such a multiple.
             TimelineError: an operation that has no form of fixed shapes.
         """
-        return Functional.of(self._engine, chunk)
+        return Functional.of(self._scheduler, chunk)
 
     def __repr__(self) -> str:
-        many = len(self._graph.nodes) - 1
-        return f"Stream({many} operations, batch {self._batch}, seen {self.seen})"
+        n_operations = len(self._graph.nodes) - 1
+        return f"Stream({n_operations} operations, batch {self._batch}, seen {self.seen})"
 
     # Inside
 
@@ -214,58 +214,58 @@ class Stream:
         graph = self._graph
         if not self._groups and graph.batches and isinstance(chunk, Tensor) and chunk.ndim:
             self._batch = int(chunk.shape[0])  # a new stream takes the batch of its first chunk
-        check_chunk(graph, self._engine.like, self._batch, chunk)
+        check_chunk(graph, self._scheduler.like, self._batch, chunk)
 
     def _mask(self, mask: Any) -> list[bool]:
-        return check_mask(self._engine.separable, self._batch, mask)
+        return check_mask(self._scheduler.separable, self._batch, mask)
 
     def _begin(self) -> None:
         if not self._groups:
-            self._groups = [self._engine.begin(range(self._batch))]
+            self._groups = [self._scheduler.begin(range(self._batch))]
 
     def _advance(self, chunk: Tensor | None, ended: bool, chosen: list[bool] | None) -> Any:
         self._begin()
         if not self._ragged and chosen is None:
-            return self._returned(self._engine.run(self._groups[0], chunk, ended))
+            return self._returned(self._scheduler.run(self._groups[0], chunk, ended))
         if chosen is not None:
-            self._groups = self._engine.split(self._groups, chosen)
-        made = []
+            self._groups = self._scheduler.split(self._groups, chosen)
+        outputs = []
         for group in self._groups:
             if chosen is None or chosen[group.slots[0]]:
                 rows = None if chunk is None else chunk[group.slots]
-                made.append((group.slots, self._engine.run(group, rows, ended)))
+                outputs.append((group.slots, self._scheduler.run(group, rows, ended)))
         if not ended:
-            self._groups = self._engine.merged(self._groups)
-        return self._side_by_side(made)
+            self._groups = self._scheduler.merged(self._groups)
+        return self._as_batch(outputs)
 
-    def _side_by_side(self, made: Sequence[tuple[list[int], list[Tensor]]]) -> Any:
+    def _as_batch(self, outputs: Sequence[tuple[list[int], list[Tensor]]]) -> Any:
         """Parts of slots as one batch, filled with zeros, and the length of each."""
         results, lengths = [], torch.zeros(self._batch, dtype=torch.int64)
         for place, number in enumerate(self._graph.results):
             node = self._graph.nodes[number]
-            axis, many = batch_axis(node)
-            longest = max((parts[place].shape[node.size.time] for _, parts in made), default=0)
-            whole = self._engine.empty(number, self._batch, longest)
-            for slots, parts in made:
+            axis, per_row = batch_axis(node)
+            longest = max((parts[place].shape[node.size.time] for _, parts in outputs), default=0)
+            result = self._scheduler.empty(number, self._batch, longest)
+            for slots, parts in outputs:
                 length = parts[place].shape[node.size.time]
-                rows = torch.tensor([slot * many + n for slot in slots for n in range(many)])
-                there = whole.narrow(node.size.time, 0, length)
-                there.index_copy_(axis, rows.to(whole.device), parts[place])
+                rows = torch.tensor([slot * per_row + n for slot in slots for n in range(per_row)])
+                target = result.narrow(node.size.time, 0, length)
+                target.index_copy_(axis, rows.to(result.device), parts[place])
                 if place == 0:
                     lengths[slots] = length
-            results.append(whole)
+            results.append(result)
         return self._returned(results), lengths
 
     def _returned(self, results: list[Tensor]) -> Any:
         """The results as the model returns them."""
-        places = iter(results)
+        in_order = iter(results)
         outputs: list[Any] = self._graph.outputs
-        leaves = [next(places) if type(out) is int else out[0] for out in outputs]
+        leaves = [next(in_order) if type(out) is int else out[0] for out in outputs]
         return pytree.tree_unflatten(leaves, self._graph.spec)
 
 
 def stream(model: nn.Module, example: Any, *, time: int | None = None) -> Stream:
-    """An unmodified model as a stream of chunks, equal to its run over the whole signal.
+    """An unmodified model as a stream of chunks, equal to its run over the full signal.
 
     The model is run some thirty times on random numbers, as in evaluation, and left as it was.
 
@@ -288,7 +288,7 @@ def stream(model: nn.Module, example: Any, *, time: int | None = None) -> Stream
     """
     graph, runs = read(model, example, time)
     live = Stream(graph, runs.example, (model, example, time))
-    settle(live._engine, runs)
+    settle(live._scheduler, runs)
     return live
 
 

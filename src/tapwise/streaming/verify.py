@@ -1,4 +1,4 @@
-"""Verify: a model's stream held against the model itself, operation by operation."""
+"""Verify: a model's stream compared with the model itself, operation by operation."""
 
 from __future__ import annotations
 
@@ -13,9 +13,13 @@ from tapwise.streaming.stream import Stream
 
 
 def verify_stream(
-    model: nn.Module, example: Any, *, time: int | None = None, tries: int = 3,
+    model: nn.Module,
+    example: Any,
+    *,
+    time: int | None = None,
+    tries: int = 3,
     tolerance: float | None = None,
-) -> float:  # fmt: skip
+) -> float:
     """Stream a model in random chunks and compare with one run; returns the largest difference.
 
     Arguments:
@@ -36,16 +40,16 @@ def verify_stream(
     """
     graph, runs = read(model, example, time)
     length = int(runs.example.shape[runs.time])
-    dice = random.Random(0)
+    rng = random.Random(0)
     worst = 0.0
-    engine = Stream(graph, runs.example, (model, example, time))._engine
+    scheduler = Stream(graph, runs.example, (model, example, time))._scheduler
     for attempt in range(tries):
         signal = runs.signal(length)
         sizes, left = [], length
         while left:
-            many = dice.choice([0, 1, 2, 3, dice.randrange(1, length + 1)])
-            sizes.append(min(many if attempt else max(1, length // 7), left))
+            size = rng.choice([0, 1, 2, 3, rng.randrange(1, length + 1)])
+            sizes.append(min(size if attempt else max(1, length // 7), left))
             left -= sizes[-1]
         offline = runs.run(signal, keep=True)
-        worst = max(worst, compare(graph, offline, by_node(engine, signal, sizes), tolerance))
+        worst = max(worst, compare(graph, offline, by_node(scheduler, signal, sizes), tolerance))
     return worst

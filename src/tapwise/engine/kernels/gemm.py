@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tapwise.engine.kernels import _inputs as inputs
-from tapwise.engine.kernels import _native_cost
-from tapwise.engine.memory import ask_large_pages
+from tapwise.engine.kernels import inputs
+from tapwise.engine.large_pages import ask_large_pages
 from tapwise.engine.problem import Problem
 from tapwise.geometry import Geometry
 
@@ -37,55 +36,29 @@ def why_not(problem: Problem) -> str | None:
     return None
 
 
-def _by_tap(geometry: Geometry, channels: int) -> bool:
-    plain = geometry.padding_mode == "zeros" or geometry.padding == (0, 0)
-    return (
-        geometry.stride == 1 and plain and (channels >= _FEW_CHANNELS or geometry.kernel_size == 1)
-    )
-
-
-def _block(geometry: Geometry, channels: int) -> int:
-    """Outputs of one block of windows; 0 where products are made tap by tap."""
-    if _by_tap(geometry, channels):
+def block_length(geometry: Geometry, fan_in: int) -> int:
+    """Outputs of one block of windows; 0 where there is one product a tap."""
+    reads_in_place = geometry.padding_mode == "zeros" or geometry.padding == (0, 0)
+    fits = fan_in >= _FEW_CHANNELS or geometry.kernel_size == 1
+    if geometry.stride == 1 and reads_in_place and fits:
         return 0
-    return max(64, min(4096, _WINDOWS // (channels * geometry.kernel_size)))
+    return max(64, min(4096, _WINDOWS // (fan_in * geometry.kernel_size)))
 
 
 def tiles(problem: Problem) -> str:
     """How the work is divided, in words."""
-    block = _block(problem.geometry, problem.channels_in_group)
+    block = block_length(problem.geometry, problem.in_channels_per_group)
     return f"blocks of {block} windows" if block else "a product a tap"
-
-
-def cost(problem: Problem, threads: int) -> float:
-    """Predicted seconds for one batch row."""
-    geometry = problem.geometry
-    channels, in_group = problem.channels_in_group, problem.outputs_in_group
-    block = _block(geometry, channels)
-    outputs = problem.out_channels * problem.output_length
-    seconds = problem.multiplications / (50e9 * min(1.0, in_group / 32))
-    seconds += (problem.in_channels * problem.length + outputs) * 0.2e-9
-    if block == 0:
-        calls = geometry.groups * geometry.kernel_size
-        # Taps lie K apart: each product first copies its own together.
-        taps = problem.out_channels * channels * geometry.kernel_size
-        seconds += taps * 1.5e-9 * (threads if geometry.kernel_size > 1 else 0)
-        seconds += geometry.kernel_size * outputs * 0.25e-9
-    else:
-        calls = 4 * geometry.groups * -(-problem.output_length // block)
-        windows = geometry.groups * channels * geometry.kernel_size * problem.output_length
-        seconds += windows * 0.8e-9 * threads
-    return 12e-6 + calls * 9e-6 + (2 if _native_cost.narrow() else 1) * seconds / threads
 
 
 @inputs.widened
 def run(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """The convolution of ``input`` (B, C_in, L) by matrix products: (B, C_out, L_out)."""
     groups, outputs = geometry.groups, geometry.output_length(input.shape[-1])
-    x = inputs.dense_rows(input)
+    x = inputs.contiguous_rows(input)
     w = _grouped(weight.detach().contiguous(), 0, groups)  # (g, o, c, K)
     y = ask_large_pages(input.new_empty((input.shape[0], weight.shape[0], outputs)))
-    block = _block(geometry, w.shape[2])
+    block = block_length(geometry, w.shape[2])
     for row, y_row in zip(_grouped(x, 1, groups), _grouped(y, 1, groups), strict=True):
         for samples, filters, out in zip(row, w, y_row, strict=True):
             if block == 0:
@@ -117,21 +90,20 @@ def _block_by_block(geometry: Geometry, x: Tensor, w: Tensor, y: Tensor, block: 
     for start in range(0, y.shape[-1], block):
         stop = min(start + block, y.shape[-1])
         first = start * stride - geometry.left
-        part = _positions(
-            geometry, x, first, (stop - start - 1) * stride + geometry.effective_kernel_size
-        )
+        count = (stop - start - 1) * stride + geometry.effective_kernel_size
+        part = _positions(geometry, x, first, count)
         shape = (channels, taps, stop - start)
         windows = part.as_strided(shape, (part.stride(0), dilation, stride), part.storage_offset())
         torch.mm(filters, windows.reshape(channels * taps, -1), out=y[:, start:stop])
 
 
-def _positions(geometry: Geometry, x: Tensor, first: int, span: int) -> Tensor:
-    """The samples (c, span) at the positions from ``first`` on, padding filled in."""
-    length, last = x.shape[-1], first + span
+def _positions(geometry: Geometry, x: Tensor, first: int, count: int) -> Tensor:
+    """The samples (c, count) at the positions from ``first`` on, padding included."""
+    length, last = x.shape[-1], first + count
     if first >= 0 and last <= length:
         return x[:, first:last]
     if geometry.padding_mode == "zeros":
-        left = min(max(-first, 0), span)
-        kept = x[:, max(first, 0) : max(last, 0)]
-        return F.pad(kept, (left, span - left - kept.shape[-1]))
+        left = min(max(-first, 0), count)
+        inside = x[:, max(first, 0) : max(last, 0)]
+        return F.pad(inside, (left, count - left - inside.shape[-1]))
     return x[:, torch.from_numpy(geometry.fold(np.arange(first, last), length))]

@@ -6,14 +6,12 @@ every transform that torch has (functorch, forward-mode AD, tracing, autocast, s
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tapwise.engine.kernels._native_cost import cost as cost
-from tapwise.engine.kernels._native_cost import gradient_cost as gradient_cost
-from tapwise.engine.kernels._native_cost import input_gradient_cost as input_gradient_cost
-from tapwise.engine.kernels._native_cost import recorded_cost as recorded_cost
 from tapwise.engine.problem import Problem
 from tapwise.geometry import Geometry
 
@@ -21,12 +19,12 @@ NAME = "native"
 
 
 def why_not(problem: Problem) -> str | None:
-    """None: native runs every problem."""
+    """None: torch runs every problem."""
     return None
 
 
 def tiles(problem: Problem) -> str:
-    """How the work is divided, in words: torch's affair."""
+    """How the work is divided, in words: torch decides."""
     return ""
 
 
@@ -51,25 +49,50 @@ def gradients(
     geometry: Geometry, grad: Tensor, input: Tensor, weight: Tensor, needs: tuple[bool, ...]
 ) -> tuple[Tensor | None, ...]:
     """The gradients of input, weight and bias, those needed, in one call of torch's."""
-    whole, padded, cut, extra = grad, input, geometry.left, geometry.output_padding
+    full, padded, padding, output_padding = grad, input, geometry.left, geometry.output_padding
     if geometry.transposed and not _cut_by_torch(geometry):
-        whole, cut, extra = put_back(geometry, grad, input.shape[-1]), 0, 0
+        full, padding, output_padding = full_length_grad(geometry, grad, input.shape[-1]), 0, 0
     elif not (geometry.transposed or padded_by_torch(geometry)):
-        whole_input = needs[1] or torch.is_grad_enabled()
-        padded, cut = pad(geometry, input) if whole_input else _as_if_padded(geometry, input), 0
-    of_input, of_weight, of_bias = torch.ops.aten.convolution_backward(
-        whole, padded, weight, [grad.shape[1]], [geometry.stride], [cut], [geometry.dilation],
-        geometry.transposed, [extra], geometry.groups,
-        [needs[0], needs[1], needs[2] and whole is grad],
-    )  # fmt: skip
+        needs_values = needs[1] or torch.is_grad_enabled()
+        padded = pad(geometry, input) if needs_values else _empty_padded(geometry, input)
+        padding = 0
+    mask = [needs[0], needs[1], needs[2] and full is grad]
+    grad_input, grad_weight, grad_bias = _backward(
+        geometry, full, padded, weight, mask, padding, output_padding
+    )
     if needs[0] and padded is not input:
-        of_input = unpad(geometry, of_input, input.shape[-1])
-    if needs[2] and whole is not grad:
-        of_bias = grad.sum((0, 2))
-    return of_input, of_weight, of_bias
+        grad_input = unpad(geometry, grad_input, input.shape[-1])
+    if needs[2] and full is not grad:
+        grad_bias = grad.sum((0, 2))
+    return grad_input, grad_weight, grad_bias
 
 
-def _as_if_padded(geometry: Geometry, input: Tensor) -> Tensor:
+def _backward(
+    geometry: Geometry,
+    grad: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    mask: list[bool],
+    padding: int = 0,
+    output_padding: int = 0,
+) -> Any:
+    """torch's gradients of input, weight and bias, those that ``mask`` asks for."""
+    return torch.ops.aten.convolution_backward(
+        grad,
+        input,
+        weight,
+        [grad.shape[1]],
+        [geometry.stride],
+        [padding],
+        [geometry.dilation],
+        geometry.transposed,
+        [output_padding],
+        geometry.groups,
+        mask,
+    )
+
+
+def _empty_padded(geometry: Geometry, input: Tensor) -> Tensor:
     """For the input's gradient, which asks the input for its size alone."""
     if geometry.padding == (0, 0):
         return input
@@ -89,41 +112,36 @@ def _cut_by_torch(geometry: Geometry) -> bool:
 def input_gradient(geometry: Geometry, grad: Tensor, weight: Tensor, length: int) -> Tensor:
     """The gradient of the input (B, C_in, length), zeros in the padding, from those of the outputs."""
     if geometry.transposed:
-        full = put_back(geometry, grad, length)
+        full = full_length_grad(geometry, grad, length)
         return F.conv1d(full, weight, None, geometry.stride, 0, geometry.dilation, geometry.groups)
     channels = weight.shape[1] * geometry.groups
     padded = grad.new_empty((grad.shape[0], channels, geometry.left + length + geometry.right))
-    gradient: Tensor = torch.ops.aten.convolution_backward(
-        grad, padded, weight, None, [geometry.stride], [0], [geometry.dilation], False, [0],
-        geometry.groups, [True, False, False],
-    )[0]  # fmt: skip
-    return gradient.narrow(-1, geometry.left, length)
+    grad_input: Tensor = _backward(geometry, grad, padded, weight, [True, False, False])[0]
+    return grad_input.narrow(-1, geometry.left, length)
 
 
-def put_back(geometry: Geometry, grad: Tensor, length: int) -> Tensor:
-    """The gradient of a transposed convolution's whole output.
+def full_length_grad(geometry: Geometry, grad: Tensor, length: int) -> Tensor:
+    """The gradient of a transposed convolution's output before its ends were cut.
 
-    # full:  . . 2 3 4 5 6 .     put back where it was cut from, the added part dropped
+    # full:  0 0 2 3 4 5 6 0     zeros where outputs were cut off, the output padding left out
     """
-    whole = (length - 1) * geometry.stride + geometry.effective_kernel_size
-    right = whole - geometry.left - grad.shape[-1]
+    full_length = (length - 1) * geometry.stride + geometry.effective_kernel_size
+    right = full_length - geometry.left - grad.shape[-1]
     full = grad
     if geometry.left or right > 0:
         full = F.pad(grad, (geometry.left, max(right, 0)))
-    return full.narrow(-1, 0, whole) if right < 0 else full
+    return full.narrow(-1, 0, full_length) if right < 0 else full
 
 
 def weight_gradient(geometry: Geometry, grad: Tensor, input: Tensor, weight: Tensor) -> Tensor:
     """The gradient of the weight (C_out, C_in / groups, K) from those of the outputs."""
-    gradient: Tensor = torch.ops.aten.convolution_backward(
-        grad, pad(geometry, input), weight, None, [geometry.stride], [0], [geometry.dilation],
-        False, [0], geometry.groups, [False, True, False],
-    )[1]  # fmt: skip
-    return gradient
+    padded = pad(geometry, input)
+    grad_weight: Tensor = _backward(geometry, grad, padded, weight, [False, True, False])[1]
+    return grad_weight
 
 
 def pad(geometry: Geometry, input: Tensor) -> Tensor:
-    """The input with its padding written out: (B, C, left + L + right)."""
+    """The input with its padding as samples: (B, C, left + L + right)."""
     if geometry.padding == (0, 0):
         return input
     if geometry.padding_mode == "zeros":
@@ -157,11 +175,12 @@ def unpad(geometry: Geometry, grad: Tensor, length: int) -> Tensor:
 
 
 def _torch_pads(geometry: Geometry, length: int) -> bool:
-    """Whether torch's own padding is used: in graphs, whose compilers know it, where it takes so much."""
+    """Whether torch's own padding is used: in graphs, for their compilers, where it allows so much."""
     if not torch.compiler.is_compiling():
         return False
-    most = max(geometry.padding)
-    return {"reflect": most < length, "circular": most <= length}.get(geometry.padding_mode, True)
+    longest = max(geometry.padding)
+    allowed = {"reflect": longest < length, "circular": longest <= length}
+    return allowed.get(geometry.padding_mode, True)
 
 
 _ADJOINTS = {
@@ -175,25 +194,31 @@ def _run_transposed(
 ) -> Tensor:
     if _cut_by_torch(geometry):
         return F.conv_transpose1d(
-            input, weight, bias, geometry.stride, geometry.left,
-            geometry.output_padding, geometry.groups, geometry.dilation,
-        )  # fmt: skip
-    # full:  0 1 2 3 4 5 6      left cut, then right cut or extended; the bias reaches all of it
-    # kept:      2 3 4 5 6 .
+            input,
+            weight,
+            bias,
+            geometry.stride,
+            geometry.left,
+            geometry.output_padding,
+            geometry.groups,
+            geometry.dilation,
+        )
+    # full:    0 1 2 3 4 5 6      cut on the left, then cut or extended on the right
+    # output:      2 3 4 5 6 .    the bias is added everywhere
     full = F.conv_transpose1d(
         input, weight, None, geometry.stride, 0, 0, geometry.groups, geometry.dilation
     )
     missing = geometry.left + outputs - full.shape[-1]
     if missing > 0:
         full = F.pad(full, (0, missing))
-    kept = full.narrow(-1, geometry.left, outputs)
-    return kept.contiguous() if bias is None else kept + bias[:, None].to(kept.dtype)
+    y = full.narrow(-1, geometry.left, outputs)
+    return y.contiguous() if bias is None else y + bias[:, None].to(y.dtype)
 
 
 def _without_products(
     geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None, outputs: int
 ) -> Tensor:
-    """No sample, channel, batch row or output: what is left is the bias, connected to autograd."""
+    """No sample, channel, batch row or output: the bias remains, as part of the graph of gradients."""
     channels = weight.shape[1] * geometry.groups if geometry.transposed else weight.shape[0]
     nothing = input.flatten(1)[:, :0] @ weight.flatten(1).t()[:0, :1]  # (B, 1), of no products
     result = nothing[:, :, None].expand(-1, channels, outputs)

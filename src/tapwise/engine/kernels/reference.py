@@ -11,10 +11,6 @@ from tapwise.geometry import Geometry
 
 NAME = "reference"
 
-# A step of the loop is one NumPy call for all channels and rows.
-SECONDS_A_STEP = 5e-6
-CALL = 50e-6
-
 
 def why_not(problem: Problem) -> str | None:
     """Why this kernel can't run the problem; None where it can."""
@@ -30,22 +26,17 @@ def tiles(problem: Problem) -> str:
     return "one pair of input and tap at a time"
 
 
-def cost(problem: Problem, threads: int) -> float:
-    """Predicted seconds for one batch row."""
-    return CALL + problem.output_length * problem.geometry.kernel_size * SECONDS_A_STEP
-
-
 def run(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """The convolution of ``input`` (B, C_in, L), one pair of input and tap at a time: (B, C_out, L_out)."""
-    wide = _wide(input.dtype)
+    sum_dtype = torch.float64 if input.dtype.is_floating_point else torch.int64
     groups = geometry.groups
-    x = input.detach().to(wide).numpy()
-    w = weight.detach().to(wide).numpy()
+    x = input.detach().to(sum_dtype).numpy()
+    w = weight.detach().to(sum_dtype).numpy()
     batch, channels, length = x.shape
     x = x.reshape(batch, groups, channels // groups, length)  # (B, g, C_in/g, L)
     w = w.reshape(
         groups, -1, *w.shape[1:]
-    )  # (g, C_out/g, C_in/g, K), transposed (g, C_in/g, C_out/g, K)
+    )  # (g, C_out/g, C_in/g, K); transposed: (g, C_in/g, C_out/g, K)
     pattern = "bgc,gco->bgo" if geometry.transposed else "bgc,goc->bgo"
     out_channels = w.shape[2] if geometry.transposed else w.shape[1]
     outputs = geometry.output_length(length)
@@ -55,9 +46,5 @@ def run(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) 
             y[..., i] += np.einsum(pattern, x[..., j], w[..., k])
     y = y.reshape(batch, groups * out_channels, outputs)
     if bias is not None:
-        y += bias.detach().to(wide).numpy()[:, None]
+        y += bias.detach().to(sum_dtype).numpy()[:, None]
     return torch.from_numpy(y).to(input.dtype)
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype.is_floating_point else torch.int64

@@ -18,11 +18,29 @@ from typing import Any
 import numpy as np
 
 from tapwise.explanation.canvas import style_of_figures, variables
-from tapwise.explanation.trace import Array, Trace
+from tapwise.explanation.steps import Array, Trace
+from tapwise.explanation.words import WORDS
 from tapwise.geometry import Geometry
 
-# The twin first, what draws from it after, the page itself last.
-_MODULES = ("convolution.js", "drawing.js", "code.js", "state.js", "page.js")
+# Each after those that it imports, the page itself last.
+_MODULES = [
+    "convolution.js",
+    "words.js",
+    "canvas.js",
+    "figure_steps.js",
+    "figure_channels.js",
+    "figure_stack.js",
+    "figure_response.js",
+    "code.js",
+    "state.js",
+    "dom.js",
+    "share.js",
+    "controls.js",
+    "steps_panel.js",
+    "keyboard.js",
+    "panels.js",
+    "page.js",
+]
 # Numbers that a page holds: what is beyond them is left out, and the page says so.
 _SAMPLES, _WEIGHTS = 200_000, 300_000
 
@@ -37,12 +55,12 @@ def module() -> str:
     layout = json.dumps(json.loads(_file("layout.json")), separators=(",", ":"))
     parts = [
         f"const LAYOUT = {layout};",
+        f"const WORDS = {json.dumps(WORDS, ensure_ascii=False)};",
         f"const FIGURE_CSS = {json.dumps(style_of_figures())};",
         f"const CSS = {json.dumps(style())};",
     ]
     for name in _MODULES:
-        text = re.sub(r"^import .*\n", "", _file(name), flags=re.MULTILINE)
-        text = re.sub(r"^export \{.*\};\n", "", text, flags=re.MULTILINE)
+        text = re.sub(r"^import [^;]*;\n", "", _file(name), flags=re.MULTILINE)
         if name != _MODULES[-1]:
             text = re.sub(r"^export (?=const|class|function)", "", text, flags=re.MULTILINE)
         parts.append(text)

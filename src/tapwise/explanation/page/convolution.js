@@ -15,41 +15,54 @@ function whole(name, value, least, most = MOST.number) {
 }
 
 // (left, right) that a padding means for a filter that reaches over so many samples.
-export function padsOf(padding, reach, stride, transposed) {
-  const all = reach - 1;
+export function padsOf(padding, effective, stride, transposed) {
+  const all = effective - 1;
   if (transposed) {
-    if (padding === "causal") return [0, Math.max(reach - stride, 0)];
-    if (typeof padding === "string") throw new Refusal(`a transposed convolution takes numbers or "causal" as padding, got "${padding}"`);
+    if (padding === "causal") return [0, Math.max(effective - stride, 0)];
+    if (typeof padding === "string")
+      throw new Refusal(`a transposed convolution takes numbers or "causal" as padding, got "${padding}"`);
   } else if (padding === "valid") return [0, 0];
   else if (padding === "same") return [Math.floor(all / 2), all - Math.floor(all / 2)];
   else if (padding === "causal") return [all, 0];
-  else if (padding === "semicausal") return [Math.max(reach - stride, 0), Math.min(reach, stride) - 1];
+  else if (padding === "semicausal") return [Math.max(effective - stride, 0), Math.min(effective, stride) - 1];
   else if (padding === "full") return [all, all];
   const pair = Array.isArray(padding) && padding.length === 2 ? padding : [padding, padding];
   return [whole("padding", pair[0], 0), whole("padding", pair[1], 0)];
 }
 
-// The geometry of a state, checked: {kernelSize, reach, stride, dilation, left, right, ...}.
+// The geometry of a state, checked: {kernelSize, effective, stride, dilation, left, right, ...}.
 export function geometryOf(state) {
   const kernelSize = whole("kernel size", state.weight[0][0].length, 1, MOST.kernelSize);
   const stride = whole("stride", state.stride, 1);
   const dilation = whole("dilation", state.dilation, 1);
   const groups = whole("groups", state.groups, 1, MOST.channels);
   const transposed = Boolean(state.transposed);
-  if (!PADDING_MODES.includes(state.padding_mode)) throw new Refusal(`padding mode must be one of ${PADDING_MODES.join(", ")}`);
+  if (!PADDING_MODES.includes(state.padding_mode))
+    throw new Refusal(`padding mode must be one of ${PADDING_MODES.join(", ")}`);
   if (transposed && state.padding_mode !== "zeros") throw new Refusal("a transposed convolution pads with zeros only");
-  const reach = dilation * (kernelSize - 1) + 1;
-  const [left, right] = padsOf(state.padding, reach, stride, transposed);
+  const effective = dilation * (kernelSize - 1) + 1;
+  const [left, right] = padsOf(state.padding, effective, stride, transposed);
   let outputPadding = transposed ? whole("output padding", state.output_padding || 0, 0) : 0;
-  if (transposed && state.padding === "causal") outputPadding += Math.max(stride - reach, 0);
-  return { kernelSize, reach, stride, dilation, left, right, groups, mode: state.padding_mode, transposed, outputPadding };
+  if (transposed && state.padding === "causal") outputPadding += Math.max(stride - effective, 0);
+  return {
+    kernelSize,
+    effective,
+    stride,
+    dilation,
+    left,
+    right,
+    groups,
+    mode: state.padding_mode,
+    transposed,
+    outputPadding,
+  };
 }
 
 export function outputLength(g, length) {
   if (g.transposed) {
-    return length === 0 ? 0 : Math.max(0, (length - 1) * g.stride + g.reach + g.outputPadding - g.left - g.right);
+    return length === 0 ? 0 : Math.max(0, (length - 1) * g.stride + g.effective + g.outputPadding - g.left - g.right);
   }
-  return Math.max(0, Math.floor((length + g.left + g.right - g.reach) / g.stride) + 1);
+  return Math.max(0, Math.floor((length + g.left + g.right - g.effective) / g.stride) + 1);
 }
 
 const modulo = (a, n) => ((a % n) + n) % n;
@@ -82,7 +95,9 @@ export function windowTaps(g, output) {
 export function feeds(g, position, length) {
   const outputs = outputLength(g, length);
   const fed = new Set();
-  const add = (i) => { if (i >= 0 && i < outputs) fed.add(i); };
+  const add = (i) => {
+    if (i >= 0 && i < outputs) fed.add(i);
+  };
   if (g.transposed) {
     for (let k = 0; k < g.kernelSize; k += 1) add(position * g.stride - g.left + k * g.dilation);
   } else {
@@ -105,13 +120,13 @@ export function feeds(g, position, length) {
 export function unread(g, length) {
   const outputs = outputLength(g, length);
   if (g.transposed || outputs === 0) return 0;
-  const end = (outputs - 1) * g.stride - g.left + g.reach;
+  const end = (outputs - 1) * g.stride - g.left + g.effective;
   return Math.max(0, Math.min(length, length - end));
 }
 
 // How far an output may read beyond input i*stride, copies that padding makes counted; 0 where it is causal.
 export function ahead(g, length, outputs) {
-  let most = g.reach - 1 - g.left;
+  let most = g.effective - 1 - g.left;
   if ((g.mode === "reflect" || g.mode === "circular") && g.left > 0) {
     for (let i = 0; i < Math.min(outputs, Math.ceil(g.left / g.stride), 2000); i += 1) {
       for (const [p] of windowTaps(g, i)) if (p < 0) most = Math.max(most, source(g, p, length) - i * g.stride);
@@ -130,7 +145,8 @@ export function check(state) {
   const length = x[0].length;
   const numbers = (name, list) => {
     if (!Array.isArray(list)) throw new Refusal(`${name} must be a list of numbers`);
-    for (const value of list) if (typeof value !== "number") throw new Refusal(`${name} must hold numbers, got ${JSON.stringify(value)}`);
+    for (const value of list)
+      if (typeof value !== "number") throw new Refusal(`${name} must hold numbers, got ${JSON.stringify(value)}`);
     return list;
   };
   for (const row of x) if (numbers("x", row).length !== length) throw new Refusal("the channels of x differ in length");
@@ -138,7 +154,8 @@ export function check(state) {
   whole("channels of x", x.length, 1, MOST.channels);
   for (const list of rows("weight", state.weight, "(out_channels, in_channels/groups, kernel_size)")) {
     for (const taps of rows("weight", list, "(out_channels, in_channels/groups, kernel_size)")) {
-      if (list.length !== state.weight[0].length || numbers("weight", taps).length !== state.weight[0][0].length) throw new Refusal("the filters of weight differ in size");
+      if (list.length !== state.weight[0].length || numbers("weight", taps).length !== state.weight[0][0].length)
+        throw new Refusal("the filters of weight differ in size");
     }
   }
   const g = geometryOf(state);
@@ -147,11 +164,18 @@ export function check(state) {
   if (outer % g.groups) throw new Refusal(`${outer} channels of weight can't be divided into ${g.groups} groups`);
   whole("output channels", out, 1, MOST.channels);
   if (fanIn !== x.length) throw new Refusal(`weight and groups are for ${fanIn} input channels, x has ${x.length}`);
-  if (state.bias !== null && numbers("bias", state.bias).length !== out) throw new Refusal(`bias must hold ${out} numbers, one for each output channel`);
-  if (g.mode !== "zeros" && (g.left || g.right) && length < (g.mode === "reflect" ? 2 : 1)) throw new Refusal(`padding mode ${g.mode} can't fill padding from ${length} sample`);
-  if (g.transposed && g.outputPadding >= Math.max(g.stride, g.dilation) && state.padding !== "causal") throw new Refusal("output padding must be smaller than either stride or dilation");
+  if (state.bias !== null && numbers("bias", state.bias).length !== out)
+    throw new Refusal(`bias must hold ${out} numbers, one for each output channel`);
+  if (g.mode !== "zeros" && (g.left || g.right) && length < (g.mode === "reflect" ? 2 : 1))
+    throw new Refusal(`padding mode ${g.mode} can't fill padding from ${length} sample`);
+  if (g.transposed && g.outputPadding >= Math.max(g.stride, g.dilation) && state.padding !== "causal")
+    throw new Refusal("output padding must be smaller than either stride or dilation");
   if (outputLength(g, length) === 0) {
-    throw new Refusal(g.transposed ? "the padding cuts every output off" : `the filter reaches over ${g.reach} samples, but with padding there are ${length + g.left + g.right}: a longer input, fewer taps, less dilation, or padding "same" or "causal"`);
+    throw new Refusal(
+      g.transposed
+        ? "the padding cuts every output off"
+        : `the filter reaches over ${g.effective} samples, but with padding there are ${length + g.left + g.right}: a longer input, fewer taps, less dilation, or padding "same" or "causal"`,
+    );
   }
   return g;
 }
@@ -206,7 +230,11 @@ export class Convolution {
     });
     const bias = this.state.bias === null ? null : this.state.bias[channel];
     return {
-      channel, output, bias, rows, sources,
+      channel,
+      output,
+      bias,
+      rows,
+      sources,
       positions: pairs.map(([p]) => p),
       taps: pairs.map(([, k]) => k),
       padded: pairs.map(([p]) => p < 0 || p >= this.length),
@@ -233,9 +261,9 @@ export class Convolution {
 
   // All of it: (out_channels, output length) as nested arrays.
   output() {
-    return Array.from({ length: this.channels }, (_, channel) => (
-      Array.from({ length: this.outputs }, (_, i) => this.value(channel, i))
-    ));
+    return Array.from({ length: this.channels }, (_, channel) =>
+      Array.from({ length: this.outputs }, (_, i) => this.value(channel, i)),
+    );
   }
 }
 
@@ -243,10 +271,17 @@ export class Convolution {
 
 // Each layer is {kernel_size, stride, dilation, padding}; not transposed.
 export function stackGeometries(layers) {
-  return layers.map((layer) => geometryOf({
-    weight: [[new Array(layer.kernel_size).fill(0)]], stride: layer.stride, dilation: layer.dilation,
-    padding: layer.padding, padding_mode: "zeros", groups: 1, transposed: false,
-  }));
+  return layers.map((layer) =>
+    geometryOf({
+      weight: [[new Array(layer.kernel_size).fill(0)]],
+      stride: layer.stride,
+      dilation: layer.dilation,
+      padding: layer.padding,
+      padding_mode: "zeros",
+      groups: 1,
+      transposed: false,
+    }),
+  );
 }
 
 // For each layer from the last to the input, the sorted positions that output i of the stack reads.
@@ -281,7 +316,10 @@ export function response(taps, dilation, left, points = 129) {
       const time = left - k * dilation; // how long ago the sample came that this tap reads
       const angle = -2 * Math.PI * frequency * time;
       const [c, s] = [tap * Math.cos(angle), tap * Math.sin(angle)];
-      re += c; im += s; dre += time * c; dim += time * s;
+      re += c;
+      im += s;
+      dre += time * c;
+      dim += time * s;
     });
     const power = re * re + im * im;
     rows.push({ frequency, magnitude: Math.sqrt(power), delay: power > 1e-18 ? (dre * re + dim * im) / power : NaN });

@@ -1,0 +1,193 @@
+"""Measure what convolutions take here and fit the rates by which plans are predicted.
+
+Random shapes are drawn; on each, every kernel that can run it is timed (torch.utils.benchmark, the minimum
+of several blocks), outputs and weight gradients. Then the rates of this processor's family are fitted: the
+sum of squared logarithms of measured over predicted, less sensitive to outliers, by scipy.optimize.
+
+    python benchmarks/fit_rates.py [--shapes 120] [--seed 0] [--seconds 0.05] [--write]
+
+prints, for each kernel, how far predictions are off before and after, and the rates that changed. With
+``--write`` the entry of this family in src/tapwise/engine/rates.json is replaced, with machine, versions and
+date. Nothing else may run meanwhile; the plans pinned in tests/engine/test_plan.py say what changes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import platform
+from collections.abc import Iterator
+from datetime import date
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from bench_conv1d import random_shapes
+from scipy.optimize import least_squares
+from torch.utils.benchmark import Timer
+
+from tapwise.cli.doctor import _processor
+from tapwise.engine import costs, rates
+from tapwise.engine.kernels import KERNELS
+from tapwise.engine.problem import Problem
+
+FILE = Path(rates.__file__).with_name("rates.json")
+# Sizes at which a behaviour changes, and choices: not times, so not fitted.
+FIXED = [
+    "_inputs",
+    "_outputs",
+    "_channels",
+    "_taps",
+    "_strided",
+    "_grouped",
+    "_share",
+    "_bytes",
+    "few_vectors",
+    "start_vectors",
+    "autograd.",
+    "margin",
+    "small_products",
+    "large_frame",
+    "end_",
+    "float32_share",
+]
+
+Measurement = tuple[str, str, Problem, float]  # (what, kernel, problem, seconds a batch row)
+
+
+def seconds_of(call: Any, least: float) -> float:
+    """The least seconds of a call."""
+    timer = Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads())
+    return float(min(min(timer.blocked_autorange(min_run_time=least).times) for _ in range(3)))
+
+
+def measured(shapes: list[dict[str, Any]], least: float) -> Iterator[Measurement]:
+    """The times of every kernel on every shape, for one batch row."""
+    for row in shapes:
+        x = torch.randn(1, row["Cin"], row["L"])
+        w = torch.randn(row["Cout"], row["Cin"] // row["groups"], row["K"])
+        padding = (row["left"], row["right"])
+        problem = Problem.of(x, w, None, row["stride"], padding, row["dilation"], row["groups"])
+        grad = torch.randn(1, row["Cout"], problem.output_length)
+        for name, kernel in KERNELS.items():
+            if name == "reference" or kernel.why_not(problem) is not None:
+                continue
+            with torch.no_grad():
+                call = partial(kernel.run, problem.geometry, x, w, None)
+                yield "outputs", name, problem, seconds_of(call, least)
+                if name not in costs.GRAD_WEIGHT_COSTS or kernel.weight_gradient is None:
+                    continue
+                if name == "fft" and problem.geometry.stride > 1:
+                    continue
+                call = partial(kernel.weight_gradient, problem.geometry, grad, x, w)
+                yield "weight gradient", name, problem, seconds_of(call, least)
+        print(f"{row['name']:<12}{row['family']}", flush=True)
+
+
+def numbers(tree: Any, path: str = "") -> Iterator[tuple[str, float]]:
+    """The paths of all rates that are fitted, with their values."""
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from numbers(value, f"{path}.{key}" if path else key)
+    elif isinstance(tree, list):
+        for n, value in enumerate(tree):
+            yield from numbers(value, f"{path}.{n}")
+    elif isinstance(tree, float) and tree > 0 and not any(part in path for part in FIXED):
+        yield path, tree
+
+
+def replaced(tree: dict[str, Any], values: dict[str, float]) -> dict[str, Any]:
+    """The rates with other values at some paths."""
+    tree = copy.deepcopy(tree)
+    for path, value in values.items():
+        *folders, last = path.split(".")
+        branch: Any = tree
+        for key in folders:
+            branch = branch[int(key) if isinstance(branch, list) else key]
+        branch[int(last) if isinstance(branch, list) else last] = float(f"{value:.4g}")
+    return tree
+
+
+def errors(tree: dict[str, Any], measurements: list[Measurement]) -> np.ndarray[Any, Any]:
+    """The logarithm of measured over predicted seconds, for each measurement."""
+    value, threads = rates.from_json(tree), torch.get_num_threads()
+    formulas = {"outputs": costs.COSTS, "weight gradient": costs.GRAD_WEIGHT_COSTS}
+    predicted = [formulas[what][kernel](p, threads, value) for what, kernel, p, _ in measurements]
+    return np.log([m[3] / p for m, p in zip(measurements, predicted, strict=True)])
+
+
+def fitted(tree: dict[str, Any], measurements: list[Measurement]) -> dict[str, Any]:
+    """The rates that predict the measurements best, each at most a factor of 4 from where it was."""
+    paths, start = zip(*numbers(tree), strict=True)
+
+    def residuals(logs: Any) -> Any:
+        values = dict(zip(paths, np.exp(logs), strict=True))
+        # A rate that no measurement asks for stays where it was.
+        return np.r_[errors(replaced(tree, values), measurements), 0.05 * (logs - np.log(start))]
+
+    bounds = (np.log(start) - math.log(4), np.log(start) + math.log(4))
+    found = least_squares(residuals, np.log(start), bounds=bounds, loss="soft_l1", f_scale=0.2)
+    return replaced(tree, dict(zip(paths, np.exp(found.x), strict=True)))
+
+
+def table(before: Any, after: Any, measurements: list[Measurement]) -> str:
+    """By kernel, how far predictions are off: the root mean square of the factor."""
+    lines = [f"{'':<28}{'count':>6}{'before':>8}{'after':>8}"]
+    for key in sorted({(m[0], m[1]) for m in measurements}):
+        rows = [n for n, m in enumerate(measurements) if (m[0], m[1]) == key]
+        factors = [math.exp(math.sqrt(float((e[rows] ** 2).mean()))) for e in (before, after)]
+        lines.append(
+            f"{key[1] + ', ' + key[0]:<28}{len(rows):>6}{factors[0]:>8.2f}{factors[1]:>8.2f}"
+        )
+    return "\n".join(lines)
+
+
+def text_of(tree: Any, indent: str = "") -> str:
+    """JSON with a line for each rate; lists on one line."""
+    if not isinstance(tree, dict):
+        return json.dumps(tree)
+    inner = [f"{indent}  {json.dumps(k)}: {text_of(v, indent + '  ')}" for k, v in tree.items()]
+    return "{\n" + ",\n".join(inner) + "\n" + indent + "}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shapes", type=int, default=120)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=0.05)
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(rates.FITTED_THREADS)
+    document = json.loads(FILE.read_text())
+    family = rates.processor_family()
+    old = document[family]["rates"]
+    shapes = random_shapes(options.shapes, options.seed)
+    measurements = list(measured(shapes, options.seconds))
+    new = fitted(old, measurements)
+    print(f"\n{family}: predictions off by a factor of (root mean square)")
+    print(table(errors(old, measurements), errors(new, measurements), measurements))
+    changed = [(p, a, dict(numbers(new))[p]) for p, a in numbers(old)]
+    for path, one, other in changed:
+        if abs(math.log(other / one)) > 0.1:
+            print(f"{path:<40}{one:>12.4g} -> {other:.4g}")
+    if options.write:
+        command = f"python benchmarks/fit_rates.py --shapes {options.shapes} --seed {options.seed}"
+        document[family] = {
+            "measured": {
+                "date": date.today().isoformat(),
+                "processor": f"{_processor()}, {platform.machine()}",
+                "torch": torch.__version__,
+                "command": command,
+            },
+            "rates": new,
+        }
+        FILE.write_text(text_of(document) + "\n")
+        print(f"wrote {FILE}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""tapwise doctor: what this machine has, and which kernels can run on it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from importlib.metadata import PackageNotFoundError, version
+
+_PACKAGES = [
+    "tapwise",
+    "torch",
+    "numpy",
+    "numba",
+    "triton",
+    "scipy",
+    "soundfile",
+    "polars",
+    "safetensors",
+]
+# The loops that convolutions of float32 and float64 need.
+LOOPS = [("direct.loops", name) for name in ("float32", "float64")] + [
+    ("fft.loops", f"{kind}_{size}")
+    for size in ("32_64", "64_64", "32_32")
+    for kind in ("filters", "frames", "outputs")
+]
+
+
+def doctor(*, warm: bool = False) -> None:
+    """Print versions, processor and which kernels run here, and why others don't.
+
+    Parameters
+    ----------
+    warm
+        Compile the loops of the kernels now and cache them on disk, so that no later process must.
+    """
+    print(warmed() if warm else report())
+
+
+def report() -> str:
+    """Versions, processor, and each kernel with the reason where it doesn't run, as text."""
+
+    import torch
+
+    from tapwise.engine import threads
+    from tapwise.engine.kernels import KERNELS
+    from tapwise.engine.problem import Problem
+    from tapwise.engine.rates import processor_family
+    from tapwise.geometry import Geometry
+
+    lines = [f"python       {platform.python_version()} on {platform.platform(terse=True)}"]
+    lines += [f"{name:<12} {_version(name)}" for name in _PACKAGES]
+    lines += [
+        "",
+        f"processor    {_processor()}, {platform.machine()}, {os.cpu_count()} cores",
+        f"vector units {torch.backends.cpu.get_cpu_capability()} (as torch uses them)",
+        f"rates        {processor_family()}'s, by which plans are predicted",
+        f"threads      {torch.get_num_threads()} for torch, {threads.count()} of them for Tapwise",
+        f"compiled     {_compiled()}",
+        f"GPU          {_gpu()}",
+        "",
+        "kernels, for a depthwise float32 layer on the CPU:",
+    ]
+    problem = Problem(Geometry(3, groups=8), 8, 8, 4096, torch.float32, "cpu")
+    for kernel in KERNELS.values():
+        lines.append(f"  {kernel.name:<10} {kernel.why_not(problem) or 'runs'}")
+    return "\n".join(lines)
+
+
+def warmed() -> str:
+    """Compile every loop and cache it on disk; what was done, as text."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from tapwise.engine import compiled
+
+    lines = []
+    columns = (TextColumn("compiling"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    console = Console(stderr=True)
+    with Progress(
+        *columns, TextColumn("{task.description}"), console=console, transient=True
+    ) as bar:
+        task = bar.add_task("", total=len(LOOPS))
+        for module, name in LOOPS:
+            kernel = module.partition(".")[0]
+            bar.update(task, description=f"{kernel} {name}")
+            was_cached, started = compiled.is_cached(module, name), time.perf_counter()
+            compiled.loop(module, name, announce=False)
+            seconds = time.perf_counter() - started
+            after = "" if compiled.is_cached(module, name) else ", but can't be cached"
+            done = "was there" if was_cached else f"compiled in {seconds:.1f} s{after}"
+            lines.append(f"{kernel} {name}: {done}")
+            bar.advance(task)
+    return "\n".join([*lines, f"in {compiled.folder()}"])
+
+
+def _compiled() -> str:
+    from tapwise.engine import compiled
+
+    cached = sum(compiled.is_cached(module, name) for module, name in LOOPS)
+    missing = "" if cached == len(LOOPS) else "; tapwise doctor --warm compiles the rest"
+    return f"{cached} of {len(LOOPS)} loops, in {compiled.folder()}{missing}"
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as lines:
+            names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
+        return names[0] if names else platform.processor() or "unknown"
+    except OSError:
+        return platform.processor() or "unknown"
+
+
+def _gpu() -> str:
+    import torch
+
+    if not torch.cuda.is_available():
+        return "none that torch can use"
+    return str(torch.cuda.get_device_name())

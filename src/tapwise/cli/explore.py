@@ -1,0 +1,39 @@
+"""tapwise explore: the page of a convolution, opened in a browser."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from tapwise.cli.options import ConvolutionOptions, Signal
+
+
+def explore(
+    signal: Signal = None,
+    /,
+    *,
+    convolution: ConvolutionOptions = ConvolutionOptions(),  # noqa: B008 (frozen)
+    output: Annotated[
+        Path, Parameter(name=["--output", "-o"], help="The page to write; it needs no network.")
+    ] = Path("tapwise.html"),
+    open: Annotated[bool, Parameter(help="Show the page in the browser.")] = True,
+) -> None:
+    """Write a page in which every number of a convolution can be seen and changed, and open it.
+
+    tapwise explore                              the tutorial's: ten samples, three taps
+
+    tapwise explore --taps 1,2,1 speech.wav      your own
+    """
+    if convolution.taps is None and convolution.weights is None:
+        convolution = replace(convolution, taps="1,1,1")
+    if output.suffix.lower() != ".html":
+        raise ValueError(f"the page is an .html file, got {output.name!r}")
+    page = convolution.explained(signal).save(output)
+    print(f"wrote {page}")
+    if open:
+        import webbrowser
+
+        webbrowser.open(page.resolve().as_uri())

@@ -1,0 +1,31 @@
+"""tapwise inspect: what a model needs of the past and of the future."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from tapwise.cli.options import Model, Size, Weights
+
+
+def inspect(
+    model: Model,
+    /,
+    *,
+    weights: Weights = None,
+    size: Size = "",
+    save: Annotated[
+        Path | None, Parameter(help="Write the report there: .txt, .html, or .svg.")
+    ] = None,
+) -> None:
+    """Say what a model needs of the past and of the future: receptive field, delay, what isn't causal.
+
+    tapwise inspect examples/denoise/model.py:denoiser
+    """
+    from tapwise.cli import models
+    from tapwise.network import inspection
+
+    report = inspection.inspect(*models.load(model, weights, size))
+    print(report if save is None else f"wrote {report.save(save)}")

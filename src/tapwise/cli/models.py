@@ -1,0 +1,122 @@
+"""Models by name, ``module:factory`` or ``file.py:factory``, with weights from safetensors."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+FORM = "module:factory, or file.py:factory"
+
+
+def load(
+    name: str, weights: str | os.PathLike[str] | None = None, size: str = ""
+) -> tuple[nn.Module, Any]:
+    """The model that a factory makes, and an example of its input.
+
+    Arguments:
+        name: a module and a function in it that is called without arguments and returns a model, or a
+            pair of a model and an example.
+        weights: a ``.safetensors`` file with the model's state_dict; no pickle is ever read.
+        size: of an example, as ``1,1,16000``, where the factory gives none.
+
+    Raises:
+        ValueError: a name, weights or an example that don't fit.
+        FileNotFoundError: no such file.
+    """
+    model, example = _call_factory(name)
+    if size:
+        try:
+            example = torch.randn([int(n) for n in size.split(",")])
+        except (ValueError, RuntimeError):
+            raise ValueError(f"--size must be as 1,1,16000, got {size!r}") from None
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"{name} gave {type(model).__name__}: expected a torch.nn.Module")
+    if example is None:
+        raise ValueError(
+            f"{name} gives a model without an example: let it return (model, example), or give --size 1,1,16000"
+        )
+    if weights is not None:
+        model.load_state_dict(_weights(Path(weights), model))
+    return model.eval(), example
+
+
+def _call_factory(name: str) -> tuple[Any, Any]:
+    place, colon, function = name.rpartition(":")
+    if not colon or not place or not function:
+        raise ValueError(f"a model is named {FORM}, got {name!r}")
+    if place.endswith(".py"):
+        path = Path(place)
+        if not path.is_file():
+            raise FileNotFoundError(f"{place}: no such file")
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules.setdefault(path.stem, module)
+        sys.path.insert(0, str(path.resolve().parent))
+        try:
+            spec.loader.exec_module(module)
+        finally:
+            sys.path.remove(str(path.resolve().parent))
+    else:
+        sys.path.insert(0, "")
+        try:
+            module = importlib.import_module(place)
+        except ModuleNotFoundError as error:
+            if error.name and place.startswith(error.name):
+                raise ValueError(f"no module {error.name!r}: a model is named {FORM}") from None
+            raise
+        finally:
+            sys.path.remove("")
+    factory = getattr(module, function, None)
+    if isinstance(factory, nn.Module):
+        raise ValueError(
+            f"{name} is a model already: name a function that returns it, and an example"
+        )
+    if not callable(factory):
+        names = [
+            name
+            for name, value in vars(module).items()
+            if getattr(value, "__module__", "") == module.__name__
+            and callable(value)
+            and not name.startswith("_")
+        ]
+        raise ValueError(
+            f"{place} has no function {function!r}; it has {', '.join(names) or 'none'}"
+        )
+    try:
+        result = factory()
+    except Exception as error:
+        raise ValueError(f"{name} failed: {type(error).__name__}: {error}") from error
+    return result if isinstance(result, tuple) and len(result) == 2 else (result, None)
+
+
+def _weights(path: Path, model: nn.Module) -> dict[str, Tensor]:
+    if path.suffix != ".safetensors":
+        raise ValueError(f"{path}: weights are read from .safetensors alone, which can't run code")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        weights: dict[str, Tensor] = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: no safetensors file: {error}") from None
+    expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    got = {key: tuple(value.shape) for key, value in weights.items()}
+    if expected != got:
+        wrong = sorted(k for k in expected.keys() | got.keys() if expected.get(k) != got.get(k))
+        first = wrong[0]
+        raise ValueError(
+            f"{path}: the weights are another model's: {first} is {got.get(first, 'missing')}, the "
+            f"model's {expected.get(first, 'missing')} ({len(wrong)} differ)"
+        )
+    return weights

@@ -1,0 +1,151 @@
+"""Options that several commands share: a convolution and its signal, a model and its weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from tapwise.explanation.explain import Explanation
+
+Signal = Annotated[
+    Path | None, Parameter(help="A file whose first samples are the signal, instead of --input.")
+]
+Model = Annotated[str, Parameter(help="module:factory or file.py:factory; it makes the model.")]
+Weights = Annotated[
+    Path | None, Parameter(help="The model's state_dict, a .safetensors file; never a pickle.")
+]
+Size = Annotated[
+    str, Parameter(help="Size of an example, as 1,1,16000, if the factory gives none.")
+]
+Stride = Annotated[int, Parameter(help="Input samples from one output's window to the next.")]
+Dilation = Annotated[int, Parameter(help="Input samples from one tap to the next.")]
+PaddingOption = Annotated[
+    str, Parameter(help="A number, LEFT,RIGHT, valid, same, causal, semicausal or full.")
+]
+Mode = Annotated[
+    Literal["zeros", "reflect", "replicate", "circular"],
+    Parameter(help="What stands in the padding."),
+]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class ConvolutionOptions:
+    """The options that `tapwise explain` and `tapwise explore` share."""
+
+    input: Annotated[
+        str,
+        Parameter(
+            help="Samples: 0:10 for 0..9, or numbers: 1,2,3. ';' separates channels.",
+            allow_leading_hyphen=True,
+        ),
+    ] = "0:10"
+    taps: Annotated[
+        str | None,
+        Parameter(help="The taps; see 'tapwise apply --help'.", allow_leading_hyphen=True),
+    ] = None
+    weights: Annotated[
+        str | None, Parameter(help="FILE.safetensors:NAME: a trained layer's weight; its bias too.")
+    ] = None
+    stride: Stride = 1
+    padding: PaddingOption = "0"
+    dilation: Dilation = 1
+    groups: Annotated[int, Parameter(help="Independent groups of channels.")] = 1
+    padding_mode: Mode = "zeros"
+    causal: Annotated[
+        bool, Parameter(negative="", help="The same as --padding causal: never sees the future.")
+    ] = False
+    samples: Annotated[int, Parameter(help="How many samples of a file are taken.")] = 32
+    column: Annotated[
+        tuple[str, ...], Parameter(help="Columns of a table.", negative="", consume_multiple=False)
+    ] = ()
+
+    def explained(self, signal: Path | None) -> Explanation:
+        """The explanation of the convolution, on the beginning of a file or on ``--input``."""
+        import numpy as np
+        import torch
+
+        from tapwise.cli.taps import parse
+        from tapwise.explanation.explain import explain
+
+        if (self.taps is None) == (self.weights is None):
+            raise ValueError("give the taps as --taps, or as --weights FILE.safetensors:NAME")
+        x, rate = (_numbers(self.input), None)
+        if signal is not None:
+            x, rate = _beginning(signal, self.samples, self.column)
+        if self.causal and self.padding != "0":
+            raise ValueError(
+                f"--causal is a padding of its own: leave out --padding {self.padding}"
+            )
+        weight, groups = parse(self.weights or self.taps or "", rate), self.groups
+        if weight.ndim == 3 and signal is None and self.input == "0:10":
+            x = np.tile(x, (weight.shape[1] * self.groups, 1))  # the ramp for every channel
+        if weight.ndim == 1 and x.ndim == 2 and len(x) > 1 and groups == 1:
+            # One filter for several channels: each alike, as `apply` does.
+            weight, groups = np.tile(weight, (len(x), 1, 1)), len(x)
+        dtype = np.complex64 if np.iscomplexobj(weight) or np.iscomplexobj(x) else np.float32
+        return explain(
+            torch.from_numpy(weight.astype(dtype)),
+            torch.from_numpy(x.astype(dtype)),
+            bias=_bias_of(self.weights) if self.weights else None,
+            stride=self.stride,
+            padding="causal" if self.causal else padding_of(self.padding),
+            dilation=self.dilation,
+            groups=groups,
+            padding_mode=self.padding_mode,
+        )
+
+
+def padding_of(text: str) -> Any:
+    """A word stays a word; numbers become an int or a pair."""
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        return text
+    return numbers[0] if len(numbers) == 1 else tuple(numbers)
+
+
+def _numbers(text: str) -> Any:
+    import numpy as np
+
+    rows = []
+    try:
+        for row in text.split(";"):
+            bounds = row.split(":")
+            if len(bounds) > 1:
+                rows.append(np.arange(*(float(b) for b in bounds)))
+            else:
+                rows.append(np.array([float(n) for n in row.split(",")]))
+    except (ValueError, TypeError, ZeroDivisionError, MemoryError):
+        raise ValueError(
+            f"--input {text!r}: expected START:STOP, START:STOP:STEP or numbers separated by commas"
+        ) from None
+    if len({len(row) for row in rows}) != 1:
+        raise ValueError(f"--input {text!r}: the channels differ in length")
+    return np.stack(rows)
+
+
+def _beginning(path: Path, samples: int, columns: tuple[str, ...]) -> tuple[Any, float | None]:
+    from tapwise.signals import open_reader
+
+    if samples < 1:
+        raise ValueError(f"--samples must be at least 1, got {samples}")
+    with open_reader(path, columns) as reader:
+        return reader.read(0, min(samples, reader.length)), reader.rate
+
+
+def _bias_of(weights: str) -> Any:
+    """The bias of the same layer in a checkpoint, or None."""
+    import torch
+    from safetensors import safe_open
+
+    path, _, name = weights.partition(":")
+    if not name.endswith("weight"):
+        return None
+    with safe_open(path, framework="pt") as tensors:
+        bias = name.removesuffix("weight") + "bias"
+        return tensors.get_tensor(bias).to(torch.float32) if bias in set(tensors.keys()) else None

@@ -1,0 +1,200 @@
+"""Taps by name: ``mean:12``, ``lowpass:1000:101``, ``FILE.npy`` and the like become a filter."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tapwise.cli.taps_forms import FORMS
+from tapwise.errors import TapsError
+
+Array = npt.NDArray[Any]
+
+# Taps that a design may ask for.
+MOST = 10_000_000
+
+
+def parse(description: str, rate: float | None = None) -> Array:
+    """The taps that a description names, as (out_channels, in_channels/groups, K).
+
+    Taps are used as they stand: as ``nn.Conv1d`` uses its weight, not reversed.
+
+    Arguments:
+        description: one of the forms that ``tapwise apply --help`` lists.
+        rate: samples a second, where the signal has a rate: frequencies are then in Hz.
+
+    Raises:
+        TapsError: a description that can't be read, with what was got and the form expected.
+
+    Example:
+        >>> parse("mean:4")
+        array([[[0.25, 0.25, 0.25, 0.25]]])
+        >>> parse("1,1,1;2,2,2").shape
+        (2, 1, 3)
+
+    Source: ``scipy.signal.firwin`` designs lowpass, highpass and bandpass (Hamming window).
+    """
+    name, *arguments = description.strip().split(":")
+    if name in _DESIGNS:
+        form, count, design = _DESIGNS[name]
+        numbers = [_number(description, text) for text in arguments]
+        if len(numbers) != count:
+            raise TapsError(
+                f"taps {description!r}: got {len(numbers)} values, expected the form {form}"
+            )
+        return _as_weight(design(description, rate, *numbers), description)
+    path = Path(name)
+    if path.suffix in (".npy", ".wav", ".safetensors"):
+        return _as_weight(_read(path, arguments, description), description)
+    if name and (name[0].isdigit() or name[0] in "+-.") and not arguments:
+        rows = [[_number(description, n) for n in row.split(",")] for row in name.split(";")]
+        if len({len(row) for row in rows}) != 1:
+            raise TapsError(f"taps {description!r}: the filters differ in length")
+        return _as_weight(np.array(rows)[:, None, :], description)
+    raise TapsError(f"taps {description!r} can't be read. Taps are given as\n{FORMS}")
+
+
+def one_filter(weight: Array, description: str) -> Array:
+    """The taps (K,) of a weight that is a single filter.
+
+    Raises:
+        TapsError: a weight with several filters or channels.
+    """
+    if weight.shape[:2] != (1, 1):
+        raise TapsError(
+            f"taps {description!r}: got a weight of shape {weight.shape}, expected one filter, "
+            "(1, 1, K), which every channel goes through alike"
+        )
+    taps: Array = weight[0, 0]
+    return taps
+
+
+def _number(description: str, text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        raise TapsError(f"taps {description!r}: {text!r} is not a number") from None
+    if not math.isfinite(number):
+        raise TapsError(f"taps {description!r}: {text!r} is not a finite number")
+    return number
+
+
+def _whole(description: str, value: float) -> int:
+    if value != int(value) or not 1 <= value <= MOST:
+        raise TapsError(
+            f"taps {description!r}: K must be a whole number from 1 to {MOST}, got {value:g}"
+        )
+    return int(value)
+
+
+def _mean(description: str, rate: float | None, taps: float) -> Array:
+    count = _whole(description, taps)
+    return np.full(count, 1 / count)
+
+
+def _gauss(description: str, rate: float | None, taps: float, sigma: float) -> Array:
+    count = _whole(description, taps)
+    if not sigma > 0:
+        raise TapsError(f"taps {description!r}: SIGMA must be positive, got {sigma:g}")
+    offsets = np.arange(count) - (count - 1) / 2
+    bell = np.exp(-0.5 * (offsets / sigma) ** 2)
+    weights: Array = bell / bell.sum()
+    return weights
+
+
+def _diff(description: str, rate: float | None) -> Array:
+    return np.array([-1.0, 1.0])
+
+
+def _lowpass(description: str, rate: float | None, cutoff: float, taps: float) -> Array:
+    return _firwin(description, rate, [cutoff], taps, "lowpass")
+
+
+def _highpass(description: str, rate: float | None, cutoff: float, taps: float) -> Array:
+    return _firwin(description, rate, [cutoff], taps, "highpass")
+
+
+def _bandpass(description: str, rate: float | None, low: float, high: float, taps: float) -> Array:
+    return _firwin(description, rate, [low, high], taps, "bandpass")
+
+
+def _firwin(
+    description: str, rate: float | None, edges: list[float], taps: float, kind: str
+) -> Array:
+    from scipy.signal import firwin
+
+    count = _whole(description, taps)
+    nyquist = 1.0 if rate is None else rate / 2
+    unit = "of the Nyquist frequency" if rate is None else "Hz"
+    if not all(0 < edge < nyquist for edge in edges) or edges != sorted(edges):
+        order = "LOW < HIGH, both " if len(edges) > 1 else ""
+        raise TapsError(
+            f"taps {description!r}: expected frequencies {order}above 0 and below {nyquist:g} "
+            f"{unit}"
+        )
+    if kind != "lowpass" and count % 2 == 0:
+        raise TapsError(f"taps {description!r}: {kind} needs an odd K, got {count}")
+    designed: Array = firwin(count, edges, pass_zero=kind, fs=2 * nyquist)
+    return designed
+
+
+_DESIGNS: dict[str, tuple[str, int, Callable[..., Array]]] = {
+    "mean": ("mean:K", 1, _mean),
+    "gauss": ("gauss:K:SIGMA", 2, _gauss),
+    "diff": ("diff", 0, _diff),
+    "lowpass": ("lowpass:CUTOFF:K", 2, _lowpass),
+    "highpass": ("highpass:CUTOFF:K", 2, _highpass),
+    "bandpass": ("bandpass:LOW:HIGH:K", 3, _bandpass),
+}
+
+
+def _read(path: Path, arguments: list[str], description: str) -> Array:
+    if not path.is_file():
+        raise TapsError(f"taps {description!r}: there is no file {str(path)!r}")
+    try:
+        if path.suffix == ".npy":
+            return np.asarray(np.load(path, allow_pickle=False))
+        if path.suffix == ".wav":
+            import soundfile
+
+            samples: Array = soundfile.read(path, dtype="float64", always_2d=True)[0].T
+            return samples[0] if len(samples) == 1 else samples
+        return _read_safetensors(path, ":".join(arguments), description)
+    except (ValueError, EOFError, OSError, RuntimeError) as error:
+        if isinstance(error, TapsError):
+            raise
+        raise TapsError(f"taps {description!r}: {error}") from error
+
+
+def _read_safetensors(path: Path, name: str, description: str) -> Array:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as tensors:
+            names = sorted(tensors.keys())
+            if name not in names:
+                wanted = f"no tensor {name!r}" if name else "no tensor named"
+                raise TapsError(
+                    f"taps {description!r}: {wanted} in {path.name}, which holds {', '.join(names)}"
+                )
+            tensor = tensors.get_tensor(name)
+    except SafetensorError as error:
+        raise TapsError(f"taps {description!r}: {error}") from error
+    return np.asarray(tensor.double().numpy())
+
+
+def _as_weight(taps: Array, description: str) -> Array:
+    weight = taps[None, None] if taps.ndim == 1 else taps
+    if weight.ndim != 3 or weight.size == 0 or weight.dtype.kind not in "fiuc":
+        raise TapsError(
+            f"taps {description!r}: got {taps.dtype} of shape {taps.shape}, expected numbers of "
+            "shape (K,) or (out_channels, in_channels/groups, K)"
+        )
+    if not np.isfinite(weight).all():
+        raise TapsError(f"taps {description!r}: not all taps are finite numbers")
+    return weight.astype(np.complex128 if weight.dtype.kind == "c" else np.float64)

@@ -1,0 +1,302 @@
+"""Dispatch: the one place where a call becomes a kernel's run, through the one cache of such decisions.
+
+# conv1d(x, w, b, ...)  ->  run_cached  --decided before-->  run(x, w, b)
+#                              not yet
+#                           decide: check, plan, keep  -->  run(x, w, b)
+
+Layers, functions, streams, ``accelerate``, ``compat`` and the ops all call here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.overrides import is_tensor_like
+
+from tapwise.engine import op
+from tapwise.engine.autograd import Convolution, is_traced, requires_grad, run_weight_gradient
+from tapwise.engine.checks import autocast_dtype, only_native_because
+from tapwise.engine.kernels import KERNELS, native
+from tapwise.engine.options import current_options
+from tapwise.engine.plan import (
+    NATIVE,
+    NATIVE_TRAINING,
+    choose_grad_weight,
+    choose_kernel,
+    choose_training,
+    is_small,
+)
+from tapwise.engine.problem import Problem
+from tapwise.geometry import Geometry
+
+Run = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+# (stride, padding, dilation, groups, padding_mode, transposed, output_padding), as the caller gave them;
+# or a geometry, whose tensors are known to fit.
+Settings = tuple[Any, ...] | Geometry
+
+
+class _Decision(NamedTuple):
+    """What is kept of a decision.
+
+    Arguments:
+        run: the call itself.
+        torch_only: whether it is made of torch's operations alone, which every transform takes.
+        settings: those that were checked.
+        weight: (shape, dtype, device) of the weight.
+        bias: the same of the bias, or None.
+    """
+
+    run: Run
+    torch_only: bool
+    settings: Settings
+    weight: Any
+    bias: Any
+
+
+# By call, the decisions where nothing requires a gradient and where something does: one object where
+# they are the same.
+_decisions: dict[Any, tuple[_Decision | None, _Decision | None]] = {}
+MOST_DECISIONS = 4096
+
+# Looked up once: each look takes longer than some calls do.
+_is_dynamo, _threads = torch.compiler.is_dynamo_compiling, torch.get_num_threads
+_function_modes, _any_autocast = (
+    torch._C._len_torch_function_stack,
+    torch._C._is_any_autocast_enabled,
+)
+_ORDINARY = (Tensor, torch.nn.Parameter)
+
+
+def convolve(input: Tensor, weight: Tensor, bias: Tensor | None, settings: Settings) -> Tensor:
+    """The convolution of ``input`` (B, C_in, L) or (C_in, L).
+
+    Raises:
+        ShapeError: arguments that don't fit together.
+    """
+    y = run_cached(input, weight, bias, settings)
+    return decide(input, weight, bias, settings)(input, weight, bias) if y is None else y
+
+
+def run_cached(
+    input: Tensor, weight: Tensor, bias: Tensor | None, settings: Settings
+) -> Tensor | None:
+    """The convolution, where it was decided for such arguments; None where it has to be decided."""
+    if _is_dynamo():
+        return None
+    try:
+        decision, training = _decisions[_key(input, weight, bias, settings)]
+        if decision is not training and requires_grad(input, weight, bias):
+            decision = training
+        if decision is None or _function_modes():
+            return None
+        run, torch_only, checked, _, _ = decision
+        if not _are_exact(settings, checked):
+            return None
+        if torch_only or _takes_ours(
+            input, weight, bias, decision
+        ):  # what torch runs, torch checks
+            return run(input, weight, bias)
+        return None
+    except (KeyError, AttributeError, TypeError, RuntimeError, ValueError):
+        # Not decided; no tensors, lists, or symbols for lengths; or what torch refuses, to be checked and
+        # reported in our words.
+        return None
+
+
+def _key(input: Tensor, weight: Tensor, bias: Tensor | None, settings: Settings) -> Any:
+    """All that a plan looks at, but for whether something requires a gradient."""
+    return (
+        settings,
+        input.shape,
+        weight.shape,
+        input.dtype,
+        (input.is_cpu and weight.is_cpu and (bias is None or bias.is_cpu))
+        or _one_device(input, weight, bias),
+        _threads(),
+        current_options(),
+        _any_autocast() and autocast_dtype(input),
+    )
+
+
+def _takes_ours(input: Tensor, weight: Tensor, bias: Tensor | None, decision: _Decision) -> bool:
+    """Whether a kernel of ours may run: the tensors are like those that were checked, and nothing traces."""
+    return (
+        _kind(weight) == decision.weight
+        and _kind(bias) == decision.bias
+        and not is_traced()
+        and only_native_because(input, weight, bias) is None
+    )
+
+
+def _kind(tensor: Tensor | None) -> Any:
+    return None if tensor is None else (tensor.shape, tensor.dtype, tensor.device)
+
+
+def _one_device(*tensors: Tensor | None) -> Any:
+    """The device of all tensors; of tensors on several, a key that no decision has."""
+    devices = {tensor.device for tensor in tensors if tensor is not None}
+    return devices.pop() if len(devices) == 1 else object()
+
+
+def _are_exact(settings: Settings, checked: Settings) -> bool:
+    """Whether settings equal to those that were checked are integers and words too: 2 == 2.0 == True."""
+    if settings is checked or type(settings) is Geometry:
+        return True
+    one: Any = settings
+    other: Any = checked
+    if one[1] is other[1] and one[0] is other[0] and one[2] is other[2] and one[3] is other[3]:
+        return True
+    flat = [n for s in one[:5] for n in (s if type(s) is tuple else (s,))]
+    return all(type(n) in (int, str) for n in flat)
+
+
+def decide(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    settings: Settings,
+    traced: bool | None = None,
+) -> Run:
+    """Check the arguments, choose by the plan, and keep the decision.
+
+    Arguments:
+        traced: whether the call has to be the op; None: where something is tracing.
+
+    Raises:
+        ShapeError: arguments that don't fit together.
+    """
+    if isinstance(settings, Geometry):
+        problem = Problem.unchecked(settings, input, weight, autocast_dtype(input))
+    else:
+        problem = Problem.of(input, weight, bias, *settings)
+    geometry = problem.geometry
+    cast = None if problem.dtype == input.dtype else problem.dtype
+    if only_native_because(input, weight, bias) is not None:
+        return _batched(native.run, geometry)
+    if is_traced() if traced is None else traced:
+        return _batched(op.convolution, geometry, cast)
+    needs_grad = requires_grad(input, weight, bias)
+    training = choose_training(problem) if needs_grad else None
+    kernel = choose_kernel(problem) if training is None else training.forward
+    torch_only = kernel == NATIVE and training in (None, NATIVE_TRAINING)
+    run: Run
+    if torch_only:
+        run = _torch_run(geometry)
+    elif training is None:
+        run = _batched(KERNELS[kernel].run, geometry, cast)
+    else:
+        run = _batched(
+            lambda g, x, w, b: Convolution.apply(x, w, b, g, training),  # type: ignore[no-untyped-call]
+            geometry,
+            cast,
+        )
+    decision = _Decision(run, torch_only, settings, _kind(weight), _kind(bias))
+    with suppress(TypeError):  # lists can't be keys
+        key = _key(input, weight, bias, settings)
+        if is_small(problem):
+            _keep(key, (decision, decision))
+        else:
+            inference, other = _decisions.get(key, (None, None))
+            _keep(key, (inference, decision) if needs_grad else (decision, other))
+    return run
+
+
+def _keep(key: Any, decisions: tuple[_Decision | None, _Decision | None]) -> None:
+    if len(_decisions) >= MOST_DECISIONS:
+        with suppress(KeyError, StopIteration):  # another thread removed the same
+            del _decisions[next(iter(_decisions))]
+    _decisions[key] = decisions
+
+
+def _torch_run(geometry: Geometry) -> Run:
+    """torch's own convolution, called as directly as can be."""
+    pads, stride, dilation, groups = (
+        geometry.padding,
+        geometry.stride,
+        geometry.dilation,
+        geometry.groups,
+    )
+    if geometry.transposed or (geometry.padding_mode != "zeros" and pads != (0, 0)):
+        return _batched(native.run, geometry)
+    if pads[0] == pads[1]:
+        padding = pads[0]
+        return lambda x, w, b: torch.conv1d(x, w, b, stride, padding, dilation, groups)
+
+    def padded(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+        return torch.conv1d(torch.constant_pad_nd(x, pads), w, b, stride, 0, dilation, groups)
+
+    return padded
+
+
+def _batched(
+    function: Callable[..., Tensor], geometry: Geometry, dtype: torch.dtype | None = None
+) -> Run:
+    """A kernel's run on a geometry, for signals without a batch too, cast to ``dtype`` where given."""
+
+    def run(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+        if dtype is not None:
+            x, w = x.to(dtype), w.to(dtype)
+            b = None if b is None else b.to(dtype)
+        return function(geometry, x, w, b) if x.ndim == 3 else function(geometry, x[None], w, b)[0]
+
+    return run
+
+
+def is_overridden(input: Any, weight: Any, bias: Any) -> bool:
+    """Whether a mode, or an object that stands for a tensor, as fx's proxies do, takes the call itself.
+
+    Raises:
+        TypeError: an argument that is no tensor, and stands for none.
+    """
+    modes = bool(_function_modes())
+    if all(type(tensor) in _ORDINARY for tensor in (input, weight)) and (
+        bias is None or type(bias) in _ORDINARY
+    ):
+        return modes
+    for name, value in (("input", input), ("weight", weight), ("bias", bias)):
+        if isinstance(value, Tensor) or (name == "bias" and value is None):
+            continue
+        if is_tensor_like(value):  # type: ignore[no-untyped-call]
+            return True
+        raise TypeError(
+            f"{name} must be a torch.Tensor, got {type(value).__name__}: "
+            f"torch.as_tensor({name}) makes one"
+        )
+    return modes
+
+
+# The ops' implementations
+
+
+def _convolution(input: Tensor, weight: Tensor, bias: Tensor | None, *ints: Any) -> Tensor:
+    _, stride, dilation, left, right, groups, mode, transposed, output_padding = ints
+    settings = (stride, (left, right), dilation, groups, mode, transposed, output_padding)
+    output = run_cached(input, weight, bias, settings)
+    if output is None:
+        output = decide(input, weight, bias, settings, traced=False)(input, weight, bias)
+    # An op's output is memory of its own, laid out as the fake says; native's may be a view.
+    if output.storage_offset() or not output.is_contiguous():
+        return output.clone(memory_format=torch.contiguous_format)
+    return output
+
+
+def _weight_gradient(grad: Tensor, input: Tensor, weight: Tensor, *ints: Any) -> Tensor:
+    settings = ("weight_gradient", *ints)
+    key = _key(input, weight, grad, settings)
+    decision, _ = _decisions.get(key, (None, None))
+    if decision is None:
+        geometry = op.geometry_of(*ints)
+        kernel = choose_grad_weight(Problem.unchecked(geometry, input, weight))
+        run = partial(run_weight_gradient, kernel, geometry)
+        decision = _Decision(run, False, settings, None, None)
+        _keep(key, (decision, decision))
+    return decision.run(grad, input, weight)
+
+
+torch.library.impl("tapwise::convolution", "default", _convolution, lib=op.LIBRARY)
+torch.library.impl("tapwise::weight_gradient", "default", _weight_gradient, lib=op.LIBRARY)

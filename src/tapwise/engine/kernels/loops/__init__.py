@@ -1,0 +1,1 @@
+"""What compiled loops share: jobs, memory, and vectors."""

@@ -1,0 +1,61 @@
+"""Options: what a user asks of the plan, for one thread and one asyncio task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cache
+
+from tapwise.engine.kernels import KERNELS, TRANSFORMS
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Options:
+    """The options in force. Equal options are one object: ``_interned`` makes them."""
+
+    kernel: str | None = None
+    exact: bool | None = None
+
+
+_interned = cache(Options)
+DEFAULT = _interned(None, None)
+_current: ContextVar[Options] = ContextVar("tapwise_options", default=DEFAULT)
+current_options = _current.get
+
+
+@contextmanager
+def options(*, kernel: str | None = None, exact: bool | None = None) -> Iterator[None]:
+    """Choose kernels within a ``with`` block, for this thread and this asyncio task only.
+
+    Arguments:
+        kernel: the name of the kernel to run wherever it applies (elsewhere native runs): one of
+            ``"native"``, ``"direct"``, ``"gemm"``, ``"fft"``, ``"fft32"``, ``"reference"``. None
+            lets the plan choose.
+        exact: True: every output is the sum of its own window's products, never a transform's.
+            None: transforms in float64 too, whose rounding float32 can't show. False: transforms in
+            float32 too, twice as fast; each sample then holds about 1e-7 of the loudest around it.
+
+    Raises:
+        ValueError: an unknown kernel, or one that ``exact`` excludes.
+
+    Example:
+        >>> import torch, tapwise as tw
+        >>> with tw.options(kernel="reference"):
+        ...     y = tw.conv1d(torch.ones(1, 1, 4), torch.ones(1, 1, 2))
+        >>> y
+        tensor([[[2., 2., 2.]]])
+    """
+    if kernel is not None and kernel not in KERNELS:
+        names = ", ".join(map(repr, KERNELS))
+        raise ValueError(f"kernel must be one of {names} or None, got {kernel!r}")
+    if exact not in (True, False, None):
+        raise ValueError(f"exact must be True, False or None, got {exact!r}")
+    if exact and kernel in TRANSFORMS:
+        raise ValueError(f"kernel {kernel!r} is a transform, which exact=True excludes")
+    token = _current.set(_interned(kernel, None if exact is None else bool(exact)))
+    try:
+        yield
+    finally:
+        _current.reset(token)

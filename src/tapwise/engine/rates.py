@@ -1,0 +1,227 @@
+"""Rates: what operations take on a family of processors, read from ``rates.json``.
+
+``python benchmarks/fit_rates.py`` measures them on the machine at hand and writes the file. Times are
+in seconds, rates in products a second; sizes say where a processor's behaviour changes. Every number
+was fitted for two threads, where nothing else is said.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import torch
+
+FITTED_THREADS = 2
+
+
+@dataclass(frozen=True)
+class NativeRates:
+    """torch's convolution: a plain loop for small problems without groups, oneDNN for all others.
+
+    Where torch's times vary, the fast ones count: another kernel is then chosen only where it is
+    surely faster.
+    """
+
+    # One call: of the loop, of oneDNN, and of padding before either.
+    loop_call: float
+    onednn_call: float
+    padding_call: float
+    # A sample that is copied to be padded; the slowdown of a convolution that reads such a copy.
+    padded_sample: float
+    padded_slowdown: float
+    # The loop: input samples up to which torch takes it, a window, and products a second for each
+    # output channel and at most.
+    loop_inputs: int
+    loop_window: float
+    loop_rate_per_channel: float
+    loop_rate: float
+    # oneDNN, depthwise: products a second, and an output.
+    depthwise_rate: float
+    depthwise_output: float
+    # oneDNN, dense: the same; channels at which the rate is full; its share below them, with a stride
+    # or in groups.
+    dense_rate: float
+    dense_output: float
+    full_in_channels: int
+    full_out_channels: int
+    full_in_channels_strided: int
+    full_in_channels_grouped: int
+    partial_share: float
+    # The share of the rate that dilation leaves, where taps are more, or channels fewer, than these.
+    dilated_share: float
+    dilated_taps: int
+    dilated_in_channels: int
+    # Slowdown of products and of outputs with a stride: few channels, one channel, depthwise.
+    few_channels: int
+    strided_few_channels: tuple[float, float]
+    strided_one_channel: tuple[float, float]
+    strided_depthwise: tuple[float, float]
+    # Dilation without groups, where nothing requires a gradient: a call, and a product of the loop.
+    dilated_call: float
+    dilated_product: float
+    # Transposed with a stride: the slowdown of the convolution it is the adjoint of, and an output,
+    # while they fit the cache and beyond. An output of 0 s: such calls cost as convolutions do.
+    scatter_slowdown: float
+    scatter_output: float
+    scatter_output_far: float
+    scatter_cached_outputs: int
+    # Gradients, as multiples of the convolution's time.
+    grad_input: float
+    grad_weight_call: float
+    grad_weight: float
+    grad_weight_depthwise: float
+
+
+@dataclass(frozen=True)
+class DirectRates:
+    """The compiled loops: products a second for so many rows of outputs at a time, in float32."""
+
+    vector_bytes: int
+    call: float
+    task: float
+    byte: float
+    rows: tuple[tuple[int, float], ...]
+    half_precision_bytes: float
+    gathered_sample: float
+    gathered_strided_sample: float
+    padding_sample: float
+    # Rows of few vectors: taps are then read for few products each.
+    few_vectors: int
+    few_vectors_slowdown: float
+    start_vectors: int
+    start_byte: float
+    start_few_rows: float
+    # The ends of a short row: tiles that read zeros outside, or a copy of the row with its padding.
+    end_tap: float
+    end_copy: float
+    end_copy_output: float
+    # Transposed: a phase of the stride, an output written a stride apart, and a factor on all of it.
+    phase: float
+    strided_output: float
+    transposed_slowdown: float
+    # The weight's gradient: products a second of four rows of outputs at a time and of one.
+    grad_call: float
+    grad_rows: tuple[tuple[int, float], ...]
+    grad_tap: float
+    grad_sample: float
+    grad_strided_sample: float
+    grad_float64_slowdown: float
+
+
+@dataclass(frozen=True)
+class GemmRates:
+    """Matrix products: one a tap, or one a block of gathered windows."""
+
+    call: float
+    product_call: float
+    rate: float
+    full_out_channels: int
+    sample: float
+    tap: float
+    output: float
+    window: float
+
+
+@dataclass(frozen=True)
+class FftRates:
+    """Transforms in float64: a butterfly, in frames that fit the cache and in larger ones."""
+
+    call: float
+    butterfly: float
+    butterfly_large: float
+    # A product of spectra: with one input channel a group, and with several, which are summed.
+    product: float
+    product_summed: float
+    float32_share: float
+    # How much longer a large frame counts where the frame's size is chosen.
+    large_frame: float
+    grad_weight: float
+    grad_weight_depthwise: float
+
+
+@dataclass(frozen=True)
+class ReferenceRates:
+    """The tutorial's loop: one step is one NumPy call for all channels and rows."""
+
+    call: float
+    step: float
+
+
+@dataclass(frozen=True)
+class AutogradRates:
+    """What a function of ours costs beyond torch's own node in the graph of gradients."""
+
+    node: float
+    gradients: float
+    least_share: float
+    padded_sample: float
+    flip_call: float
+    flip_tap: float
+
+
+@dataclass(frozen=True)
+class Rates:
+    """All rates of one family of processors.
+
+    Arguments:
+        margin: a kernel replaces native only where it is predicted to take at most this share of
+            native's time.
+        small_products: products of one row, of up to eight output channels, below which native is
+            chosen without asking the others: their calls alone cost more.
+    """
+
+    margin: float
+    small_products: int
+    native: NativeRates
+    direct: DirectRates
+    gemm: GemmRates
+    fft: FftRates
+    reference: ReferenceRates
+    autograd: AutogradRates
+
+
+_SECTIONS = {
+    "native": NativeRates,
+    "direct": DirectRates,
+    "gemm": GemmRates,
+    "fft": FftRates,
+    "reference": ReferenceRates,
+    "autograd": AutogradRates,
+}
+
+
+def from_json(values: dict[str, Any]) -> Rates:
+    """The rates that one entry of the file holds."""
+    sections = {
+        name: kind(**{key: _tuples(value) for key, value in values[name].items()})
+        for name, kind in _SECTIONS.items()
+    }
+    return Rates(values["margin"], values["small_products"], **sections)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+@cache
+def rates_of(family: str) -> Rates:
+    """The rates of a family: ``"avx512"`` or ``"avx2"``."""
+    text = (files("tapwise.engine") / "rates.json").read_text(encoding="utf-8")
+    return from_json(json.loads(text)[family]["rates"])
+
+
+def processor_family() -> str:
+    """The family that this processor counts as.
+
+    Of other processors than the two measured nothing is known: they count as AVX-512's.
+    """
+    return "avx2" if torch.backends.cpu.get_cpu_capability() == "AVX2" else "avx512"
+
+
+def current_rates() -> Rates:
+    """The rates of this processor."""
+    return rates_of(processor_family())

@@ -1,0 +1,116 @@
+// The few shapes that figures are made of, laid out by layout.json.
+
+const SVG = "http://www.w3.org/2000/svg";
+let drawings = 0;
+
+export function element(name, attributes = {}, ...children) {
+  const node = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) if (value !== undefined) node.setAttribute(key, value);
+  node.append(...children);
+  return node;
+}
+
+// A number in few characters, for a cell.
+export function short(value) {
+  if (!Number.isFinite(value)) return String(value).replace("Infinity", "inf");
+  if (Number.isInteger(value) && Math.abs(value) < 1e5) return String(value);
+  if (Math.abs(value) >= 0.01 && Math.abs(value) < 100) return value.toFixed(2);
+  return value.toExponential(0).replace("+", "");
+}
+
+export class Canvas {
+  constructor(layout, width) {
+    this.layout = layout;
+    this.width = width;
+    this.height = layout.margin;
+    drawings += 1;
+    this.hatch = `tw-hatch-${drawings}`;
+    this.parts = [];
+  }
+
+  add(node) {
+    this.parts.push(node);
+    return node;
+  }
+
+  text(x, y, content, kind = "", anchor = "middle") {
+    const node = element("text", { x: x.toFixed(1), y: y.toFixed(1), class: kind, "text-anchor": anchor });
+    node.textContent = content;
+    return this.add(node);
+  }
+
+  line(x1, y1, x2, y2, kind = "link", data = undefined) {
+    return this.add(
+      element("line", {
+        x1: x1.toFixed(1),
+        y1: y1.toFixed(1),
+        x2: x2.toFixed(1),
+        y2: y2.toFixed(1),
+        class: kind,
+        "data-link": data,
+      }),
+    );
+  }
+
+  // A cell with a number in it; with a key, one that can be pointed at, focused and activated.
+  cell(x, y, width, kind, content, label, key) {
+    const height = this.layout.row;
+    const rect = element("rect", {
+      x: (x + 1).toFixed(1),
+      y: y.toFixed(1),
+      width: Math.max(width - 2, 1).toFixed(1),
+      height,
+      rx: 3,
+      class: kind,
+    });
+    if (kind === "pad") rect.style.fill = `url(#${this.hatch})`;
+    const group = element(
+      "g",
+      key ? { "data-key": key, role: "button", tabindex: "-1", "aria-label": label } : {},
+      rect,
+    );
+    if (label) {
+      const title = element("title");
+      title.textContent = label;
+      group.append(title);
+    }
+    if (content !== "") {
+      const text = element("text", {
+        x: (x + width / 2).toFixed(1),
+        y: (y + height / 2 + 5).toFixed(1),
+        class: "number",
+        "text-anchor": "middle",
+      });
+      if (content.length * 7.8 > width - 4) {
+        text.setAttribute("textLength", (width - 6).toFixed(1));
+        text.setAttribute("lengthAdjust", "spacingAndGlyphs");
+      }
+      text.textContent = content;
+      group.append(text);
+    }
+    return this.add(group);
+  }
+
+  svg(label) {
+    const pattern = element(
+      "pattern",
+      { id: this.hatch, width: 6, height: 6, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" },
+      element("line", { class: "hatch", x1: 0, y1: 0, x2: 0, y2: 6 }),
+    );
+    return element(
+      "svg",
+      {
+        class: "tw",
+        xmlns: SVG,
+        viewBox: `0 0 ${this.width} ${Math.ceil(this.height)}`,
+        width: this.width,
+        height: Math.ceil(this.height),
+        role: "group",
+        "aria-label": label,
+      },
+      element("defs", {}, pattern),
+      element("rect", { class: "page", width: "100%", height: "100%" }),
+      ...this.parts,
+    );
+  }
+}

@@ -1,0 +1,197 @@
+"""Filtering: a filter over a signal on disk, a block of outputs at a time, equal to one run over it all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tapwise import partition
+from tapwise.engine.dispatch import convolve
+from tapwise.engine.plan import Plan, choose
+from tapwise.engine.problem import Problem
+from tapwise.errors import SignalError
+from tapwise.geometry import Geometry
+from tapwise.signals.base import Array, Reader, Writer
+
+# Samples of all channels in a block: a few megabytes whatever the dtype.
+BLOCK = 1 << 18
+# Beyond this, float64 doesn't hold every integer.
+_EXACT = 2**53
+
+_NUMPY = {
+    torch.float32: np.float32,
+    torch.float64: np.float64,
+    torch.complex64: np.complex64,
+    torch.complex128: np.complex128,
+}
+_SUM_DTYPES = {
+    "int8": torch.float32,
+    "uint8": torch.float32,
+    "int16": torch.float32,
+    "uint16": torch.float32,
+    "float16": torch.float32,
+    "float32": torch.float32,
+    "complex64": torch.complex64,
+    "complex128": torch.complex128,
+}
+
+
+@dataclass
+class Summary:
+    """What a run did.
+
+    Arguments:
+        outputs: samples written to each channel.
+        clipped: samples of all channels that were beyond the range of the file's integers.
+        overflowed: outputs beyond the range of the file's floats, made infinite or NaN.
+        loudest: the largest magnitude before clipping, in units of that range.
+        plan: by which the first block ran; None where there was none.
+    """
+
+    outputs: int
+    clipped: int = 0
+    overflowed: int = 0
+    loudest: float = 0.0
+    plan: Plan | None = None
+
+
+def run(
+    reader: Reader,
+    writer: Writer,
+    taps: Array,
+    geometry: Geometry,
+    *,
+    refuse_nan: bool = True,
+    progress: Callable[[int], None] = lambda outputs: None,
+) -> Summary:
+    """Filter every channel of a signal alike and write the outputs.
+
+    Arguments:
+        taps: (K,), used as they stand.
+        geometry: of one channel's convolution.
+        refuse_nan: stop at the first NaN of the signal; else it reaches the outputs that read it.
+        progress: called with the number of outputs written so far.
+
+    Raises:
+        SignalError: a NaN, or integers too large to be computed exactly; nothing is committed.
+        ShapeError: a signal shorter than the window, without padding.
+    """
+    dtype = _SUM_DTYPES.get(reader.dtype.name, torch.float64)
+    if np.iscomplexobj(taps) and not dtype.is_complex:
+        raise SignalError(f"{reader.path}: complex taps need a complex signal, got {reader.dtype}")
+    weight = torch.from_numpy(np.ascontiguousarray(taps)).to(dtype).reshape(1, 1, -1)
+    if not weight.isfinite().all():
+        raise SignalError(
+            f"{reader.path}: taps beyond the range of {dtype}, in which it is filtered"
+        )
+    like = torch.empty((1, 1, reader.length), dtype=dtype, device="meta")
+    problem = Problem.of(
+        like,
+        weight.to("meta"),
+        None,
+        geometry.stride,
+        geometry.padding,
+        geometry.dilation,
+        1,
+        geometry.padding_mode,
+    )
+    outputs = problem.output_length
+    summary = Summary(outputs)
+    block = max(1, BLOCK // (reader.channels * geometry.stride))
+    read = _Samples(reader, dtype, refuse_nan)
+    for start in range(0, outputs, block):
+        stop = min(start + block, outputs)
+        needed = partition.part(geometry, start, stop, reader.length)
+        pieces = [
+            _copied(read, needed.left, reader.channels),
+            read(*needed.inputs),
+            _copied(read, needed.right, reader.channels),
+        ]
+        x = torch.cat([piece for piece in pieces if piece is not None], dim=-1)  # (channels, n)
+        if summary.plan is None:
+            summary.plan = choose(Problem(needed.geometry, 1, 1, x.shape[-1], dtype, "cpu"))
+        with torch.no_grad():
+            y = convolve(x[:, None], weight, None, needed.geometry)[:, 0]  # (channels, n)
+        writer.write(_stored(y.numpy(), reader, read.finite, summary))
+        progress(stop)
+    return summary
+
+
+def rows_of_outputs(geometry: Geometry, length: int) -> list[int | None]:
+    """The row of a table that each output belongs to; None beyond the table's ends.
+
+    That is the last row that its window reads, as of a causal filter; where padding lets windows
+    reach over both ends ("same"), the row in the window's middle.
+
+    Example:
+        >>> rows_of_outputs(Geometry(3), 5), rows_of_outputs(Geometry(3, padding="same"), 5)
+        ([2, 3, 4], [0, 1, 2, 3, 4])
+    """
+    reach = geometry.effective_kernel_size
+    centred = geometry.right > 0 and geometry.left < reach - 1
+    offset = ((reach - 1) // 2 if centred else reach - 1) - geometry.left
+    rows = [i * geometry.stride + offset for i in range(geometry.output_length(length))]
+    return [row if 0 <= row < length else None for row in rows]
+
+
+class _Samples:
+    """Reads samples as the dtype to compute in, and looks at them on the way."""
+
+    def __init__(self, reader: Reader, dtype: torch.dtype, refuse_nan: bool) -> None:
+        self._reader, self._dtype, self._refuse_nan = reader, dtype, refuse_nan
+        self.finite = True  # as long as all that was read is
+
+    def __call__(self, start: int, stop: int) -> Tensor:
+        """The samples [start, stop): (channels, stop - start)."""
+        block = self._reader.read(start, stop)
+        if block.dtype.kind in "fc":
+            self.finite = self.finite and bool(np.isfinite(block).all())
+            if self._refuse_nan and np.isnan(block).any():
+                channel, sample = np.argwhere(np.isnan(block))[0]
+                at = f"channel {channel}, " * (self._reader.channels > 1)
+                raise SignalError(
+                    f"{self._reader.path}: {at}{self._reader.place(start + int(sample))}: no value "
+                    "(NaN): fill the gap, or let it through with --nan propagate"
+                )
+        elif (
+            block.dtype.itemsize == 8 and block.size and np.abs(block.astype(float)).max() > _EXACT
+        ):
+            raise SignalError(
+                f"{self._reader.path}: integers beyond 2**53 can't be filtered exactly"
+            )
+        return torch.from_numpy(block.astype(_NUMPY[self._dtype], copy=False))
+
+
+def _copied(read: _Samples, sources: tuple[int, ...], channels: int) -> Tensor | None:
+    """The samples that padding copies, in the order in which it places them."""
+    if not sources:
+        return None
+    first = min(sources)
+    return read(first, max(sources) + 1)[:, [j - first for j in sources]]
+
+
+def _stored(y: Array, reader: Reader, finite: bool, summary: Summary) -> Array:
+    """The outputs as the file's dtype: integers rounded, what is beyond its range counted."""
+    if not reader.quantum:
+        with np.errstate(over="ignore"):
+            stored = y.astype(reader.dtype, copy=False)
+        if finite:
+            summary.overflowed += int((~np.isfinite(stored)).sum())
+        return stored
+    if not np.isfinite(y).all():
+        raise SignalError(f"{reader.path}: the filter's outputs are too large to be computed")
+    info, step = np.iinfo(reader.dtype), reader.quantum
+    low, top = info.min, info.max // step * step
+    rounded = np.rint(y.astype(np.float64) / step) * step
+    # A float can't hold the largest numbers of 64 bits: the next one above is already beyond.
+    above = rounded > top if int(float(top)) == top else rounded >= float(top)
+    below = rounded < low
+    summary.clipped += int((above | below).sum())
+    summary.loudest = max(summary.loudest, float(np.abs(rounded / top).max(initial=0)))
+    stored = np.where(above | below, 0, rounded).astype(reader.dtype)
+    stored[above], stored[below] = top, low
+    return stored

@@ -1,0 +1,19 @@
+"""The model's own run over a full signal, for signals too short to be streamed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from tapwise.network.graph import Graph
+from tapwise.network.record import evaluating
+
+
+def offline_results(graph: Graph, model: nn.Module, example: Any, signal: Tensor) -> list[Tensor]:
+    """By result of the graph, what the model gives for a full signal, as in evaluation."""
+    others = example[1:] if isinstance(example, tuple) else ()
+    with evaluating(model):
+        leaves = pytree.tree_leaves(model(signal, *others))
+    return [leaf for leaf, out in zip(leaves, graph.outputs, strict=True) if type(out) is int]

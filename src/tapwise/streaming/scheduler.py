@@ -1,0 +1,271 @@
+"""Scheduler: a graph advanced by chunks; slots at the same position of their signals step as one batch."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import cached_property
+from math import lcm
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from tapwise.network.graph import Graph, Node
+from tapwise.streaming.long_filter import LongFilter, block_of
+from tapwise.streaming.operations import OPERATIONS, Buffers, Counts, Operation
+
+# Plans that are cached: one for each position in the period and length of chunk.
+_MOST_PLANS = 512
+
+
+@dataclass(eq=False)
+class Group:
+    """Slots at the same position of their signals.
+
+    Arguments:
+        slots: which rows of a chunk.
+        seen: samples that have come.
+        buffers: by node, what its operation remembers.
+    """
+
+    slots: list[int]
+    seen: int
+    buffers: list[Buffers]
+
+
+def operation_of(node: Node, axes: tuple[int, ...]) -> Operation:
+    """What advances a node. ``axes`` are those of time, of its inputs."""
+    kind: Any = LongFilter if block_of(node) else OPERATIONS[type(node.work)]
+    return kind(node, axes)  # type: ignore[no-any-return]
+
+
+class Scheduler:
+    """What runs a graph chunk by chunk. It holds no stream: groups do.
+
+    Arguments:
+        like: a tensor of the signal's dtype and device.
+    """
+
+    def __init__(self, graph: Graph, like: Tensor) -> None:
+        blocks = [
+            (Fraction(block) / graph.rates[node.inputs[0]]).numerator
+            for node in graph.nodes
+            if (block := block_of(node))
+        ]
+        self.graph = replace(graph, every=lcm(*blocks)) if blocks else graph
+        self.like = like.detach().new_zeros(())
+        axes = [node.size.time for node in graph.nodes]
+        self.operations = [
+            operation_of(node, tuple(axes[n] for n in node.inputs)) for node in graph.nodes[1:]
+        ]
+        self._plans: OrderedDict[tuple[int, int, bool], list[Any]] = OrderedDict()
+        self._empty: OrderedDict[tuple[int, int], Tensor] = OrderedDict()
+        self.watch: Callable[[int, Tensor], None] | None = None
+        # The model itself, for signals too short for the graph: its results for a full signal.
+        self.model: Callable[[Tensor], list[Tensor]] | None = None
+
+    def holds_from(self, shortest: int) -> None:
+        """Say how short signals may be for the graph to hold; the model itself runs shorter ones."""
+        self.graph.begin_at(shortest)
+        self._plans.clear()
+
+    @cached_property
+    def separable(self) -> bool:
+        """Whether rows of a batch are independent: one of two that ran together is as if it ran alone."""
+        graph = self.graph
+        if not graph.batches:
+            return False
+        length, generator = graph.canonical(graph.settled), torch.Generator().manual_seed(0)
+        both = self.empty(0, 2, length)
+        if both.is_floating_point():
+            both = torch.randn(both.shape, generator=generator, dtype=torch.float64).to(both)
+        with torch.no_grad():
+            together, alone = self.begin([0, 1]), self.begin([1])
+            y = self.run(together, both, False)
+            z = self.run(alone, both[1:], False)
+            second = self.without(together, [0])
+        assert second is not None
+        pairs = [(self._rows_of(n, a, [1]), b) for n, a, b in zip(graph.results, y, z, strict=True)]
+        for one, other in zip(second.buffers, alone.buffers, strict=True):
+            if len(one) != len(other):
+                return False
+            pairs += zip(one, other, strict=True)
+        return all(_close(a, b) for one, two in pairs for a, b in _leaves(one, two))
+
+    def _rows_of(self, number: int, tensor: Tensor, rows: Sequence[int]) -> Tensor:
+        axis, per_row = batch_axis(self.graph.nodes[number])
+        index = [row * per_row + n for row in rows for n in range(per_row)]
+        if tensor.shape[axis] <= max(index):
+            return tensor
+        return tensor.index_select(axis, torch.tensor(index, device=tensor.device))
+
+    def begin(self, slots: Sequence[int]) -> Group:
+        """A group of slots before their first chunk."""
+        rows = len(slots)
+        empty = [self.empty(n, rows) for n in range(len(self.graph.nodes))]
+        buffers: list[Buffers] = [[empty[0]] if self.graph.shortest > 1 else []]
+        for node, operation in zip(self.graph.nodes[1:], self.operations, strict=True):
+            buffers.append(list(operation.start(rows, [empty[n] for n in node.inputs])))
+        return Group(list(slots), 0, buffers)
+
+    def empty(self, number: int, rows: int, length: int = 0) -> Tensor:
+        """Zeros of the size of what a node gives."""
+        node = self.graph.nodes[number]
+        return self.like.new_zeros(node.size.of(rows, length), dtype=node.dtype)
+
+    def _no_outputs(self, number: int, rows: int) -> Tensor:
+        """What a node gives where it gives nothing."""
+        key = (number, rows)
+        if key not in self._empty:
+            self._empty[key] = self.empty(number, rows)
+            if len(self._empty) > 4 * len(self.graph.nodes):
+                self._empty.popitem(last=False)
+        return self._empty[key]
+
+    def _plans_of(self, seen: int, length: int, is_end: bool) -> list[Any]:
+        graph = self.graph
+        seen = graph.canonical(seen)
+        key = (seen, length, is_end)
+        cached = self._plans.get(key)
+        if cached is not None:
+            return cached
+        before, after = graph.counts(seen), graph.counts(seen + length, is_end)
+        plans = []
+        for number, operation in enumerate(self.operations, 1):
+            node = graph.nodes[number]
+            inputs = tuple((before[n][0], after[n][0]) for n in node.inputs)
+            certain = max(after[n][1] for n in node.inputs)
+            outputs = (before[number][0], after[number][0])
+            plans.append(operation.plan(Counts(inputs, outputs, certain, is_end)))
+        self._plans[key] = plans
+        if len(self._plans) > _MOST_PLANS:
+            self._plans.popitem(last=False)
+        return plans
+
+    def run(self, group: Group, chunk: Tensor | None, is_end: bool) -> list[Tensor]:
+        """By result of the graph, what a chunk of a group determines; the group then stands after it."""
+        nodes, rows, buffers = self.graph.nodes, len(group.slots), group.buffers
+        if chunk is None:
+            chunk = self._no_outputs(0, rows)
+        length = chunk.shape[nodes[0].size.time]
+        seen = group.seen + length
+        beginning = self._beginning(buffers[0], chunk, seen)
+        if is_end and beginning and seen > 0 and self.model is not None:
+            try:
+                return self._not_emitted(self.model(beginning[0]), seen)
+            except (RuntimeError, ValueError):  # too short for the model as well: it gives nothing
+                return [self._no_outputs(n, rows) for n in self.graph.results]
+        plans = self._plans_of(group.seen, length, is_end)
+        chunks = [chunk]
+        after: list[Buffers] = [beginning]
+        for number, (operation, plan) in enumerate(zip(self.operations, plans, strict=True), 1):
+            inputs = [chunks[n] for n in nodes[number].inputs]
+            y, buffer = operation.run(plan, buffers[number], inputs)
+            after.append(buffer)
+            chunks.append(self._no_outputs(number, rows) if y is None else y)
+            if self.watch is not None:
+                self.watch(number, chunks[-1])
+        # Only now: where a step fails, nothing is changed.
+        group.seen, group.buffers = seen, after
+        return [chunks[n] for n in self.graph.results]
+
+    def _beginning(self, buffer: Buffers, chunk: Tensor, seen: int) -> Buffers:
+        """The signal's beginning, as long as the signal may end too short for the graph."""
+        if not buffer or seen >= self.graph.shortest:
+            return []
+        return [torch.cat((buffer[0], chunk), self.graph.nodes[0].size.time)]
+
+    def _not_emitted(self, results: list[Tensor], seen: int) -> list[Tensor]:
+        """Of a full signal's results, what was not returned before its end."""
+        rest = []
+        for number, result in zip(self.graph.results, results, strict=True):
+            axis = self.graph.nodes[number].size.time
+            emitted = min(self.graph.counts(seen)[number][0], result.shape[axis])
+            rest.append(result.narrow(axis, emitted, result.shape[axis] - emitted))
+        return rest
+
+    # Slots
+
+    def without(self, group: Group, chosen: Sequence[int]) -> Group | None:
+        """The group without some slots; None where none is left."""
+        keep = [n for n, slot in enumerate(group.slots) if slot not in chosen]
+        if not keep:
+            return None
+        if len(keep) == len(group.slots):
+            return group
+        buffers = [
+            [self._select(number, place, leaf, keep) for place, leaf in enumerate(buffer)]
+            for number, buffer in enumerate(group.buffers)
+        ]
+        return Group([group.slots[n] for n in keep], group.seen, buffers)
+
+    def _select(self, number: int, place: int, leaf: Any, keep: list[int]) -> Any:
+        axis, per_row = self._batch_axis(number, place)
+        rows = [row * per_row + n for row in keep for n in range(per_row)]
+        return pytree.tree_map(
+            lambda t: t.index_select(axis, torch.tensor(rows, device=t.device)), leaf
+        )
+
+    def _batch_axis(self, number: int, place: int) -> tuple[int, int]:
+        """The axis of the batch in a buffer of an operation, and its entries for each row."""
+        node = self.graph.nodes[number]
+        if not node.inputs:
+            return batch_axis(node)
+        recur = getattr(node.work, "batch", None)
+        if recur is not None:
+            return int(recur), node.work.per_row  # type: ignore[union-attr]
+        return batch_axis(self.graph.nodes[node.inputs[min(place, len(node.inputs) - 1)]])
+
+    def split(self, groups: Sequence[Group], chosen: Sequence[bool]) -> list[Group]:
+        """Groups whose slots are all chosen, or none."""
+        parts = [
+            self.without(group, [slot for slot in group.slots if chosen[slot] is not wanted])
+            for group in groups
+            for wanted in (True, False)
+        ]
+        return [part for part in parts if part is not None]
+
+    def merged(self, groups: Sequence[Group]) -> list[Group]:
+        """Groups at the same position of the period become one."""
+        merged: dict[int, Group] = {}
+        for group in groups:
+            seen = self.graph.canonical(group.seen)
+            other = merged.get(seen)
+            if other is None:
+                merged[seen] = group
+                continue
+            pairs = zip(other.buffers, group.buffers, strict=True)
+            buffers = [
+                [
+                    self._joined(self._batch_axis(number, n)[0], *both)
+                    for n, both in enumerate(zip(*pair, strict=True))
+                ]
+                for number, pair in enumerate(pairs)
+            ]
+            merged[seen] = Group([*other.slots, *group.slots], seen, buffers)
+        return list(merged.values())
+
+    @staticmethod
+    def _joined(axis: int, one: Any, other: Any) -> Any:
+        return pytree.tree_map(lambda a, b: torch.cat((a, b), axis), one, other)
+
+
+def _leaves(one: Any, two: Any) -> list[tuple[Any, Any]]:
+    return list(zip(pytree.tree_leaves(one), pytree.tree_leaves(two), strict=True))
+
+
+def _close(a: Any, b: Any) -> bool:
+    if a.shape != b.shape:
+        return False
+    return not a.is_floating_point() or torch.allclose(a, b, rtol=1e-3, atol=1e-4, equal_nan=True)
+
+
+def batch_axis(node: Node) -> tuple[int, int]:
+    """The axis of the batch in what an operation gives, and its entries for each row."""
+    if node.size.batch:
+        return node.size.batch[0]
+    return (0 if node.size.time != 0 else 1), 1

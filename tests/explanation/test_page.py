@@ -1,0 +1,587 @@
+"""The page in a browser: its numbers are torch's, its controls work, and nothing leaves it."""
+
+import json
+import math
+import random
+import re
+import shutil
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+
+import tapwise as tw
+from tapwise.explanation.page import document, frame, module
+from tapwise.geometry import Geometry
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="the page's tests need playwright")
+CHROMIUM = next(
+    (
+        found
+        for name in ("chromium", "chromium-browser", "google-chrome")
+        if (found := shutil.which(name))
+    ),
+    None,
+)
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium here: the page's tests need one (Debian: chromium)"
+)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@contextmanager
+def opened(browser, path, state=None, **options):
+    """A page of that state in a context of its own, which fails on any error or request."""
+    target = path / "page.html"
+    target.write_text(document(state or {}), encoding="utf-8")
+    context = browser.new_context(**options)
+    troubles, requests = [], []
+    try:
+        page = context.new_page()
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on("console", lambda m: troubles.append(m.text) if m.type == "error" else None)
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(target.as_uri())
+        yield page
+        assert not troubles
+        # The document itself, and what it made itself of its own numbers.
+        outside = [url for url in requests if not url.startswith(("file:", "blob:", "data:"))]
+        assert not outside
+        assert sum(url.startswith("file:") for url in requests) == 1
+    finally:
+        context.close()
+
+
+def until(page, expression):
+    """Wait for an expression to hold; the page's policy allows no evaluation of its own."""
+    for _ in range(100):
+        if page.evaluate(expression):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(expression)
+
+
+def spelled(tensor):
+    """Nested lists, with words for what JSON can't hold."""
+    if tensor.ndim:
+        return [spelled(row) for row in tensor]
+    value = tensor.item()
+    return value if math.isfinite(value) else str(value)
+
+
+def drawn_configuration(rnd):
+    """A state with settings drawn anew, and what torch makes of it in float64; None if torch can't."""
+    transposed = rnd.random() < 0.25
+    groups, taps = rnd.choice([1, 1, 2, 3]), rnd.randint(1, 6)
+    fan_in, fan_out = rnd.randint(1, 3), rnd.randint(1, 3)
+    stride, dilation = rnd.randint(1, 4), rnd.randint(1, 3)
+    words = ["causal"] if transposed else ["valid", "same", "causal", "semicausal", "full"]
+    pair = [rnd.randint(0, 5), rnd.randint(0, 5)]
+    padding = rnd.choice([*words, pair, pair])
+    mode = "zeros" if transposed else rnd.choice(["zeros", "reflect", "replicate", "circular"])
+    extra = rnd.randint(0, max(stride, dilation) - 1) if transposed and padding != "causal" else 0
+    length = rnd.randint(1, 14)
+    values = torch.Generator().manual_seed(rnd.randrange(1 << 30))
+
+    def numbers(*shape):
+        return torch.randn(shape, generator=values, dtype=torch.float64)
+
+    x = numbers(fan_in * groups, length)
+    outer = fan_in * groups if transposed else fan_out * groups
+    w = numbers(outer, fan_out if transposed else fan_in, taps)
+    b = numbers(fan_out * groups) if rnd.random() < 0.5 else None
+    for odd in (x, w):
+        if rnd.random() < 0.1:  # NaN and infinity reach what they reach in torch
+            odd.view(-1)[rnd.randrange(odd.numel())] = rnd.choice([math.nan, math.inf, -math.inf])
+    plain = padding if isinstance(padding, str) else tuple(padding)
+    settings = {"stride": stride, "dilation": dilation, "groups": groups, "padding": plain}
+    try:
+        if transposed:
+            y = tw.conv_transpose1d(x, w, b, output_padding=extra, **settings)
+        else:
+            y = tw.conv1d(x, w, b, padding_mode=mode, **settings)
+    except tw.ShapeError:
+        return None
+    state = {
+        "x": spelled(x),
+        "weight": spelled(w),
+        "bias": None if b is None else b.tolist(),
+        "stride": stride,
+        "dilation": dilation,
+        "groups": groups,
+        "padding": padding,
+        "padding_mode": mode,
+        "transposed": transposed,
+        "output_padding": extra,
+    }
+    return (state, y.numpy()) if y.numel() else None
+
+
+@pytest.mark.slow
+def test_the_numbers_are_torchs_for_500_configurations(browser, tmp_path):
+    rnd, done = random.Random(0), 0
+    kinds = set()
+    with opened(browser, tmp_path) as page:
+        while done < 500:
+            drawn = drawn_configuration(rnd)
+            if drawn is None:
+                continue
+            state, y = drawn
+            found = page.evaluate("(s) => { tapwise.set(s); return tapwise.output(); }", state)
+            np.testing.assert_allclose(np.array(found, float), y, rtol=1e-9, atol=1e-9)
+            done += 1
+            kinds.add((state["transposed"], str(state["padding"])[0], state["padding_mode"]))
+    assert len(kinds) >= 20
+
+
+def test_what_geometry_refuses_the_page_refuses_and_stays_as_it_was(browser, tmp_path):
+    rnd, refused = random.Random(1), 0
+    with opened(browser, tmp_path) as page:
+        before = page.evaluate("tapwise.state()")
+        for _ in range(300):
+            state = {
+                "x": [[1.0] * rnd.randint(1, 5)],
+                "weight": [[[1.0] * rnd.randint(1, 7)]],
+                "stride": rnd.randint(0, 3),
+                "dilation": rnd.randint(0, 3),
+                "padding": rnd.choice(["valid", "same", [0, -1], [1, 0], "nonsense"]),
+                "padding_mode": rnd.choice(["zeros", "reflect"]),
+                "groups": rnd.choice([1, 2]),
+            }
+            try:
+                tw.conv1d(
+                    torch.tensor(state["x"]),
+                    torch.tensor(state["weight"]),
+                    None,
+                    state["stride"],
+                    state["padding"],
+                    state["dilation"],
+                    state["groups"],
+                    state["padding_mode"],
+                )
+                fits = True
+            except (tw.ShapeError, ValueError):
+                fits = False
+            said = page.evaluate(
+                "(s) => { try { tapwise.set(s); return null; } catch (e) { return e.message; } }",
+                state,
+            )
+            assert (said is None) == fits, (state, said)
+            if said is not None:
+                refused += 1
+                assert page.evaluate("tapwise.state()") == before
+            before = page.evaluate("tapwise.state()")
+    assert refused > 50
+
+
+def test_edits_by_mouse_and_keyboard_change_the_numbers_as_torch_does(browser, tmp_path):
+    with opened(browser, tmp_path) as page:
+        page.dblclick('[data-key="x:0:4:4"]')
+        page.fill("input.cell", "-2.5")
+        page.keyboard.press("Enter")
+        page.click('[data-key="y:0:3"]')
+        page.focus('[data-key="w:0:0:1:0"]')
+        page.keyboard.press("Enter")
+        page.fill("input.cell", "3")
+        page.keyboard.press("Enter")
+        x = torch.arange(10.0)
+        x[4] = -2.5
+        expected = tw.conv1d(x[None], torch.tensor([[[1.0, 3.0, 1.0]]]))
+        assert page.evaluate("tapwise.output()") == expected.tolist()
+        assert "Step 3: sum([3. -2.5 5.]*[1. 3. 1.]) = 0.5" in page.inner_text(".sentence")
+        # Escape leaves the number, and what is no number is refused in words.
+        page.focus('[data-key="x:0:4:4"]')
+        page.keyboard.press("Enter")
+        page.keyboard.type("7")
+        page.keyboard.press("Escape")
+        page.focus('[data-key="x:0:4:4"]')
+        page.keyboard.press("Enter")
+        page.fill("input.cell", "seven")
+        page.keyboard.press("Enter")
+        assert "is no number" in page.inner_text(".alarm")
+        assert page.evaluate("tapwise.state().x[0][4]") == -2.5
+
+
+SETTINGS = {  # control: what is typed, and how the state then differs
+    "length": ("14", lambda s: len(s["x"][0]) == 14),
+    "kernel_size": ("4", lambda s: s["weight"] == [[[1, 1, 1, 1]]]),
+    "stride": ("3", lambda s: s["stride"] == 3),
+    "dilation": ("2", lambda s: s["dilation"] == 2),
+    "left": ("2", lambda s: s["padding"] == [2, 0]),
+    "right": ("1", lambda s: s["padding"] == [0, 1]),
+    "in_channels": ("2", lambda s: len(s["x"]) == 2 and len(s["weight"][0]) == 2),
+    "out_channels": ("3", lambda s: len(s["weight"]) == 3),
+    "groups": ("2", lambda s: s["groups"] == 2 and len(s["x"]) == 2),
+}
+
+
+def test_every_control_by_keyboard_alone(browser, tmp_path):
+    reached = set()
+    with opened(browser, tmp_path) as page:
+        names = page.evaluate(
+            "[...document.querySelectorAll('[data-control]')].filter(n => n.offsetParent && !n.disabled)"
+            ".map(n => n.dataset.control)"
+        )
+        page.evaluate("document.activeElement.blur()")
+        for _ in range(80):
+            page.keyboard.press("Tab")
+            reached.add(page.evaluate("document.activeElement.dataset.control"))
+            if page.evaluate("document.activeElement.dataset.key"):
+                reached.add("a cell")
+        # A list of tabs is one stop; arrows go on from there.
+        tabs = {name for name in names if name.startswith("tab-")}
+        assert set(names) - tabs <= reached
+        assert "a cell" in reached
+        for name, (typed, holds) in SETTINGS.items():
+            page.evaluate("document.querySelector('[data-control=tutorial]').click()")
+            page.focus(f"[data-control={name}]")
+            page.keyboard.press("Control+A")
+            page.keyboard.type(typed)
+            page.keyboard.press("Tab")
+            assert holds(page.evaluate("tapwise.state()")), name
+        page.evaluate("document.querySelector('[data-control=tutorial]').click()")
+        page.focus("[data-control=padding]")
+        page.keyboard.type("causal")
+        page.focus("[data-control=has_bias]")
+        page.keyboard.press("Space")
+        page.focus("[data-control=bias]")
+        page.keyboard.press("Control+A")
+        page.keyboard.type("0.5")
+        page.keyboard.press("Tab")
+        state = page.evaluate("tapwise.state()")
+        assert (state["padding"], state["bias"]) == ("causal", [0.5])
+        page.focus("[data-control=transposed]")
+        page.keyboard.press("Space")
+        assert page.evaluate("tapwise.state().transposed") is True
+        page.focus("#tab-window")
+        for expected in ("channels", "stack", "response", "code", "plan", "window"):
+            page.keyboard.press("ArrowRight")
+            assert page.evaluate("tapwise.state().tab") == expected
+        page.focus("[data-control=scrub]")
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("ArrowRight")
+        assert page.evaluate("tapwise.state().output") == 2
+        for name, expected in (("step", 3), ("back", 2), ("last", 9), ("first", 0)):
+            page.focus(f"[data-control={name}]")
+            page.keyboard.press("Enter")
+            assert page.evaluate("tapwise.state().output") == expected
+        page.focus("[data-control=play]")
+        page.keyboard.press("Enter")
+        until(page, "tapwise.state().output >= 2")
+        page.keyboard.press("Enter")
+        page.focus("[data-control=pin]")
+        page.keyboard.press("Enter")
+        assert page.evaluate("tapwise.state().pinned") is True
+
+
+def test_a_cell_lights_all_that_it_is_tied_to(browser, tmp_path):
+    rnd = random.Random(2)
+    with opened(browser, tmp_path) as page:
+        for mode in ("zeros", "circular", "reflect"):
+            for transposed in (False, mode == "zeros"):
+                stride, dilation, taps = rnd.randint(1, 3), rnd.randint(1, 3), rnd.randint(1, 4)
+                geometry = Geometry(
+                    taps, stride, dilation, (2, 1), padding_mode=mode, transposed=transposed
+                )
+                state = {
+                    "x": [[float(n) for n in range(9)]],
+                    "weight": [[[1.0] * taps]],
+                    "bias": None,
+                    "stride": stride,
+                    "dilation": dilation,
+                    "padding": [2, 1],
+                    "groups": 1,
+                    "padding_mode": mode,
+                    "transposed": transposed,
+                    "output_padding": 0,
+                    "output": 0,
+                }
+                page.evaluate("(s) => tapwise.set(s)", state)
+                # 1 and 8 stand in the padding once more
+                for n in (3,) if transposed else (1, 3, 8):
+                    page.hover(f'[data-key="x:0:{n}:{n}"]')
+                    lit = page.evaluate("tapwise.lit()")
+                    outputs = {int(key.split(":")[2]) for key in lit if key.startswith("y:")}
+                    assert outputs == set(geometry.feeds(n, 9))
+                page.hover('[data-key="y:0:0"]')
+                lit = page.evaluate("tapwise.lit()")
+                inputs = {int(key.split(":")[3]) for key in lit if key.startswith("x:")}
+                window = {p for p in geometry.window(0) if not transposed or 0 <= p < 9}
+                assert inputs == window
+        page.evaluate("document.querySelector('[data-control=tutorial]').click()")
+        page.hover('[data-key="w:0:0:1:0"]')
+        lit = page.evaluate("tapwise.lit()")
+        assert {key for key in lit if key.startswith("x:")} == {f"x:0:{n}:{n}" for n in range(1, 9)}
+        assert {key for key in lit if key.startswith("y:")} == {f"y:0:{n}" for n in range(8)}
+
+
+def test_a_link_holds_the_whole_state(browser, tmp_path):
+    rnd = random.Random(3)
+    state = None
+    while state is None:
+        drawn = drawn_configuration(rnd)
+        state = drawn and drawn[0]
+    state |= {"title": "ünï — 名前 <b>", "output": 0, "tab": "channels"}
+    with opened(browser, tmp_path) as page:
+        page.evaluate("(s) => tapwise.set({...s, x: s.x.map(r => ['nan', ...r.slice(1)])})", state)
+        page.evaluate(
+            "window.isSecureContext && Object.defineProperty(navigator, 'clipboard', {value: undefined})"
+        )
+        page.evaluate("tapwise.set({tab: 'window'})")
+        page.click("[data-control=link]")
+        link = page.input_value(".hand textarea")
+        before, output = (
+            page.evaluate("JSON.stringify(tapwise.state())"),
+            page.evaluate("tapwise.output()"),
+        )
+        page.evaluate("document.querySelector('[data-control=tutorial]').click()")
+        page.goto(link)  # the same document: the address alone changes
+        until(page, "tapwise.state().title.startsWith('ünï')")
+        assert page.evaluate("JSON.stringify(tapwise.state())") == before
+        np.testing.assert_equal(page.evaluate("tapwise.output()"), output)
+        page.evaluate("location.hash = '#s=nonsense'")
+        until(page, "document.querySelector('.alarm').textContent.includes('link')")
+
+
+@pytest.mark.parametrize("name", ["PyTorch", "Tapwise", "NumPy"])
+def test_the_code_computes_what_the_page_shows(browser, tmp_path, name):
+    rnd, sources, outputs = random.Random(4), [], []
+    with opened(browser, tmp_path) as page:
+        page.evaluate("tapwise.set({tab: 'code'})")
+        while len(sources) < 25:
+            drawn = drawn_configuration(rnd)
+            if drawn is None:
+                continue
+            state, y = drawn
+            big = max(state["x"].__len__(), 1) and len(state["x"][0])
+            pads = state["padding"] if isinstance(state["padding"], list) else [0, 0]
+            if (
+                name == "PyTorch"
+                and state["padding_mode"] in ("reflect", "circular")
+                and (max(pads) >= big or isinstance(state["padding"], str))
+            ):
+                continue  # torch itself refuses to pad by so much
+            page.evaluate("(s) => tapwise.set(s)", state)
+            sources.append(page.inner_text(f"[data-code={name}]"))
+            outputs.append(y)
+    for source, y in zip(sources, outputs, strict=True):
+        found = {}
+        exec(source.replace("print(y)", ""), found)
+        shown = np.asarray(found["y"])
+        np.testing.assert_allclose(shown.reshape(y.shape), y, rtol=1e-4, atol=1e-5)
+
+
+def test_the_command_is_one_that_runs(browser, tmp_path):
+    with opened(browser, tmp_path) as page:
+        page.evaluate(
+            "tapwise.set({tab: 'code', x: [[-1, 2, 0.5, 4, 1, 1]], padding: 'causal', dilation: 2})"
+        )
+        command = page.inner_text("[data-code=Command]")
+        output = page.evaluate("tapwise.output()")[0]
+    done = subprocess.run(
+        [sys.executable, "-m", *command.split()], capture_output=True, text=True, check=True
+    )
+    final = re.search(r"Final : \[(.*)\]", done.stdout)[1]
+    assert [float(number) for number in final.split()] == output
+
+
+HOSTILE = [
+    "<script>document.title='taken'</script>",
+    "</script><script>document.title='taken'</script>",
+    "\"'><img src=x onerror=document.title='taken'>",
+    "\u202eevitaler thgir ot tfel",
+    "x" * 5000,
+    "]]>&lt;&amp;\u2028\u2029",
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
+def test_hostile_names_are_shown_as_text(browser, tmp_path, name):
+    layers = [{"name": name, "kernel_size": 3, "stride": 1, "dilation": 1, "padding": "causal"}]
+    state = {"title": name, "about": name, "plan": name, "layers": layers}
+    with opened(browser, tmp_path, state) as page:
+        for tab in ("stack", "plan", "window"):
+            page.evaluate("(tab) => tapwise.set({tab})", tab)
+        assert page.evaluate("document.querySelector('h1').textContent") == name
+        assert page.evaluate("document.title") == " ".join(name.split()) or name.startswith("]]")
+        assert page.evaluate("document.querySelectorAll('img').length") == 0
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth + 1")
+
+
+def test_what_isnt_ours_may_not_run(browser, tmp_path):
+    target = tmp_path / "page.html"
+    target.write_text(
+        document({}).replace("</body>", "<script>document.title='taken'</script></body>")
+    )
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(target.as_uri())
+    assert page.evaluate("typeof tapwise") == "object"
+    assert page.title() != "taken"
+    assert (
+        page.evaluate("fetch('https://example.com').then(() => 'out', () => 'kept in')")
+        == "kept in"
+    )
+    context.close()
+
+
+def test_scrubbing_a_long_signal_keeps_up(browser, tmp_path):
+    x = np.random.default_rng(0).standard_normal(100_000).round(3).tolist()
+    with opened(
+        browser, tmp_path, {"x": [x], "weight": [[[0.2] * 31]], "padding": "causal"}
+    ) as page:
+        frames = page.evaluate(
+            """async () => {
+              const slider = document.querySelector('[data-control=scrub]');
+              const took = [];
+              for (let n = 0; n < 40; n += 1) {
+                slider.value = Math.floor(Math.random() * 99999);
+                const begin = performance.now();
+                slider.dispatchEvent(new Event('input'));
+                took.push(performance.now() - begin);
+                await new Promise(requestAnimationFrame);
+              }
+              return took.sort((a, b) => a - b);
+            }"""
+        )
+        print(f"a frame: median {frames[20]:.1f} ms, slowest {frames[-1]:.1f} ms")
+        assert frames[20] < 50
+        assert page.evaluate("document.querySelectorAll('svg.tw').length") == 2
+
+
+def test_the_response_of_the_page_marks_what_lies_ahead(browser, tmp_path):
+    with opened(browser, tmp_path) as page:
+        page.evaluate("tapwise.set({padding: 'same', tab: 'response'})")
+        stems = "document.querySelectorAll('#panel-response rect.%s').length"
+        assert page.evaluate(stems % "leak") == 1
+        assert page.evaluate(stems % "tap") == 2
+        page.evaluate("tapwise.set({padding: 'causal'})")
+        assert page.evaluate(stems % "leak") == 0
+
+
+def test_saved_pictures(browser, tmp_path):
+    with opened(browser, tmp_path) as page:
+        with page.expect_download() as download:
+            page.click("[data-control=svg]")
+        text = download.value.path().read_text()
+        assert text.startswith("<svg")
+        assert "--ink" in text
+        with page.expect_download() as download:
+            page.click("[data-control=png]")
+        assert download.value.path().read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("width", [360, 768, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_width_scrolls_sideways(browser, tmp_path, width, scheme):
+    layer = tw.ConvTranspose1d(4, 6, 5, 2, groups=2)
+    state = tw.explain(layer, torch.randn(4, 40)).state
+    screen = {"width": width, "height": 800}
+    with opened(browser, tmp_path, state, viewport=screen, color_scheme=scheme) as page:
+        for tab in ("window", "channels", "stack", "response", "code", "plan"):
+            page.evaluate("(tab) => tapwise.set({tab})", tab)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, tab
+
+
+def test_a_frame_in_a_notebook_shows_the_same(browser, tmp_path):
+    target = tmp_path / "notebook.html"
+    state = tw.explain([1.0, 2.0], torch.arange(5.0)).state
+    target.write_text(f"<!doctype html><meta charset=utf-8>{frame(state)}")
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(target.as_uri())
+    inside = page.frames[1]
+    until(inside, "window.tapwise")
+    assert inside.evaluate("tapwise.output()") == [[2, 5, 8, 11]]
+    context.close()
+
+
+def test_the_page_is_small_and_carries_the_numbers_of_the_explanation():
+    assert len(document({}).encode()) < 150_000
+    layer = tw.Conv1d(2, 3, 4, 2, "same", padding_mode="reflect")
+    explanation = tw.explain(layer, torch.randn(2, 9))
+    state = explanation.state
+    json.dumps(state, allow_nan=False)
+    np.testing.assert_allclose(state["weight"], explanation.trace.weight, rtol=1e-6)
+    assert state["plan"] == str(explanation.plan)
+    assert "export default" in module()
+    with pytest.raises(ValueError, match="complex"):
+        tw.explain(torch.ones(1, 1, 2, dtype=torch.complex64), torch.ones(5)).page()
+
+
+def test_what_is_being_typed_stays(browser, tmp_path):
+    with opened(browser, tmp_path) as page:
+        page.click("[data-control=play]")
+        page.focus("[data-control=length]")
+        page.keyboard.press("Control+A")
+        page.keyboard.type("2")
+        page.wait_for_timeout(1200)  # longer than a step of Play, which stops
+        page.keyboard.type("5")
+        page.keyboard.press("Tab")
+        assert page.evaluate("tapwise.state().x[0].length") == 25
+        page.focus("[data-control=kernel_size]")
+        page.keyboard.press("Control+A")
+        page.keyboard.type("99")
+        page.keyboard.press("Tab")
+        page.wait_for_timeout(300)
+        assert page.get_attribute("[data-control=kernel_size]", "aria-invalid") == "true"
+        page.dblclick('[data-key="x:0:1:1"]')
+        page.keyboard.type("7")
+        page.set_viewport_size({"width": 700, "height": 700})
+        page.wait_for_timeout(300)
+        assert page.evaluate("tapwise.state().x[0][1]") == 1
+        page.keyboard.press("Escape")
+
+
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "circular", "replicate"])
+def test_the_words_about_the_future_are_true(browser, tmp_path, mode):
+    rnd = random.Random(5)
+    with opened(browser, tmp_path) as page:
+        for _ in range(25):
+            taps, stride, dilation = rnd.randint(1, 4), rnd.randint(1, 3), rnd.randint(1, 3)
+            left, right = rnd.randint(0, 8), rnd.randint(0, 4)
+            geometry = Geometry(taps, stride, dilation, (left, right), padding_mode=mode)
+            if geometry.output_length(11) == 0:
+                continue
+            x = torch.randn(1, 11, requires_grad=True)
+            y = tw.conv1d(
+                x, torch.rand(1, 1, taps) + 1, None, stride, (left, right), dilation, 1, mode
+            )
+            sees = any(
+                x_grad[0, i * stride + 1 :].any()
+                for i in range(y.shape[-1])
+                for x_grad in torch.autograd.grad(y[0, i], x, retain_graph=True)
+            )
+            page.evaluate(
+                "(s) => tapwise.set(s)",
+                {
+                    "x": x.tolist(),
+                    "weight": [[[1.0] * taps]],
+                    "stride": stride,
+                    "groups": 1,
+                    "dilation": dilation,
+                    "padding": [left, right],
+                    "padding_mode": mode,
+                },
+            )
+            said = page.inner_text(".words")
+            # An end that is too short to show it may hide the future; what is said must not.
+            assert not sees or "Yes: output i reads" in said, (geometry, said)
+
+
+def test_the_sum_of_a_group_is_not_called_that_of_all_channels(browser, tmp_path):
+    x = [[1.0, 2.0, 3.0, 4.0]] * 4
+    for groups, words in ((2, "its group's 2 input channels'"), (1, "all 4 input channels'")):
+        state = {"x": x, "weight": [[[0.5, 0.5]] * (4 // groups)] * 2, "groups": groups}
+        with opened(browser, tmp_path, state) as page:
+            assert f"output 0 is the sum of {words} products" in page.content()

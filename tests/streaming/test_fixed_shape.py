@@ -1,0 +1,154 @@
+"""A stream as pure functions of fixed shapes: equal, compiled, exported, and run in ONNX Runtime."""
+
+import random
+
+import pytest
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+import networks
+import tapwise as tw
+from streamed import Branches, random_layer
+
+F64 = torch.float64
+
+
+def assert_pure(model, x, chunk=None):
+    """Steps of fixed shapes give what the model gives, after what comes before its first output."""
+    live = tw.stream(model, x)
+    graph = live._graph
+    time, result = graph.nodes[0].size.time, graph.results[0]
+    chunk = chunk or graph.period * max(1, 8 // graph.period)
+    length = x.shape[time] // chunk * chunk
+    x = torch.randn_like(x.narrow(time, 0, length))
+    pure = live.functional(chunk)
+    init_state, step = pure
+    state, parts, shapes = init_state(x.shape[0]), [], None
+    for part in x.split(chunk, time):
+        y, state = step(part, state)
+        parts.append(y)
+        now = [leaf.shape for leaf in pytree.tree_leaves(state)]
+        assert shapes in (None, now)
+        shapes = now
+    assert len({part.shape for part in parts}) == 1
+    axis = graph.nodes[result].size.time
+    y = torch.cat(parts, axis)
+    y = y.narrow(axis, pure.lead, y.shape[axis] - pure.lead)
+    many = min(y.shape[axis], graph.counts(length)[result][0])
+    whole = model(x).narrow(axis, 0, many)
+    assert many > 0
+    assert (y.narrow(axis, 0, many) - whole).abs().max() < 1e-10 * (1 + whole.abs().max())
+    return pure
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [n for n in networks.STREAMED if not n.startswith("encodec")],
+)
+def test_real_networks_have_a_pure_form(name):
+    assert_pure(*networks.STREAMED[name]())
+
+
+@pytest.mark.slow
+def test_layers_of_every_setting_have_a_pure_form():
+    made = 0
+    for seed in range(150):
+        dice = random.Random(seed)
+        torch.manual_seed(seed)
+        channels = dice.randrange(1, 5)
+        layer, _ = random_layer(dice, channels)
+        layer = layer.double()
+        length = max(300, tw.Geometry.of(layer).input_length(1) + 60)
+        try:
+            assert_pure(layer, torch.randn(2, channels, length, dtype=F64))
+            made += 1
+        except tw.TimelineError as error:
+            if "more than a chunk gives" not in str(error):
+                raise
+    assert made > 100
+
+
+@pytest.mark.slow
+def test_random_networks_have_a_pure_form():
+    made = 0
+    for seed in range(40):
+        dice = random.Random(seed)
+        torch.manual_seed(seed)
+        channels = dice.randrange(1, 4)
+        model = Branches(dice, channels).double().eval()
+        x = torch.randn(1, channels, 400, dtype=F64)
+        try:
+            model(x[..., :100])
+            assert_pure(model, x)
+            made += 1
+        except tw.TimelineError as error:
+            if "more than a chunk gives" not in str(error):
+                raise
+        except (RuntimeError, ValueError):
+            continue
+    assert made > 15
+
+
+def test_chunks_that_are_no_multiple_are_refused():
+    live = tw.stream(nn.Conv1d(1, 1, 4, stride=3), torch.zeros(1, 1, 60))
+    with pytest.raises(ValueError, match="multiple of 3"):
+        live.functional(4)
+    reflected = tw.stream(
+        nn.Conv1d(1, 1, 9, padding=4, padding_mode="reflect"), torch.zeros(1, 1, 60)
+    )
+    with pytest.raises(tw.TimelineError, match="more than a chunk gives"):
+        reflected.functional(4)
+    assert reflected.functional(8).lead >= 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["tcn", "conv_tasnet", "mimi_encoder"])
+def test_the_step_compiles_to_one_graph_and_exports(name):
+    model, x = networks.STREAMED[name]()
+    pure = assert_pure(model, x)
+    init_state, step = pure
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
+    state = other = init_state(1)
+    for _ in range(3):
+        chunk = torch.randn_like(pure.example())
+        with torch.no_grad():
+            y, state = step(chunk, state)
+            again, other = compiled(chunk, other)
+        torch.testing.assert_close(again, y)
+    program = pure.export().module()
+    flat = pytree.tree_leaves(init_state(1))
+    state = init_state(1)
+    for _ in range(3):
+        chunk = torch.randn_like(pure.example())
+        with torch.no_grad():
+            y, state = step(chunk, state)
+            got, *flat = program(chunk, *flat)
+        torch.testing.assert_close(got, y)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["tcn", "conv_tasnet", "mimi_decoder"])
+@pytest.mark.filterwarnings("ignore")
+def test_the_step_runs_in_onnx_runtime(name, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="a developer's dependency")
+    model, x = networks.STREAMED[name]()
+    model, x = model.float(), x.float()
+    pure = tw.stream(model, x).functional(tw.stream(model, x)._graph.period * 2)
+    path = pure.to_onnx(tmp_path / "step.onnx")
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    init_state, step = pure
+    state = init_state(1)
+    held = {f"state{n}": leaf.numpy() for n, leaf in enumerate(pytree.tree_leaves(state))}
+    names = {i.name for i in session.get_inputs()}
+    for _ in range(6):
+        chunk = torch.randn_like(pure.example())
+        with torch.no_grad():
+            y, state = step(chunk, state)
+        given = {"chunk": chunk.numpy(), **{k: v for k, v in held.items() if k in names}}
+        found = dict(
+            zip([o.name for o in session.get_outputs()], session.run(None, given), strict=True)
+        )
+        torch.testing.assert_close(torch.from_numpy(found["output0"]), y, rtol=1e-4, atol=1e-5)
+        held = {f"state{n}": found.get(f"next{n}", held[f"state{n}"]) for n in range(len(held))}

@@ -1,0 +1,67 @@
+"""Streams of layers and of random networks: equal to one run, whatever the settings and the chunks."""
+
+import random
+
+import pytest
+import torch
+
+import tapwise as tw
+from marks import slow_after
+from streamed import Branches, assert_streams, random_layer
+
+F64 = torch.float64
+
+
+def case(seed):
+    dice = random.Random(seed)
+    torch.manual_seed(seed)
+    channels = dice.randrange(1, 5)
+    layer, _ = random_layer(dice, channels)
+    layer = layer.double()
+    geometry = tw.Geometry.of(layer)
+    shortest = max(
+        geometry.input_length(1),
+        1 + (max(geometry.padding) if geometry.padding_mode == "reflect" else 0),
+    )
+    length = shortest + dice.randrange(60)
+    x = torch.randn(dice.randrange(1, 4), channels, length, dtype=F64)
+    assert_streams(layer, x, dice)
+
+
+@pytest.mark.parametrize("block", slow_after(2, range(10)))
+def test_every_setting_of_a_layer_streams(block):
+    for seed in range(40):
+        case(1000 * block + seed)
+
+
+@pytest.mark.fuzz
+@pytest.mark.parametrize("block", range(20))
+def test_ten_thousand_layers_stream(block):
+    for seed in range(500):
+        case(100_000 + 500 * block + seed)
+
+
+def random_network(seed):
+    dice = random.Random(seed)
+    torch.manual_seed(seed)
+    channels = dice.randrange(1, 4)
+    model = Branches(dice, channels).double().eval()
+    x = torch.randn(1, channels, 150 + dice.randrange(50), dtype=F64)
+    try:
+        model(x)
+        model(x[..., :100])
+    except (RuntimeError, ValueError):
+        return False  # layers that need longer signals than these
+    assert_streams(model, x, dice)
+    return True
+
+
+@pytest.mark.parametrize("block", slow_after(1, range(6)))
+def test_random_networks_stream(block):
+    assert sum(random_network(1000 * block + seed) for seed in range(12)) > 3
+
+
+@pytest.mark.fuzz
+@pytest.mark.parametrize("block", range(20))
+def test_a_thousand_networks_stream(block):
+    assert sum(random_network(50_000 + 100 * block + seed) for seed in range(70)) >= 50

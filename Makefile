@@ -5,19 +5,26 @@ JOBS ?= 2
 # One thread a test process: with two processes on two cores, spinning pools would fight.
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: demo test check bench fuzz docs gallery reports clean format
+.PHONY: demo test test-all check bench rates fuzz mutants docs gallery reports clean format
 
 demo: .venv/ready
 	$(BIN)/python examples/demo.py
 
-# The blocks of a document go on from each other: one process runs them.
+# Five minutes on two cores. The blocks of a document go on from each other: one process runs them.
 test: .venv/ready
 	$(TEST) -q README.md docs
-	$(TEST) -n $(JOBS) -m "not fuzz" tests src
+	$(TEST) -n $(JOBS) -m "not slow and not fuzz" tests src
+
+# What takes longer: long grids, whole models, compilers, gigabytes.
+test-all: .venv/ready
+	$(TEST) -n $(JOBS) -m "slow and not fuzz" tests
+
+PAGE := 'src/tapwise/explanation/page/*.js'
 
 check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/oxfmt --check $(PAGE)
 	$(BIN)/mypy
 
 AVX2 := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=+avx,+avx2,+fma
@@ -35,6 +42,16 @@ bench: .venv/ready
 	$(BIN)/python benchmarks/bench_stream.py --name stream-cpu
 	$(BIN)/python benchmarks/report.py
 
+# The rates by which plans are predicted, measured here; nothing else may run meanwhile.
+rates: .venv/ready
+	$(BIN)/python benchmarks/fit_rates.py --write
+
+# Break one module in every place (MODULE=geometry.py TESTS=tests/test_geometry.py) and see the tests notice.
+MODULE ?= geometry.py
+TESTS ?= tests/test_geometry.py
+mutants: .venv/ready
+	$(BIN)/python tests/mutants.py $(MODULE) $(TESTS)
+
 fuzz: .venv/ready
 	TAPWISE_FUZZ=1 $(TEST) -n $(JOBS) --timeout 7200 -m fuzz
 
@@ -42,7 +59,7 @@ fuzz: .venv/ready
 gallery: .venv/ready
 	$(BIN)/python docs/make_gallery.py --pictures
 
-# docs/networks.md: the operations that are known, and reports of well-known models.
+# docs/networks.md: the operations that can be followed, and reports of well-known models.
 reports: .venv/ready
 	$(BIN)/python docs/make_reports.py
 
@@ -52,6 +69,7 @@ docs: .venv/ready
 format: .venv/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/oxfmt $(PAGE)
 
 clean:
 	rm -rf .venv build dist demo-output docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis

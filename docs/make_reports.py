@@ -1,4 +1,4 @@
-"""Write docs/networks.md: which operations are known, and reports of well-known models.
+"""Write docs/networks.md: which operations can be followed, and reports of well-known models.
 
 python docs/make_reports.py
 """
@@ -19,16 +19,16 @@ HERE = Path(__file__).parent
 
 HEAD = """# Networks
 
-`tapwise.inspect` and `tapwise.stream` read a model from real runs: they write down what it asks torch to do
-with the signal, at several lengths, and know of each operation how it maps time. What they say is held
-against the model itself: a NaN at one sample has to arrive, after every operation, exactly where the
+`tapwise.inspect` and `tapwise.stream` read a model from real runs: they record what it asks torch to do with the
+signal, at several lengths, and have a rule for each operation that says how it maps time. The result is checked
+against the model itself: a NaN at one sample has to reach, after every operation, exactly the outputs that the
 timelines say. This page is written by `python docs/make_reports.py`.
 
 """
 
 
 def operations() -> str:
-    """The operations that are known, as a section."""
+    """The operations that can be followed, as a section."""
     groups = {
         "Sample by sample, of the signal and of what is the same at every moment": sorted(
             POINTWISE
@@ -46,7 +46,7 @@ def operations() -> str:
         ],
         "Normalisation of each moment": ["batch_norm (in evaluation)", "layer_norm", "rms_norm"],
     }
-    parts = ["## Operations that are known\n"]
+    parts = ["## Operations that can be followed\n"]
     for title, names in groups.items():
         parts.append(f"**{title}:** " + fill(", ".join(f"`{n}`" for n in names), 108) + "\n")
     refused = "\n".join(

@@ -1,4 +1,6 @@
+import json
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -224,3 +226,29 @@ def test_feeds_names_inputs_outside():
 
 def test_every_mode_is_known_to_the_oracle():
     assert set(PADDING_MODES) == {"zeros", "reflect", "replicate", "circular"}
+
+
+VECTORS = json.loads((Path(__file__).parent / "data" / "geometry.json").read_text())
+
+
+@pytest.mark.parametrize("n", range(0, len(VECTORS), 10))
+def test_the_vectors_that_the_page_is_held_to_as_well(n):
+    for v in VECTORS[n : n + 10]:
+        geometry = tw.Geometry(
+            v["kernel_size"],
+            v["stride"],
+            v["dilation"],
+            v["padding"],
+            1,
+            v["padding_mode"],
+            v["transposed"],
+            v["output_padding"],
+        )
+        assert list(geometry.padding) == v["pads"]
+        assert geometry.output_length(v["length"]) == len(v["reads"])
+        for i, reads in enumerate(v["reads"]):
+            met = {j for j, _ in geometry.reads(i, v["length"]) if 0 <= j < v["length"]}
+            assert sorted(met) == reads
+        for j in range(v["length"]):
+            fed = [i for i, reads in enumerate(v["reads"]) if j in reads]
+            assert list(geometry.feeds(j, v["length"])) == fed

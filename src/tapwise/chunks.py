@@ -1,4 +1,4 @@
-"""Chunks: a convolution fed chunk by chunk, equal to one run over the whole signal.
+"""Chunks: a convolution fed chunk by chunk, equal to one run over the full signal.
 
 One rule for layers, models, files and other libraries' functions: a stream keeps the last inputs that
 outputs still need, and a step computes exactly the outputs that have become determined.

@@ -8,13 +8,15 @@ import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 import tapwise as tw
-from tapwise.explanation.page import document, frame, module
+from tapwise.explanation.page import _MODULES, document, frame, module
 from tapwise.geometry import Geometry
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the page's tests need playwright")
@@ -585,3 +587,49 @@ def test_the_sum_of_a_group_is_not_called_that_of_all_channels(browser, tmp_path
         state = {"x": x, "weight": [[[0.5, 0.5]] * (4 // groups)] * 2, "groups": groups}
         with opened(browser, tmp_path, state) as page:
             assert f"output 0 is the sum of {words} products" in page.content()
+
+
+def test_the_twin_of_geometry_agrees_with_the_vectors_that_pythons_is_held_to(browser):
+    """Lengths, pads, windows and what inputs feed, as the oracle found them by touching inputs."""
+    vectors = json.loads((Path(__file__).parents[1] / "data" / "geometry.json").read_text())
+    source = (files("tapwise.explanation") / "page" / "convolution.js").read_text()
+    code = re.sub(r"^export ", "", source, flags=re.MULTILINE)
+    page = browser.new_page()
+    try:
+        found = page.evaluate(
+            "(vectors) => {"
+            + code
+            + """
+            return vectors.map((v) => {
+              const g = geometryOf({ ...v, weight: [[new Array(v.kernel_size).fill(1)]], groups: 1 });
+              const count = outputLength(g, v.length);
+              const reads = Array.from({ length: count }, (_, i) => {
+                const inputs = windowTaps(g, i).map(([p]) => p).filter((p) => !g.transposed || (p >= 0 && p < v.length));
+                const met = inputs.map((p) => source(g, p, v.length)).filter((p) => p !== null);
+                return [...new Set(met)].sort((a, b) => a - b);
+              });
+              const fed = Array.from({ length: v.length }, (_, j) => feeds(g, j, v.length));
+              return { pads: [g.left, g.right], reads, fed };
+            });
+            }""",
+            vectors,
+        )
+    finally:
+        page.close()
+    for vector, answer in zip(vectors, found, strict=True):
+        assert answer["pads"] == vector["pads"], vector
+        assert answer["reads"] == vector["reads"], vector
+        inputs = range(vector["length"])
+        fed = [[i for i, reads in enumerate(vector["reads"]) if j in reads] for j in inputs]
+        assert answer["fed"] == fed, vector
+
+
+def test_the_pages_modules_import_only_from_earlier_ones():
+    for n, name in enumerate(_MODULES):
+        text = (files("tapwise.explanation") / "page" / name).read_text()
+        for other in re.findall(r'from "\./([\w.]+)"', text):
+            assert other in _MODULES[:n], f"{name} imports {other}"
+    there = {
+        p.name for p in (files("tapwise.explanation") / "page").iterdir() if p.name.endswith(".js")
+    }
+    assert there == set(_MODULES)

@@ -73,21 +73,21 @@ def causal_conv1d_fn(
                 expected="one of them",
             )
         expect("seq_idx", seq_idx, (x.shape[0], x.shape[-1]))
-        out = _apart(x.to(weight.dtype), weight, bias, seq_idx)
+        out = _separated(x.to(weight.dtype), weight, bias, seq_idx)
         return _activated(out, activation, x.dtype)
     if initial_states is not None:
         expect("initial_states", initial_states, (x.shape[0], dim, width - 1))
-        known = torch.cat([initial_states.to(weight.dtype), x.to(weight.dtype)], dim=-1)
+        samples = torch.cat([initial_states.to(weight.dtype), x.to(weight.dtype)], dim=-1)
         out = x.to(weight.dtype)
         if x.shape[-1]:
-            out = conv1d(known, weight[:, None], bias, groups=dim)
+            out = conv1d(samples, weight[:, None], bias, groups=dim)
     else:
-        known = x
+        samples = x
         out = conv1d(x.to(weight.dtype), weight[:, None], bias, padding="causal", groups=dim)
     out = _activated(out, activation, x.dtype)
     if not return_final_states:
         return out
-    final = F.pad(known, (max(width - 1 - known.shape[-1], 0), 0))
+    final = F.pad(samples, (max(width - 1 - samples.shape[-1], 0), 0))
     final = final[..., final.shape[-1] - (width - 1) :].to(x.dtype)
     if final_states_out is None:
         return out, final.clone()
@@ -95,7 +95,7 @@ def causal_conv1d_fn(
     return out, final_states_out.copy_(final)
 
 
-def _apart(x: Tensor, weight: Tensor, bias: Tensor | None, seq_idx: Tensor) -> Tensor:
+def _separated(x: Tensor, weight: Tensor, bias: Tensor | None, seq_idx: Tensor) -> Tensor:
     """The sum tap by tap, of samples of the same sequence alone."""
     length, width = x.shape[-1], weight.shape[-1]
     out = x * weight[:, -1:]
@@ -162,15 +162,15 @@ def causal_conv1d_update(
         past = state.gather(2, (before % size)[:, None].expand(-1, dim, -1))
     else:
         past = state
-    known = torch.cat([past.to(weight.dtype), steps.to(weight.dtype)], dim=-1)
+    samples = torch.cat([past.to(weight.dtype), steps.to(weight.dtype)], dim=-1)
     if length == 1:
-        out = (known[..., known.shape[-1] - width :] * weight).sum(-1, keepdim=True)
+        out = (samples[..., samples.shape[-1] - width :] * weight).sum(-1, keepdim=True)
         out = out if bias is None else out + bias[:, None]
     else:
-        first = known.shape[-1] - length - (width - 1)
-        out = conv1d(known[..., first:], weight[:, None], bias, groups=dim)
+        first = samples.shape[-1] - length - (width - 1)
+        out = conv1d(samples[..., first:], weight[:, None], bias, groups=dim)
     if cache_seqlens is None:
-        moved = known[..., known.shape[-1] - size :].to(conv_state.dtype)
+        moved = samples[..., samples.shape[-1] - size :].to(conv_state.dtype)
     else:
         last = min(length, size)  # older ones would be overwritten at once
         places = (
@@ -264,11 +264,11 @@ _MARK = "of_tapwise"
 
 def _lenient(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function for callers that pass more than it takes, as transformers' layers do."""
-    known = set(signature(function).parameters)
+    accepted = set(signature(function).parameters)
 
     @wraps(function)
     def lenient(*arguments: Any, **named: Any) -> Any:
-        return function(*arguments, **{name: named[name] for name in named if name in known})
+        return function(*arguments, **{name: named[name] for name in named if name in accepted})
 
     setattr(lenient, _MARK, True)
     return lenient

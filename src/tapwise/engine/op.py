@@ -24,7 +24,7 @@ LIBRARY.define(  # type: ignore[no-untyped-call]
     "weight_gradient(Tensor grad, Tensor input, Tensor weight, int kernel_size, int stride, "
     "int dilation, int left, int right, int groups, str padding_mode) -> Tensor"
 )
-# How many of an op's arguments are the integers of its geometry.
+# The count of an op's arguments that are its geometry.
 CONVOLUTION_SETTINGS, GRADIENT_SETTINGS = 9, 7
 
 

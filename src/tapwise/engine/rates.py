@@ -217,7 +217,7 @@ def rates_of(family: str) -> Rates:
 def processor_family() -> str:
     """The family that this processor counts as.
 
-    Of other processors than the two measured nothing is known: they count as AVX-512's.
+    Other processors were not measured: they count as AVX-512's.
     """
     return "avx2" if torch.backends.cpu.get_cpu_capability() == "AVX2" else "avx512"
 

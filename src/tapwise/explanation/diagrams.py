@@ -70,18 +70,18 @@ def _impulse(
     canvas.text(MARGIN, top + 12, "impulse", "", "start")
     canvas.text(MARGIN, top + 29, "response", "", "start")
     first, last = min(0, int(answer.times.min())), max(0, int(answer.times.max()))
-    room = (right - left - 40) / max(last - first, 1)
+    step = (right - left - 40) / max(last - first, 1)
     peak = max(float(abs(answer.taps).max()), 1e-300)
     low = min(0.0, float(answer.taps.min()) / peak)
     span = max(0.0, float(answer.taps.max()) / peak) - low or 1.0
     zero = top + height * (1 + low / span)
     canvas.line(left, zero, right, zero, "axis")
     for time, tap in zip(answer.times, answer.taps, strict=True):
-        x, y = left + 20 + (time - first) * room, zero - float(tap) / peak * height / span
+        x, y = left + 20 + (time - first) * step, zero - float(tap) / peak * height / span
         canvas.line(x, zero, x, y, "curve")
         canvas.box(x - 3, y - 3, 6, 6, "leak" if time < 0 else "tap", "", f"{time}: {tap:.6g}")
     for time in sorted({first, 0, last}):
-        x = left + 20 + (time - first) * room
+        x = left + 20 + (time - first) * step
         note = phrase("now" if time == 0 else "later" if time > 0 else "ahead", n=abs(time))
         canvas.text(x, top + height + 18, note, "index")
 
@@ -145,17 +145,17 @@ def cone(
         y = place(0, level)[1]
         canvas.text(MARGIN, y + 5, name, "", "start")
         side = min(15.0, size * strides[level] - 2)
-        known = set(read)
+        is_read = set(read)
         first, last = -(-low // strides[level]), high // strides[level]
-        shown = range(first, last + 1) if side >= 3 else sorted(known)
+        shown = range(first, last + 1) if side >= 3 else sorted(is_read)
         for p in shown:
             x = place(p, level)[0]
             future = level == 0 and p > now
             kind = "output" if level == len(levels) - 1 else "product" if level else "input"
-            kind = ("leak" if future else kind) if p in known else "hole"
+            kind = ("leak" if future else kind) if p in is_read else "hole"
             tip = (
                 f"{name} {p}"
-                + ("" if p in known else ", not read")
+                + ("" if p in is_read else ", not read")
                 + (", future" if future else "")
             )
             canvas.box(x - max(side, 1.5) / 2, y - 8, max(side, 1.5), 16, kind, "", tip)

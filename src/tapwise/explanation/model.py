@@ -29,8 +29,8 @@ class Layer:
     Arguments:
         path: its name within the model, as ``model.get_submodule`` takes it.
         layer: the layer itself.
-        input: what came in, (B, C_in, L) or (C_in, L).
-        output: the shape of what came out.
+        input: the input, (B, C_in, L) or (C_in, L).
+        output: the shape of the output.
         geometry: its geometry.
         plan: which kernel Tapwise would run it by.
         seconds: the layer's own time on that input, the minimum of a few runs.
@@ -48,7 +48,7 @@ class Layer:
 
     @property
     def signal(self) -> Tensor:
-        """The first row of the batch that came in."""
+        """The first row of the input's batch."""
         return self.input[0] if self.input.ndim == 3 else self.input
 
 
@@ -204,8 +204,10 @@ def explain_model(
         TypeError: a model without a one-dimensional convolution, or that calls none on this input.
     """
     kinds = (nn.Conv1d, nn.ConvTranspose1d)
-    known = {path: module for path, module in model.named_modules() if isinstance(module, kinds)}
-    if not known:
+    convolutions = {
+        path: module for path, module in model.named_modules() if isinstance(module, kinds)
+    }
+    if not convolutions:
         raise TypeError(
             f"this {type(model).__name__} holds no one-dimensional convolution: nn.Conv1d, "
             "nn.ConvTranspose1d or one of Tapwise's"
@@ -213,21 +215,21 @@ def explain_model(
     calls: dict[str, list[tuple[Tensor, tuple[int, ...]]]] = {}
     hooks = []
     modes = {module: module.training for module in model.modules()}
-    for path, module in known.items():
+    for path, module in convolutions.items():
 
-        def came(
+        def enters(
             layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any], path: str = path
         ) -> None:
             x = given[0] if given else named["input"]
-            # The first is kept as it came: the model may write over it later.
+            # The first input is copied: the model may write over it later.
             kept = x if path in calls else x.detach().clone()
             calls.setdefault(path, []).append((kept, ()))
 
-        def left(layer: nn.Module, given: Any, output: Tensor, path: str = path) -> None:
+        def leaves(layer: nn.Module, given: Any, output: Tensor, path: str = path) -> None:
             calls[path][-1] = (calls[path][-1][0], tuple(output.shape))
 
-        hooks.append(module.register_forward_pre_hook(came, with_kwargs=True))
-        hooks.append(module.register_forward_hook(left))
+        hooks.append(module.register_forward_pre_hook(enters, with_kwargs=True))
+        hooks.append(module.register_forward_hook(leaves))
     try:
         model.eval()  # looking leaves no trace: no statistics, no random numbers
         with torch.no_grad():
@@ -239,11 +241,11 @@ def explain_model(
             hook.remove()
     if not calls:
         raise TypeError(f"{type(model).__name__} called none of its convolutions on this input")
-    layers = tuple(_layer(path, known[path], found) for path, found in calls.items())
+    layers = tuple(_layer(path, convolutions[path], found) for path, found in calls.items())
     return ModelExplanation(
         f"{type(model).__name__}: {len(layers)} convolution{'s' * (len(layers) > 1)}",
         layers,
-        tuple(path for path in known if path not in calls),
+        tuple(path for path in convolutions if path not in calls),
         explain,
     )
 

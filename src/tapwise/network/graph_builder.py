@@ -91,7 +91,7 @@ class GraphBuilder:
         }
         if not wanted:
             raise TimelineError(
-                "nothing that the model returns came of the signal by torch's operations",
+                "nothing that the model returns is computed from the signal by torch's operations",
                 "",
                 "output",
                 "check that the first of its inputs is the signal; what is compiled or scripted can't be read",

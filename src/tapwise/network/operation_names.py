@@ -62,7 +62,7 @@ _RANDOM, _DRAW = (
     "is random",
     "draw outside of the model, and give what was drawn as part of the signal",
 )
-_ADAPTS = "pools over windows that depend on the whole length"
+_ADAPTS = "pools over windows that depend on the full length"
 MIXES = {
     "group_norm": (_MEAN, PER_MOMENT),
     "instance_norm": (_MEAN, PER_MOMENT),

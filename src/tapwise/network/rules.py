@@ -101,7 +101,7 @@ def rule_of(observed: ObservedCall) -> Rule:
         raise observed.refuse(*MIXES[name])
     raise observed.refuse(
         "its timeline isn't known",
-        "tapwise.register teaches it; docs/networks.md lists what is known",
+        "tapwise.register teaches it; docs/networks.md lists what can be followed",
     )
 
 

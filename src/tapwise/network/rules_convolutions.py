@@ -147,7 +147,7 @@ def _interpolate(observed: ObservedCall) -> None:
     if mode not in ("nearest", "nearest-exact") or len(factors) > 1 or min(factors) % 1:
         raise observed.refuse(
             f"interpolates by {mode!r}, a factor of {min(factors):g}",
-            "mode='nearest' by a whole factor, or a ConvTranspose1d whose taps interpolate",
+            "mode='nearest' by an integer factor, or a ConvTranspose1d whose taps interpolate",
         )
     _repeated(observed, int(factors.pop()))
 

@@ -19,7 +19,7 @@ def open_reader(path: Path, columns: tuple[str, ...] = ()) -> Reader:
             need be named.
 
     Raises:
-        SignalError: a file that is missing, empty, damaged or of no known kind.
+        SignalError: a file that is missing, empty, damaged or of an unsupported kind.
     """
     if not path.is_file():
         raise SignalError(f"{path}: there is no such file")

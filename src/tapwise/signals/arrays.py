@@ -100,14 +100,14 @@ class ArrayWriter(Writer):
             "fortran_order": False,
             "shape": (*leading, length),
         }
-        npy.write_array_header_1_0(self.whole.file, header)
-        self._begin = self.whole.file.tell()
+        npy.write_array_header_1_0(self.output.file, header)
+        self._begin = self.output.file.tell()
         self._length, self._done, self._dtype = length, 0, source.dtype
 
     def write(self, block: Array) -> None:
         """Append (channels, n) samples."""
         for channel, row in enumerate(block):
             place = channel * self._length + self._done
-            self.whole.file.seek(self._begin + place * self._dtype.itemsize)
-            self.whole.file.write(np.ascontiguousarray(row, self._dtype).data)
+            self.output.file.seek(self._begin + place * self._dtype.itemsize)
+            self.output.file.write(np.ascontiguousarray(row, self._dtype).data)
         self._done += block.shape[1]

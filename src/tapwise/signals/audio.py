@@ -129,12 +129,12 @@ class AudioWriter(Writer):
         super().__init__(path)
         try:
             self._file = soundfile.SoundFile(
-                self.whole.file, "w", int(rate), source.channels, subtype, format=kind
+                self.output.file, "w", int(rate), source.channels, subtype, format=kind
             )
         except BaseException:
-            self.whole.discard()
+            self.output.discard()
             raise
-        # Said in so many words: soundfile would otherwise scale and clip floats by itself.
+        # Given explicitly: soundfile would otherwise scale and clip floats by itself.
         self._dtype = source.dtype if source.dtype.name != "uint8" else np.dtype(np.int16)
         self._widen = source.dtype.name == "uint8"
 

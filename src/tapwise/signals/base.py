@@ -53,7 +53,7 @@ class Writer(ABC):
     """A signal being written. A context manager: its file appears at the end, or not at all."""
 
     def __init__(self, path: Path) -> None:
-        self.whole = AtomicFile(path)
+        self.output = AtomicFile(path)
 
     @abstractmethod
     def write(self, block: Array) -> None:
@@ -79,6 +79,6 @@ class Writer(ABC):
                 self.finish()
             self.release()
             if kind is None:
-                self.whole.commit()
+                self.output.commit()
         finally:
-            self.whole.discard()
+            self.output.discard()

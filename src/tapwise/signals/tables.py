@@ -110,4 +110,4 @@ class TableWriter(Writer):
             table = others.with_columns([pl.Series(name, row) for name, row in named])
         else:
             table = pl.DataFrame({f"channel_{c}": row for c, row in enumerate(signal)})
-        table.write_csv(self.whole.file)
+        table.write_csv(self.output.file)

@@ -1,1 +1,1 @@
-"""Streaming: an unmodified model, chunk by chunk, equal to its run over the whole signal."""
+"""Streaming: an unmodified model, chunk by chunk, equal to its run over the full signal."""

@@ -178,7 +178,7 @@ class Padding(_WithHistory):
 
 
 def _between(x: Tensor, axis: int, left: int, right: int, value: float) -> Tensor:
-    """The samples between so many of one value."""
+    """The samples, with `left` and `right` copies of one value around them."""
     if left == right == 0:
         return x
     sizes = [list(x.shape), list(x.shape)]

@@ -1,4 +1,4 @@
-"""Stream: a model fed chunk by chunk, equal to one run over the whole signal."""
+"""Stream: a model fed chunk by chunk, equal to one run over the full signal."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ export const MOST = { length: 200000, channels: 4096, kernelSize: 100000, number
 
 export class Refusal extends Error {}
 
-function whole(name, value, least, most = MOST.number) {
+function integer(name, value, least, most = MOST.number) {
   if (!Number.isInteger(value) || value < least || value > most) {
     throw new Refusal(`${name} must be a whole number from ${least} to ${most}, got ${JSON.stringify(value)}`);
   }
@@ -27,22 +27,22 @@ export function padsOf(padding, effective, stride, transposed) {
   else if (padding === "semicausal") return [Math.max(effective - stride, 0), Math.min(effective, stride) - 1];
   else if (padding === "full") return [all, all];
   const pair = Array.isArray(padding) && padding.length === 2 ? padding : [padding, padding];
-  return [whole("padding", pair[0], 0), whole("padding", pair[1], 0)];
+  return [integer("padding", pair[0], 0), integer("padding", pair[1], 0)];
 }
 
 // The geometry of a state, checked: {kernelSize, effective, stride, dilation, left, right, ...}.
 export function geometryOf(state) {
-  const kernelSize = whole("kernel size", state.weight[0][0].length, 1, MOST.kernelSize);
-  const stride = whole("stride", state.stride, 1);
-  const dilation = whole("dilation", state.dilation, 1);
-  const groups = whole("groups", state.groups, 1, MOST.channels);
+  const kernelSize = integer("kernel size", state.weight[0][0].length, 1, MOST.kernelSize);
+  const stride = integer("stride", state.stride, 1);
+  const dilation = integer("dilation", state.dilation, 1);
+  const groups = integer("groups", state.groups, 1, MOST.channels);
   const transposed = Boolean(state.transposed);
   if (!PADDING_MODES.includes(state.padding_mode))
     throw new Refusal(`padding mode must be one of ${PADDING_MODES.join(", ")}`);
   if (transposed && state.padding_mode !== "zeros") throw new Refusal("a transposed convolution pads with zeros only");
   const effective = dilation * (kernelSize - 1) + 1;
   const [left, right] = padsOf(state.padding, effective, stride, transposed);
-  let outputPadding = transposed ? whole("output padding", state.output_padding || 0, 0) : 0;
+  let outputPadding = transposed ? integer("output padding", state.output_padding || 0, 0) : 0;
   if (transposed && state.padding === "causal") outputPadding += Math.max(stride - effective, 0);
   return {
     kernelSize,
@@ -150,8 +150,8 @@ export function check(state) {
     return list;
   };
   for (const row of x) if (numbers("x", row).length !== length) throw new Refusal("the channels of x differ in length");
-  whole("length", length, 1, MOST.length);
-  whole("channels of x", x.length, 1, MOST.channels);
+  integer("length", length, 1, MOST.length);
+  integer("channels of x", x.length, 1, MOST.channels);
   for (const list of rows("weight", state.weight, "(out_channels, in_channels/groups, kernel_size)")) {
     for (const taps of rows("weight", list, "(out_channels, in_channels/groups, kernel_size)")) {
       if (list.length !== state.weight[0].length || numbers("weight", taps).length !== state.weight[0][0].length)
@@ -162,7 +162,7 @@ export function check(state) {
   const [outer, inner] = [state.weight.length, state.weight[0].length];
   const [fanIn, out] = g.transposed ? [outer, inner * g.groups] : [inner * g.groups, outer];
   if (outer % g.groups) throw new Refusal(`${outer} channels of weight can't be divided into ${g.groups} groups`);
-  whole("output channels", out, 1, MOST.channels);
+  integer("output channels", out, 1, MOST.channels);
   if (fanIn !== x.length) throw new Refusal(`weight and groups are for ${fanIn} input channels, x has ${x.length}`);
   if (state.bias !== null && numbers("bias", state.bias).length !== out)
     throw new Refusal(`bias must hold ${out} numbers, one for each output channel`);

@@ -12,8 +12,8 @@ export function drawCone(geometries, layout, width, output) {
   const now = output * field.stride;
   const low = Math.min(levels[0][0], now);
   const high = Math.max(levels[0][levels[0].length - 1], now);
-  const room = width - 2 * layout.margin - layout.label;
-  const size = Math.min(26, room / (high - low + 1));
+  const available = width - 2 * layout.margin - layout.label;
+  const size = Math.min(26, available / (high - low + 1));
   const x = (position, level) => layout.margin + layout.label + (position * strides[level] - low + 0.5) * size;
   const y = (level) => canvas.layout.margin + 22 + (levels.length - 1 - level) * 62;
   levels.forEach((read, level) => {

@@ -15,10 +15,10 @@ class Axis {
     const right = g.transposed ? 0 : g.right;
     const low = Math.min(0, -left);
     const high = Math.max((c.length - 1) * this.spread - this.shift + right, (c.outputs - 1) * this.stride);
-    const room = width - 2 * layout.margin - layout.label;
-    const fitting = Math.max(5, Math.min(layout.columns, Math.floor(room / 36)));
+    const available = width - 2 * layout.margin - layout.label;
+    const fitting = Math.max(5, Math.min(layout.columns, Math.floor(available / 36)));
     this.columns = Math.min(high - low + 1, fitting);
-    this.cell = Math.min(layout.cell, room / this.columns);
+    this.cell = Math.min(layout.cell, available / this.columns);
     const window = windowTaps(g, output).map(([p]) => p * this.spread - this.shift);
     const middle = window.length ? (window[0] + window[window.length - 1]) / 2 : output * this.stride;
     const near = Math.round(
@@ -252,19 +252,19 @@ export function drawOverview(c, layout, width, channel, output, extremes) {
   const { least, most } = extremes;
   const scale = (v) =>
     4 + (height - 8) * (1 - (v - Math.min(...least)) / (Math.max(...most) - Math.min(...least) || 1));
-  const room = width - 2 * layout.margin;
+  const available = width - 2 * layout.margin;
   const top = least.map(
-    (_, n) => `${(layout.margin + ((n + 0.5) * room) / least.length).toFixed(1)},${scale(most[n]).toFixed(1)}`,
+    (_, n) => `${(layout.margin + ((n + 0.5) * available) / least.length).toFixed(1)},${scale(most[n]).toFixed(1)}`,
   );
   const under = least
     .map(
       (_, n) =>
-        `${(layout.margin + ((n + 0.5) * room) / least.length).toFixed(1)},${(scale(least[n]) + 0.6).toFixed(1)}`,
+        `${(layout.margin + ((n + 0.5) * available) / least.length).toFixed(1)},${(scale(least[n]) + 0.6).toFixed(1)}`,
     )
     .reverse();
   canvas.add(element("polygon", { points: [...top, ...under].join(" "), class: "curve" }));
   const at = c.outputs > 1 ? output / (c.outputs - 1) : 0;
-  canvas.line(layout.margin + at * room, 0, layout.margin + at * room, height, "link strong");
+  canvas.line(layout.margin + at * available, 0, layout.margin + at * available, height, "link strong");
   canvas.height = height;
   return canvas.svg(`All ${c.length} samples of channel ${channel}`);
 }

@@ -110,11 +110,11 @@ export function showSteps(page, c) {
 // The least and the most of each stretch of a channel.
 export function stretches(page, channel) {
   const row = page.state.x[channel];
-  const many = Math.min(240, row.length);
+  const count = Math.min(240, row.length);
   const [least, most] = [[], []];
-  for (let n = 0; n < many; n += 1) {
+  for (let n = 0; n < count; n += 1) {
     let [low, high] = [Infinity, -Infinity];
-    for (let i = Math.floor((n * row.length) / many); i < Math.floor(((n + 1) * row.length) / many); i += 1) {
+    for (let i = Math.floor((n * row.length) / count); i < Math.floor(((n + 1) * row.length) / count); i += 1) {
       const v = row[i];
       if (v < low) low = v;
       if (v > high) high = v;

@@ -46,18 +46,12 @@ def random_shapes(count: int, seed: int) -> list[dict[str, Any]]:
 
     rows = []
     for number in range(count):
-        family = rnd.choice(
-            ["few-channel", "depthwise", "long-kernel", "grouped", "dense-small", "dense"]
-        )
+        family = rnd.choice(["few-channel", "depthwise", "long-kernel", "grouped", "dense-small", "dense"])
         taps, groups = between(1, 64), 1
         if family == "few-channel":
-            fan_in, fan_out = rnd.choice(
-                [(1, 1), (1, 16), (1, 256), (2, 2), (2, 64), (4, 4), (4, 256)]
-            )
+            fan_in, fan_out = rnd.choice([(1, 1), (1, 16), (1, 256), (2, 2), (2, 64), (4, 4), (4, 256)])
         elif family in ("depthwise", "long-kernel"):
-            fan_in = fan_out = groups = (
-                between(2, 1024) if family == "depthwise" else between(1, 64)
-            )
+            fan_in = fan_out = groups = between(2, 1024) if family == "depthwise" else between(1, 64)
             taps = taps if family == "depthwise" else between(500, 8000)
         elif family == "grouped":
             groups = rnd.choice([2, 4, 8, 16])
@@ -80,8 +74,7 @@ def random_shapes(count: int, seed: int) -> list[dict[str, Any]]:
                 "B": batch,
                 "Cin": fan_in,
                 "Cout": fan_out,
-                "L": min(max(length, reach, 16), 2_000_000 // max(1, batch * fan_out // 16))
-                + reach,
+                "L": min(max(length, reach, 16), 2_000_000 // max(1, batch * fan_out // 16)) + reach,
                 "K": taps,
                 "stride": stride,
                 "dilation": dilation,
@@ -99,11 +92,7 @@ class Worker:
     def __init__(self, peer: str, threads: int) -> None:
         command = [sys.executable, str(HERE / "peers.py"), peer, str(threads)]
         self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
 
     def ask(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -143,23 +132,17 @@ def compare(row: dict[str, Any], workers: dict[str, Worker], rounds: int) -> dic
 def _looks_slower(best: dict[str, dict[str, Any]]) -> bool:
     ours, theirs, again = best["tapwise"], best["torch"], best["torch again"]
     return any(
-        ours[name] > theirs[name] * _spread(theirs[name], again[name])
-        for name in ("forward", "both")
-        if name in theirs
+        ours[name] > theirs[name] * _spread(theirs[name], again[name]) for name in ("forward", "both") if name in theirs
     )
 
 
 def _row(row: dict[str, Any], best: dict[str, dict[str, Any]]) -> dict[str, Any]:
     ours, theirs, again = best["tapwise"], best["torch"], best["torch again"]
     wrong = [
-        peer
-        for peer, found in best.items()
-        if "sample" in found and not _alike(found["sample"], theirs["sample"])
+        peer for peer, found in best.items() if "sample" in found and not _alike(found["sample"], theirs["sample"])
     ]
     assert "tapwise" not in wrong, f"{row['name']}: our outputs are not torch's"
-    others = {
-        p: best[p]["forward"] for p in OTHERS if "forward" in best.get(p, ()) and p not in wrong
-    }
+    others = {p: best[p]["forward"] for p in OTHERS if "forward" in best.get(p, ()) and p not in wrong}
     result: dict[str, Any] = {
         "name": row["name"],
         "family": row["family"],
@@ -187,27 +170,19 @@ def _row(row: dict[str, Any], best: dict[str, dict[str, Any]]) -> dict[str, Any]
                 others[peer] += best["floor"]["fresh_output"]
     if others:
         peer = min(others, key=others.__getitem__)
-        result |= {
-            "peer": peer,
-            "peer_ms": others[peer] * 1e3,
-            "ratio_peer": others[peer] / ours["forward"],
-        }
+        result |= {"peer": peer, "peer_ms": others[peer] * 1e3, "ratio_peer": others[peer] / ours["forward"]}
     if "tapwise float32" in best:
         result["tapwise_float32_ms"] = best["tapwise float32"]["forward"] * 1e3
     if row.get("L"):
         result["shape"] = {
-            k: row[k]
-            for k in ("B", "Cin", "Cout", "L", "K", "stride", "dilation", "groups", "left", "right")
+            k: row[k] for k in ("B", "Cin", "Cout", "L", "K", "stride", "dilation", "groups", "left", "right")
         }
     return result
 
 
 def _alike(one: list[float], other: list[float]) -> bool:
     scale = max(map(abs, other)) + 1e-9
-    return (
-        len(one) == len(other)
-        and max(abs(a - b) for a, b in zip(one, other, strict=True)) < 1e-3 * scale
-    )
+    return len(one) == len(other) and max(abs(a - b) for a, b in zip(one, other, strict=True)) < 1e-3 * scale
 
 
 def _spread(one: float, other: float) -> float:
@@ -251,9 +226,7 @@ def mean(rows: list[dict[str, Any]], name: str) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=0.1, help="for each peer in each round")

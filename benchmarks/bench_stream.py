@@ -62,11 +62,7 @@ def _stack() -> Any:
 
     parts: list[Any] = []
     for n in range(10):
-        parts += [
-            nn.ConstantPad1d((2 * 2**n, 0), 0.0),
-            nn.Conv1d(64, 64, 3, dilation=2**n),
-            nn.ReLU(),
-        ]
+        parts += [nn.ConstantPad1d((2 * 2**n, 0), 0.0), nn.Conv1d(64, 64, 3, dilation=2**n), nn.ReLU()]
     return nn.Sequential(*parts).eval()
 
 
@@ -134,11 +130,7 @@ def bare(name: str) -> tuple[Step, dict[str, Any]]:
             else:
                 span = (many - 1) * g.stride + g.effective_kernel_size
                 known = torch.randn(*inputs[0].shape[:-1], span)
-                calls.append(
-                    lambda x=known, w=w, b=b, s=settings, g=g: torch.conv1d(
-                        x, w, b, *s, g.dilation, g.groups
-                    )
-                )
+                calls.append(lambda x=known, w=w, b=b, s=settings, g=g: torch.conv1d(x, w, b, *s, g.dilation, g.groups))
         elif isinstance(work, Recur) and inputs[0].numel():
             held = work.start(1)
             calls.append(lambda work=work, x=inputs[0], held=held: work(x, held))
@@ -221,10 +213,7 @@ def _tcn() -> Any:
 MODELS = ("encodec encoder", "encodec decoder", "hifigan", "denoiser", "reverb")
 KINDS = {"ours": ours, "recomputed": recomputed, "bare": bare}
 PEERS = {
-    "stack": {
-        "tapwise": stack_tapwise,
-        "cached_conv": stack_cached_conv,
-    },
+    "stack": {"tapwise": stack_tapwise, "cached_conv": stack_cached_conv},
     "pytorch-tcn's TCN": {"tapwise": tcn_tapwise, "pytorch-tcn": tcn_itself},
 }
 
@@ -273,9 +262,7 @@ def turn(group: str, subject: str, options: argparse.Namespace) -> dict[str, Any
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=300)
@@ -307,9 +294,7 @@ def main() -> None:
             ratio = facts["median"] / best[first]["median"]
             if subject == "bare":  # what the stream adds to its kernels, for each operation
                 ours_ = best[first]
-                facts["overhead_us"] = (
-                    1e6 * (ours_["median"] - facts["median"]) / ours_["operations"]
-                )
+                facts["overhead_us"] = 1e6 * (ours_["median"] - facts["median"]) / ours_["operations"]
             rows.append({"model": group, "subject": subject, "ratio": ratio, **facts})
             print(
                 f"{group:<20}{subject:<14}{1e3 * facts['median']:>10.3f}{1e3 * facts['p99']:>9.3f}{ratio:>8.2f}",

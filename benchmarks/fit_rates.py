@@ -140,9 +140,7 @@ def table(before: Any, after: Any, measurements: list[Measurement]) -> str:
     for key in sorted({(m[0], m[1]) for m in measurements}):
         rows = [n for n, m in enumerate(measurements) if (m[0], m[1]) == key]
         factors = [math.exp(math.sqrt(float((e[rows] ** 2).mean()))) for e in (before, after)]
-        lines.append(
-            f"{key[1] + ', ' + key[0]:<28}{len(rows):>6}{factors[0]:>8.2f}{factors[1]:>8.2f}"
-        )
+        lines.append(f"{key[1] + ', ' + key[0]:<28}{len(rows):>6}{factors[0]:>8.2f}{factors[1]:>8.2f}")
     return "\n".join(lines)
 
 

@@ -48,9 +48,7 @@ def tapwise_calls(row: Row) -> list[Call]:
 
 def _layer(kind: Any, row: Row, padding: Any) -> Any:
     """A layer of the row's weight and bias."""
-    layer = kind(
-        row["Cin"], row["Cout"], row["K"], row["stride"], padding, row["dilation"], row["groups"]
-    )
+    layer = kind(row["Cin"], row["Cout"], row["K"], row["stride"], padding, row["dilation"], row["groups"])
     layer.weight, layer.bias = row["w"], row["b"]
     return layer
 
@@ -164,14 +162,7 @@ def fftconv_calls(row: Row) -> list[Call]:
         return []
     x, w, b, pads = row["x"], row["w"], row["b"], (row["left"], row["right"])
     return [
-        lambda: fft_conv(
-            F.pad(x, pads),
-            w,
-            b,
-            stride=row["stride"],
-            dilation=row["dilation"],
-            groups=row["groups"],
-        )
+        lambda: fft_conv(F.pad(x, pads), w, b, stride=row["stride"], dilation=row["dilation"], groups=row["groups"])
     ]
 
 
@@ -192,9 +183,7 @@ def floor(row: Row, seconds: float) -> dict[str, float]:
     """Seconds that no sum of products can pass: the copy of its bytes, and a product of matrices."""
     import torch
 
-    bytes_moved = 4 * (
-        row["x"].numel() + row["w"].numel() + row["B"] * row["Cout"] * row["outputs"]
-    )
+    bytes_moved = 4 * (row["x"].numel() + row["w"].numel() + row["B"] * row["Cout"] * row["outputs"])
     source = torch.ones(max(bytes_moved // 8, 1))
     target = torch.empty_like(source)
     copying = best(lambda: target.copy_(source), seconds)
@@ -263,9 +252,7 @@ def answer(peer: str, row: Row) -> dict[str, Any]:
         def train(call: Call) -> None:
             torch.autograd.grad(call(), leaves, grad)
 
-        found["both"] = min(
-            best(lambda c=call: train(c), row["seconds"]) for call in PEERS[peer](row)
-        )
+        found["both"] = min(best(lambda c=call: train(c), row["seconds"]) for call in PEERS[peer](row))
     return found
 
 
@@ -278,11 +265,7 @@ def _plan(row: Row) -> dict[str, Any]:
     problem = Problem.of(*(row[n] for n in names), padding, row["dilation"], row["groups"])
     plan = choose(problem)
     seconds = math.nan if plan.seconds is None else plan.seconds * row["B"]
-    return {
-        "kernel": plan.kernel,
-        "training": list(choose_training(problem)),
-        "predicted": seconds,
-    }
+    return {"kernel": plan.kernel, "training": list(choose_training(problem)), "predicted": seconds}
 
 
 def main() -> None:

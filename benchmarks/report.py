@@ -222,11 +222,7 @@ def document() -> str:
     result, models, streams = _read("conv1d-cpu"), _read("models-cpu"), _read("stream-cpu")
     assert result is not None
     others = {title: found for title, name in OTHERS.items() if (found := _read(name))}
-    return (
-        page(result, others)
-        + (_models(models) if models else "")
-        + (_streams(streams) if streams else "")
-    )
+    return page(result, others) + (_models(models) if models else "") + (_streams(streams) if streams else "")
 
 
 def main() -> None:

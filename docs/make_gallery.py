@@ -29,21 +29,16 @@ def figures() -> dict[str, tuple[str, str, str]]:
         "shapes": ("Shapes", 'tw.explain(tw.CausalConv1d(2, 4, 3), ramps(2)).svg("shapes")'),
         "causal": (
             "Causal, dilated: no line comes from the future",
-            'tw.explain([1.0, 1.0, 1.0], torch.arange(10.0), padding="causal", dilation=2)'
-            '.svg("sources")',
+            'tw.explain([1.0, 1.0, 1.0], torch.arange(10.0), padding="causal", dilation=2).svg("sources")',
         ),
         "transposed": (
             "Transposed: each input spreads its taps",
             'tw.explain([1.0, 2.0, 1.0], torch.arange(5.0), transposed=True, stride=2).svg("sources")',
         ),
-        "channels": (
-            "Channels and groups",
-            'tw.explain(tw.Conv1d(6, 9, 3, groups=3), ramps(6)).svg("channels")',
-        ),
+        "channels": ("Channels and groups", 'tw.explain(tw.Conv1d(6, 9, 3, groups=3), ramps(6)).svg("channels")'),
         "response": (
             "What the taps do to a sound",
-            'tw.explain([0.1, 0.2, 0.4, 0.2, 0.1], torch.arange(10.0), padding="causal")'
-            '.svg("response")',
+            'tw.explain([0.1, 0.2, 0.4, 0.2, 0.1], torch.arange(10.0), padding="causal").svg("response")',
         ),
         "stack": (
             "A stack's receptive field",
@@ -84,8 +79,7 @@ def page() -> str:
     for name, (title, code, _) in figures().items():
         parts.append(f"## {title}\n\n`{code}`\n\n![{title}](images/gallery/{name}.svg)\n")
     parts.append(
-        "## A shape error in a notebook\n\n![Squares: 3 channels of x, 5 that weight reads]"
-        "(images/gallery/error.svg)\n"
+        "## A shape error in a notebook\n\n![Squares: 3 channels of x, 5 that weight reads](images/gallery/error.svg)\n"
     )
     for name, (title, _, _) in SHOTS.items():
         parts.append(f"## {title}\n\n![{title}](images/gallery/{name}.png)\n")
@@ -139,9 +133,7 @@ def _notebook(output: str) -> str:
     cell = nbformat.v4.new_code_cell(
         'import tapwise as tw\n\ntw.explain([1.0, 1.0, 1.0], range(10), padding="causal")',
         execution_count=1,
-        outputs=[
-            nbformat.v4.new_output("execute_result", {"text/html": output}, execution_count=1)
-        ],
+        outputs=[nbformat.v4.new_output("execute_result", {"text/html": output}, execution_count=1)],
     )
     notebook = nbformat.v4.new_notebook(cells=[cell])
     return str(HTMLExporter().from_notebook_node(notebook)[0])

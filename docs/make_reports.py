@@ -30,28 +30,18 @@ timelines say. This page is written by `python docs/make_reports.py`.
 def operations() -> str:
     """The operations that can be followed, as a section."""
     groups = {
-        "Sample by sample, of the signal and of what is the same at every moment": sorted(
-            POINTWISE
-        ),
+        "Sample by sample, of the signal and of what is the same at every moment": sorted(POINTWISE),
         "Over an axis that isn't time": sorted(OVER_AXES),
         "Axes, parts and pads": [*sorted(SHAPES), "pad (zeros, constant, replicate, reflect)"],
         "Windows": sorted(set(CONVOLUTIONS) - {"pad", "lstm", "gru", "rnn_tanh", "rnn_relu"}),
         "Recurrences, from the past to the future": ["lstm", "gru", "rnn_tanh", "rnn_relu"],
-        "Products with a constant, over an axis that isn't time": [
-            "linear",
-            "matmul",
-            "bmm",
-            "mm",
-            "einsum",
-        ],
+        "Products with a constant, over an axis that isn't time": ["linear", "matmul", "bmm", "mm", "einsum"],
         "Normalisation of each moment": ["batch_norm (in evaluation)", "layer_norm", "rms_norm"],
     }
     parts = ["## Operations that can be followed\n"]
     for title, names in groups.items():
         parts.append(f"**{title}:** " + fill(", ".join(f"`{n}`" for n in names), 108) + "\n")
-    refused = "\n".join(
-        f"| `{name}` | {reason} | {remedy} |" for name, (reason, remedy) in sorted(MIXES.items())
-    )
+    refused = "\n".join(f"| `{name}` | {reason} | {remedy} |" for name, (reason, remedy) in sorted(MIXES.items()))
     parts.append(
         "Anything else is refused by the path of its module, with the reason and a remedy;\n"
         "`tapwise.register` teaches an operation, or a whole module, its timeline. Refused by name:\n\n"

@@ -39,11 +39,7 @@ class Line:
 
 
 def chart(
-    title: str,
-    note: str,
-    unit: str,
-    lines: list[Line],
-    shift: tuple[float, float, float, str] | None = None,
+    title: str, note: str, unit: str, lines: list[Line], shift: tuple[float, float, float, str] | None = None
 ) -> str:
     """The chart as an SVG image.
 
@@ -74,9 +70,7 @@ def chart(
         for year in range(int(np.ceil(low_x)), int(high_x) + 1)
     ]
     for n, line in enumerate(lines):
-        points = "L".join(
-            f"{across(x):.1f} {up(y):.1f}" for x, y in zip(line.x, line.y, strict=True)
-        )
+        points = "L".join(f"{across(x):.1f} {up(y):.1f}" for x, y in zip(line.x, line.y, strict=True))
         key = TOP + 14 + 22 * n
         shapes.append(f'<path class="{line.kind}" d="M{points}"/>')
         shapes.append(f'<path class="{line.kind}" d="M{WIDTH - RIGHT + 14} {key}h26"/>')

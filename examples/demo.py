@@ -41,10 +41,7 @@ def smooth_co2() -> None:
         )
     ppm = pl.read_csv(CO2)["co2_ppm"].to_numpy()
     years = 1964 + (4 + np.arange(len(ppm))) / 12
-    late, centred = (
-        pl.read_csv(OUT / f"co2_{padding}.csv")["co2_ppm"].to_numpy()
-        for padding in ("causal", "same")
-    )
+    late, centred = (pl.read_csv(OUT / f"co2_{padding}.csv")["co2_ppm"].to_numpy() for padding in ("causal", "same"))
     # Of the centred mean, only what whole windows gave: the last 6 months still wait for theirs.
     known = slice(5, -6)
     level = late[-30]
@@ -70,14 +67,7 @@ def filter_sound() -> None:
     seconds = np.arange(10 * rate) / rate
     sound = 0.4 * np.sin(2 * np.pi * 220 * seconds) + 0.2 * np.sin(2 * np.pi * 3000 * seconds)
     soundfile.write(OUT / "tones.wav", sound, rate, subtype="PCM_16")
-    tapwise(
-        "apply",
-        str(OUT / "tones.wav"),
-        "--taps",
-        "lowpass:1000:101",
-        "-o",
-        str(OUT / "low_tone.wav"),
-    )
+    tapwise("apply", str(OUT / "tones.wav"), "--taps", "lowpass:1000:101", "-o", str(OUT / "low_tone.wav"))
 
 
 def main() -> None:
@@ -85,16 +75,7 @@ def main() -> None:
     OUT.mkdir(exist_ok=True)
     tapwise("doctor", "--warm")  # compiles once, so that what follows is timed without
     tapwise("explain", "--input", "0:10", "--taps", "1,1,1")
-    tapwise(
-        "explain",
-        "--input",
-        "0:10",
-        "--taps",
-        "1,1,1",
-        "--causal",
-        "--save",
-        str(OUT / "causal.svg"),
-    )
+    tapwise("explain", "--input", "0:10", "--taps", "1,1,1", "--causal", "--save", str(OUT / "causal.svg"))
     smooth_co2()
     filter_sound()
     model = "examples/denoise/model.py:denoiser"

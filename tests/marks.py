@@ -5,7 +5,4 @@ import pytest
 
 def slow_after(fast, values):
     """Values for ``parametrize``: the first ``fast`` run always, the others under `make test-all` alone."""
-    return [
-        value if n < fast else pytest.param(value, marks=pytest.mark.slow)
-        for n, value in enumerate(values)
-    ]
+    return [value if n < fast else pytest.param(value, marks=pytest.mark.slow) for n, value in enumerate(values)]

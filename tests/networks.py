@@ -17,12 +17,8 @@ def _seeded(model, seed=0):
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) / fan_in**0.5)
         for module in model.modules():
             if isinstance(module, nn.BatchNorm1d):
-                module.running_mean.copy_(
-                    torch.randn(module.running_mean.shape, generator=generator) / 4
-                )
-                module.running_var.copy_(
-                    torch.rand(module.running_var.shape, generator=generator) + 0.5
-                )
+                module.running_mean.copy_(torch.randn(module.running_mean.shape, generator=generator) / 4)
+                module.running_var.copy_(torch.rand(module.running_var.shape, generator=generator) + 0.5)
     return model.double().eval()
 
 
@@ -64,11 +60,7 @@ def encodec_48khz_encoder():
     from transformers.models.encodec.modeling_encodec import EncodecEncoder
 
     config = EncodecConfig(
-        num_filters=4,
-        hidden_size=16,
-        use_causal_conv=False,
-        norm_type="time_group_norm",
-        audio_channels=2,
+        num_filters=4, hidden_size=16, use_causal_conv=False, norm_type="time_group_norm", audio_channels=2
     )
     return _seeded(EncodecEncoder(config)), torch.zeros(1, 2, 2000, dtype=torch.float64)
 

@@ -43,9 +43,7 @@ def padded(x, left, right, mode):
     return np.concatenate(columns, axis=-1) if columns else x
 
 
-def conv1d(
-    x, w, b=None, stride=1, pads=(0, 0), dilation=1, groups=1, mode="zeros", magnitude=False
-):
+def conv1d(x, w, b=None, stride=1, pads=(0, 0), dilation=1, groups=1, mode="zeros", magnitude=False):
     """x (B, C, L), w (O, C/groups, K): (B, O, N). ``magnitude``: sum |products| instead."""
     wide = _widest(x.dtype)
     x, w = x.astype(wide), w.astype(wide)
@@ -77,9 +75,7 @@ def conv_transpose1d(x, w, b=None, stride=1, cut=(0, 0), extra=0, dilation=1, gr
     x, w = x.astype(wide), w.astype(wide)
     batch, channels, length = x.shape
     inner, taps = w.shape[1:]
-    full = np.zeros(
-        (batch, inner * groups, (length - 1) * stride + dilation * (taps - 1) + 1 + extra), wide
-    )
+    full = np.zeros((batch, inner * groups, (length - 1) * stride + dilation * (taps - 1) + 1 + extra), wide)
     for c in range(channels):
         first = c // (channels // groups) * inner
         for o in range(inner):

@@ -53,26 +53,15 @@ def random_layer(dice, channels, transposed=None):
         extra = dice.randrange(max(stride, dilation))
         reach = dilation * (taps - 1) + 1
         pad = dice.choice([0, dice.randrange(reach)])
-        return nn.ConvTranspose1d(
-            channels, out, taps, stride, min(pad, reach // 2), extra, groups, bias, dilation
-        ), out
+        return nn.ConvTranspose1d(channels, out, taps, stride, min(pad, reach // 2), extra, groups, bias, dilation), out
     mode = dice.choice(["zeros", "zeros", "reflect", "replicate"])
     reach = dilation * (taps - 1) + 1
     padding = dice.choice(
-        [
-            "causal",
-            "semicausal",
-            "valid",
-            "same",
-            (dice.randrange(9), dice.randrange(9)),
-            dice.randrange(9),
-        ]
+        ["causal", "semicausal", "valid", "same", (dice.randrange(9), dice.randrange(9)), dice.randrange(9)]
     )
     if padding == "same" and stride > 1:
         padding = (reach // 2, reach // 2)
-    return tw.Conv1d(
-        channels, out, taps, stride, padding, dilation, groups, bias, padding_mode=mode
-    ), out
+    return tw.Conv1d(channels, out, taps, stride, padding, dilation, groups, bias, padding_mode=mode), out
 
 
 class Branches(nn.Module):
@@ -82,9 +71,7 @@ class Branches(nn.Module):
         super().__init__()
         self.kinds, self.layers = [], nn.ModuleList()
         for _ in range(depth):
-            kind = dice.choice(
-                ["layer", "skip", "cat", "down-up", "pool", "act", "up", "cut", "mul"]
-            )
+            kind = dice.choice(["layer", "skip", "cat", "down-up", "pool", "act", "up", "cut", "mul"])
             layer = nn.Identity()
             if kind == "layer":
                 layer, channels = random_layer(dice, channels)
@@ -99,8 +86,7 @@ class Branches(nn.Module):
             elif kind == "down-up":
                 s = dice.randrange(1, 4)
                 layer = nn.Sequential(
-                    nn.Conv1d(channels, 3, 5, stride=s, padding=4),
-                    nn.ConvTranspose1d(3, channels, 2 * s, stride=s),
+                    nn.Conv1d(channels, 3, 5, stride=s, padding=4), nn.ConvTranspose1d(3, channels, 2 * s, stride=s)
                 )
             elif kind == "pool":
                 layer = dice.choice([nn.AvgPool1d, nn.MaxPool1d])(
@@ -109,9 +95,7 @@ class Branches(nn.Module):
             elif kind == "up":
                 layer = nn.Upsample(scale_factor=dice.randrange(2, 4))
             elif kind == "act":
-                layer = dice.choice(
-                    [nn.ReLU(inplace=True), nn.ELU(), nn.BatchNorm1d(channels), nn.Tanh()]
-                )
+                layer = dice.choice([nn.ReLU(inplace=True), nn.ELU(), nn.BatchNorm1d(channels), nn.Tanh()])
             self.kinds.append(kind)
             self.layers.append(layer)
 

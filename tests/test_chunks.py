@@ -89,9 +89,7 @@ def test_a_step_gives_all_that_is_determined_and_the_flush_the_rest(case):
             y, state = layer.step(x[..., n : n + 1], state)
             emitted += y.shape[-1]
             if not geometry.transposed and geometry.padding_mode != "reflect":
-                complete = [
-                    i for i in range(geometry.output_length(length)) if geometry.window(i)[-1] <= n
-                ]
+                complete = [i for i in range(geometry.output_length(length)) if geometry.window(i)[-1] <= n]
                 assert emitted == len(complete)
             assert emitted == int(state.emitted)
         assert layer.flush(state).shape[-1] == geometry.output_length(length) - emitted
@@ -126,9 +124,7 @@ def test_states_share_no_memory():
 
 
 def test_a_state_is_a_pytree_of_tensors():
-    _, state = tw.CausalConv1d(1, 1, 4).step(
-        torch.randn(1, 1, 6), tw.CausalConv1d(1, 1, 4).init_state()
-    )
+    _, state = tw.CausalConv1d(1, 1, 4).step(torch.randn(1, 1, 6), tw.CausalConv1d(1, 1, 4).init_state())
     leaves, spec = torch.utils._pytree.tree_flatten(state)
     assert [leaf.shape for leaf in leaves] == [(1, 1, 3), (), ()]
     again = torch.utils._pytree.tree_unflatten(leaves, spec)

@@ -19,9 +19,7 @@ OURS = ("few-channel", "depthwise", "long-kernel")
 def rows():
     texts = ("name", "model", "family")
     with SHAPES.open() as file:
-        return [
-            {k: v if k in texts else int(v) for k, v in r.items()} for r in csv.DictReader(file)
-        ]
+        return [{k: v if k in texts else int(v) for k, v in r.items()} for r in csv.DictReader(file)]
 
 
 ROWS = {row["name"]: row for row in rows()}
@@ -37,16 +35,7 @@ def posed(row):
     x = torch.randn(min(row["B"], 2), row["Cin"], row["L"])
     w = torch.randn(row["Cout"], fan_in, row["K"])
     padding = (row["left"], row["right"])
-    return (
-        x,
-        w,
-        {
-            "stride": row["stride"],
-            "padding": padding,
-            "dilation": row["dilation"],
-            "groups": row["groups"],
-        },
-    )
+    return (x, w, {"stride": row["stride"], "padding": padding, "dilation": row["dilation"], "groups": row["groups"]})
 
 
 def plan_of(x, w, settings):
@@ -70,11 +59,7 @@ def test_rows_that_memory_bounds_run_on_our_kernels_within_the_bound(name):
         group = o // in_group
         samples = x[b, group * fan_in : (group + 1) * fan_in].double()[:, places[inside]]
         products = samples * w[o].double()[:, inside]
-        bound = (
-            1e-5
-            + 1.3e-6 * abs(products.sum())
-            + 16 * torch.finfo(torch.float32).eps * products.abs().sum()
-        )
+        bound = 1e-5 + 1.3e-6 * abs(products.sum()) + 16 * torch.finfo(torch.float32).eps * products.abs().sum()
         assert abs(y[b, o, i] - products.sum()) <= bound, kernel
 
 
@@ -163,9 +148,7 @@ print(run(*map(int, sys.argv[2:])))
         (1, 1_000_000, 1_002_000, 0, True),
     ],
 )
-def test_the_peak_of_memory_is_at_most_torchs_and_32_megabytes(
-    channels, taps, length, left, backward
-):
+def test_the_peak_of_memory_is_at_most_torchs_and_32_megabytes(channels, taps, length, left, backward):
     def peak(whose, taps):
         numbers = map(str, (channels, taps, length, left, int(backward)))
         command = [sys.executable, "-c", PEAK, whose, *numbers]

@@ -68,20 +68,12 @@ def test_the_denoisers_picture_is_what_its_script_draws(tmp_path):
 
     folder = ROOT / "examples" / "denoise"
     run = subprocess.run(
-        [sys.executable, str(folder / "live.py"), str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=True,
+        [sys.executable, str(folder / "live.py"), str(tmp_path)], capture_output=True, text=True, check=True
     )
     before, after, naive = map(float, re.findall(r"(-?[\d.]+) dB", run.stdout))
     assert after > before + 4
     assert naive < after - 1
-    assert {p.name for p in tmp_path.iterdir()} == {
-        "noisy.wav",
-        "streamed.wav",
-        "naive.wav",
-        "denoise.svg",
-    }
+    assert {p.name for p in tmp_path.iterdir()} == {"noisy.wav", "streamed.wav", "naive.wav", "denoise.svg"}
     assert (folder / "denoiser.safetensors").stat().st_size < 1_000_000
     shown = (ROOT / "docs" / "images" / "denoise.svg").read_text()
     assert shown.split("<path")[0] == (tmp_path / "denoise.svg").read_text().split("<path")[0]

@@ -40,27 +40,9 @@ def test_the_tutorials_cases_exactly(case, kernel):
 
 def test_arguments_are_torchs_in_torchs_order_and_more():
     ours = list(inspect.signature(tw.conv1d).parameters)
-    assert ours == [
-        "input",
-        "weight",
-        "bias",
-        "stride",
-        "padding",
-        "dilation",
-        "groups",
-        "padding_mode",
-    ]
+    assert ours == ["input", "weight", "bias", "stride", "padding", "dilation", "groups", "padding_mode"]
     ours = list(inspect.signature(tw.conv_transpose1d).parameters)
-    assert ours == [
-        "input",
-        "weight",
-        "bias",
-        "stride",
-        "padding",
-        "output_padding",
-        "groups",
-        "dilation",
-    ]
+    assert ours == ["input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation"]
 
 
 @given(convolutions(), st.booleans())
@@ -103,14 +85,7 @@ def test_transposed_values_and_gradients(case, with_bias):
     b = torch.randn(geometry.groups * 3, dtype=torch.float64, requires_grad=True)
     b = b if with_bias else None
     y = tw.conv_transpose1d(
-        x,
-        w,
-        b,
-        geometry.stride,
-        geometry.padding,
-        geometry.output_padding,
-        geometry.groups,
-        geometry.dilation,
+        x, w, b, geometry.stride, geometry.padding, geometry.output_padding, geometry.groups, geometry.dilation
     )
     truth = oracle.conv_transpose1d(
         x.detach().numpy(),
@@ -230,9 +205,7 @@ def test_errors_show_both_sides_and_the_fix():
     assert "beyond the largest" in refusal(z(1, 2, 9), w, dilation=2**31)
     assert "or a pair" in refusal(z(1, 2, 9), w, padding=(1, 2, 3))
     assert "list of 1 values" in refusal(z(1, 2, 9), w, stride=(1, 2))
-    assert "can't fill padding from 1 samples" in refusal(
-        z(1, 2, 1), w, padding=2, padding_mode="reflect"
-    )
+    assert "can't fill padding from 1 samples" in refusal(z(1, 2, 1), w, padding=2, padding_mode="reflect")
     for padding in ("same", "valid", "full", 10, (2, 0)):
         message = refusal(z(1, 2, 0), w, padding=padding)
         assert message.startswith("Only zero batch or zero channel inputs are supported")

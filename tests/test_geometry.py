@@ -23,25 +23,11 @@ def brute(geometry):
         x = np.repeat(x, groups, axis=1)
         if geometry.transposed:
             y = oracle.conv_transpose1d(
-                x,
-                ones,
-                None,
-                geometry.stride,
-                geometry.padding,
-                geometry.output_padding,
-                geometry.dilation,
-                groups,
+                x, ones, None, geometry.stride, geometry.padding, geometry.output_padding, geometry.dilation, groups
             )
         else:
             y = oracle.conv1d(
-                x,
-                ones,
-                None,
-                geometry.stride,
-                geometry.padding,
-                geometry.dilation,
-                groups,
-                geometry.padding_mode,
+                x, ones, None, geometry.stride, geometry.padding, geometry.dilation, groups, geometry.padding_mode
             )
         return y[:, :1]
 
@@ -56,9 +42,7 @@ def test_windows_lengths_and_feeds_are_the_oracles(case):
     for i, inputs in enumerate(reached):
         assert {j for j, _ in geometry.reads(i, length)} == inputs
     for j in range(length):
-        assert set(geometry.feeds(j, length)) == {
-            i for i, inputs in enumerate(reached) if j in inputs
-        }
+        assert set(geometry.feeds(j, length)) == {i for i, inputs in enumerate(reached) if j in inputs}
         assert list(geometry.feeds(j, length)) == sorted(set(geometry.feeds(j, length)))
 
 
@@ -139,9 +123,7 @@ def test_causal_transposed_gives_stride_outputs_an_input_and_never_looks_ahead()
     for kernel_size in range(1, 12):
         for stride in range(1, 9):
             for dilation in (1, 2, 3):
-                geometry = tw.Geometry(
-                    kernel_size, stride, dilation, padding="causal", transposed=True
-                )
+                geometry = tw.Geometry(kernel_size, stride, dilation, padding="causal", transposed=True)
                 for length in (0, 1, 2, 7):
                     assert geometry.output_length(length) == length * stride
                     for i in range(length * stride):

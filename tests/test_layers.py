@@ -103,11 +103,7 @@ def test_copies_pickles_and_parametrizations():
     file = io.BytesIO()
     torch.save(layer, file)
     file.seek(0)
-    for other in (
-        copy.deepcopy(layer),
-        pickle.loads(pickle.dumps(layer)),
-        torch.load(file, weights_only=False),
-    ):
+    for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer)), torch.load(file, weights_only=False)):
         assert torch.equal(other(x), layer(x))
         assert other.padding == "semicausal"
     normed = nn.utils.parametrizations.weight_norm(copy.deepcopy(layer))

@@ -97,10 +97,7 @@ def test_determined_outputs_are_those_that_no_continuation_changes(case):
         assert count == same
 
 
-@given(
-    st.one_of(convolutions(modes=("zeros", "reflect", "replicate")), transposed()),
-    st.integers(0, 30),
-)
+@given(st.one_of(convolutions(modes=("zeros", "reflect", "replicate")), transposed()), st.integers(0, 30))
 def test_what_is_first_needed_suffices_for_every_end(case, later):
     geometry, seen = case
     emitted = partition.determined(geometry, seen)

@@ -150,9 +150,7 @@ def test_every_page_that_the_source_names_is_there():
     """Messages and docstrings send their reader to files that exist."""
     found = 0
     for path in [*SOURCES, *ROOT.rglob("*.js")]:
-        for name in re.findall(
-            r"\b(?:docs|benchmarks|examples)/[\w./-]+\.(?:md|py|json)", path.read_text()
-        ):
+        for name in re.findall(r"\b(?:docs|benchmarks|examples)/[\w./-]+\.(?:md|py|json)", path.read_text()):
             assert (REPOSITORY / name).exists(), f"{path.name} names {name}"
             found += 1
     assert found >= 3
@@ -164,9 +162,7 @@ def test_what_things_cost_is_said_in_the_data_file_alone():
     for path in [*formulas, *(ROOT / "engine" / "kernels").rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Constant) and type(node.value) is float:
-                assert not 0 < node.value < 1e-3 or path.parent.name == "fft", (
-                    f"{path}: {node.value}"
-                )
+                assert not 0 < node.value < 1e-3 or path.parent.name == "fft", f"{path}: {node.value}"
                 assert path.name != "costs.py" or node.value in (0.0, 1.0), f"{path}: {node.value}"
     assert {rates.rates_of(name).direct.vector_bytes for name in ("avx512", "avx2")} == {32, 64}
 

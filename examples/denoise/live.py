@@ -51,9 +51,7 @@ def main(folder: Path) -> None:
     for name, sound in sounds.items():
         soundfile.write(folder / f"{name}.wav", sound[0, 0].numpy(), RATE, subtype="PCM_16")
     rows = {name: sound[0, 0].numpy() for name, sound in sounds.items()}
-    (folder / "denoise.svg").write_text(
-        picture(clean, rows, offline[0, 0].numpy(), RATE, CHUNK), encoding="utf-8"
-    )
+    (folder / "denoise.svg").write_text(picture(clean, rows, offline[0, 0].numpy(), RATE, CHUNK), encoding="utf-8")
     reference = torch.tensor(clean, dtype=torch.float32)
 
     def decibels(found: torch.Tensor) -> float:

@@ -69,17 +69,13 @@ def picture(clean: Wave, rows: dict[str, Wave], offline: Wave, rate: int, chunk:
     height = 2 * ROW + GAP
     for n in range(6):
         at = LEFT + n / 5 * (WIDTH - LEFT - RIGHT)
-        shapes.append(
-            f'<line class="seam" x1="{at:.1f}" x2="{at:.1f}" y1="{top:.0f}" y2="{top + height:.0f}"/>'
-        )
+        shapes.append(f'<line class="seam" x1="{at:.1f}" x2="{at:.1f}" y1="{top:.0f}" y2="{top + height:.0f}"/>')
     scale = float(off[cut].max()) or 1.0
     words = {"naive": "each chunk by itself", "streamed": "tapwise.stream"}
     for n, (name, label) in enumerate(words.items()):
         middle = top + ROW / 2 + n * (ROW + GAP)
         wrong = rows[name][cut] - offline[cut]
-        shapes.append(
-            f'<line class="seam" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{middle:.0f}" y2="{middle:.0f}"/>'
-        )
+        shapes.append(f'<line class="seam" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{middle:.0f}" y2="{middle:.0f}"/>')
         shapes.append(_line(x, middle - wrong / scale * ROW / 2, name))
         apart = float(np.abs(rows[name] - offline).max())
         shapes.append(f'<text class="name" x="16" y="{middle - 4:.0f}">{name}</text>')

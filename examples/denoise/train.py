@@ -29,9 +29,7 @@ def recordings(kind: str, seed: int) -> np.ndarray:
     return np.stack([make(dice, LONG).astype(np.float32) for _ in range(SOUNDS // 4)])
 
 
-def batch_of(
-    dice: np.random.Generator, clean: np.ndarray, other: np.ndarray
-) -> tuple[Tensor, Tensor]:
+def batch_of(dice: np.random.Generator, clean: np.ndarray, other: np.ndarray) -> tuple[Tensor, Tensor]:
     """Clean and noisy cuts, (batch, 1, time), the noise from 0 to 15 dB below."""
     count = int(SECONDS * RATE)
 
@@ -83,14 +81,9 @@ def main() -> None:
         if step % 100 == 0:
             model.eval()
             with torch.no_grad():
-                better = decibels(model(held_out[1]), held_out[0]) - decibels(
-                    held_out[1], held_out[0]
-                )
+                better = decibels(model(held_out[1]), held_out[0]) - decibels(held_out[1], held_out[0])
             model.train()
-            print(
-                f"step {step}, {part:.0%} of the time: {better.mean():+.1f} dB on sounds never heard",
-                flush=True,
-            )
+            print(f"step {step}, {part:.0%} of the time: {better.mean():+.1f} dB on sounds never heard", flush=True)
     save_file(model.state_dict(), options.out)
     size = options.out.stat().st_size
     print(f"wrote {options.out}: {size / 1e3:.0f} kB, {RATE} Hz, after {step} steps")

@@ -37,10 +37,7 @@ class Acceleration:
         return self
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.undo()
 
@@ -134,16 +131,7 @@ def _overridden(layer: nn.Module, kind: type[nn.Module], name: str) -> bool:
 
 
 def _convolution(layer: Any, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return conv1d(
-        input,
-        weight,
-        bias,
-        layer.stride,
-        layer.padding,
-        layer.dilation,
-        layer.groups,
-        layer.padding_mode,
-    )
+    return conv1d(input, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups, layer.padding_mode)
 
 
 def _transposed(layer: Any, input: Tensor, output_size: list[int] | None = None) -> Tensor:
@@ -151,20 +139,10 @@ def _transposed(layer: Any, input: Tensor, output_size: list[int] | None = None)
         input, output_size, layer.stride, layer.padding, layer.kernel_size, 1, layer.dilation
     )
     return conv_transpose1d(
-        input,
-        layer.weight,
-        layer.bias,
-        layer.stride,
-        layer.padding,
-        output_padding,
-        layer.groups,
-        layer.dilation,
+        input, layer.weight, layer.bias, layer.stride, layer.padding, output_padding, layer.groups, layer.dilation
     )
 
 
 # The method by which each kind of layer computes, which an attribute of the instance overrides.
 _HOOKS: dict[type[nn.Module], str] = {nn.Conv1d: "_conv_forward", nn.ConvTranspose1d: "forward"}
-_FORWARDS: dict[type[nn.Module], Any] = {
-    nn.Conv1d: _convolution,
-    nn.ConvTranspose1d: _transposed,
-}
+_FORWARDS: dict[type[nn.Module], Any] = {nn.Conv1d: _convolution, nn.ConvTranspose1d: _transposed}

@@ -50,9 +50,7 @@ class AtomicFile:
         self._hidden.unlink(missing_ok=True)
 
 
-def write_atomically(
-    path: str | os.PathLike[str], forms: Mapping[str, Callable[[], str | bytes]]
-) -> Path:
+def write_atomically(path: str | os.PathLike[str], forms: Mapping[str, Callable[[], str | bytes]]) -> Path:
     """Write the text, or bytes, that the name's ending asks for, complete or not at all.
 
     Raises:

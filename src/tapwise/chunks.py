@@ -43,9 +43,7 @@ class Advance(NamedTuple):
     right: tuple[int, ...] = ()
 
 
-def advance(
-    geometry: Geometry, emitted: int, stop: int, seen: int, seen_after: int, length: int
-) -> Advance:
+def advance(geometry: Geometry, emitted: int, stop: int, seen: int, seen_after: int, length: int) -> Advance:
     """The step from ``emitted`` outputs to ``stop``, and from ``seen`` inputs to ``seen_after``.
 
     Arguments:
@@ -197,16 +195,12 @@ class StreamingLayer(nn.Module):
         return x.new_zeros((*x.shape[:-2], channels, 0), dtype=autocast_dtype(x))
 
 
-def _check_step(
-    geometry: Geometry, weight: Tensor, bias: Tensor | None, x: Tensor, state: State
-) -> tuple[int, int]:
+def _check_step(geometry: Geometry, weight: Tensor, bias: Tensor | None, x: Tensor, state: State) -> tuple[int, int]:
     """The state's counts; refuse a chunk or a state that doesn't fit the layer."""
     if not isinstance(x, Tensor):
         raise TypeError(f"x must be a torch.Tensor, got {type(x).__name__}: torch.as_tensor(x)")
     if not isinstance(state, State):
-        raise TypeError(
-            f"state must be a State, got {type(state).__name__}: init_state() makes one"
-        )
+        raise TypeError(f"state must be a State, got {type(state).__name__}: init_state() makes one")
     kept = state.kept
     if x.shape[:-1] != kept.shape[:-1]:
         raise ShapeError(

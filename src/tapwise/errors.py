@@ -70,9 +70,7 @@ class ShapeError(RuntimeError, ValueError):
             shown = min(have, _SQUARES)
             for k in range(shown + min(miss, _SQUARES)):
                 kind = "have" if k < shown else "miss"
-                rows.append(
-                    f'<rect class="{kind}" x="{250 + 21 * k}" y="{y}" width="18" height="18" rx="3"/>'
-                )
+                rows.append(f'<rect class="{kind}" x="{250 + 21 * k}" y="{y}" width="18" height="18" rx="3"/>')
         height = top + 10 + 30 * len(self.drawing) + (24 if self.fix else 0)
         fix = ""
         if self.fix:
@@ -91,9 +89,7 @@ class ShapeError(RuntimeError, ValueError):
 
         if self.drawing:
             display(SVG(self._repr_svg_()))  # type: ignore[no-untyped-call]
-        shown: list[str] = get_ipython().InteractiveTB.structured_traceback(
-            type(self), self, self.__traceback__
-        )
+        shown: list[str] = get_ipython().InteractiveTB.structured_traceback(type(self), self, self.__traceback__)
         return shown
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -141,9 +137,7 @@ class TimelineError(ValueError):
         remedy: what to do about it.
 
     Example:
-        >>> raise TimelineError(
-        ...     "takes its mean over all of time", "features.0", "group_norm", "..."
-        ... )
+        >>> raise TimelineError("takes its mean over all of time", "features.0", "group_norm", "...")
         Traceback (most recent call last):
         ...
         tapwise.errors.TimelineError: group_norm in features.0: takes its mean over all of time

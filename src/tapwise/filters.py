@@ -60,9 +60,7 @@ def zi_of_state(layer: Conv1d, state: State) -> Tensor:
     Example:
         >>> import numpy as np, torch, tapwise as tw
         >>> layer = tw.Conv1d.from_taps(np.array([1.0, 2.0, 3.0]), dtype=torch.float64)
-        >>> _, state = layer.step(
-        ...     torch.tensor([[[4.0, 5.0]]], dtype=torch.float64), layer.init_state()
-        ... )
+        >>> _, state = layer.step(torch.tensor([[[4.0, 5.0]]], dtype=torch.float64), layer.init_state())
         >>> tw.zi_of_state(layer, state)
         tensor([[[22., 15.]]], dtype=torch.float64)
 

@@ -73,9 +73,7 @@ class Geometry:
         at_least_one("kernel_size", kernel_size, "kernel size should be greater than zero")
         if padding_mode not in PADDING_MODES or (transposed and padding_mode != "zeros"):
             modes = ("zeros",) if transposed else PADDING_MODES
-            raise ShapeError(
-                f"padding_mode must be one of {modes}", got=f"padding_mode={padding_mode!r}"
-            )
+            raise ShapeError(f"padding_mode must be one of {modes}", got=f"padding_mode={padding_mode!r}")
         effective = dilation * (kernel_size - 1) + 1
         pair = pads_of(padding, effective, stride, transposed)
         if transposed and padding == "causal":

@@ -111,9 +111,7 @@ class Conv1d(nn.Conv1d, StreamingLayer):
         Example:
             >>> import numpy as np, torch, tapwise as tw
             >>> taps, x = [1.0, 2.0, 3.0], np.arange(5.0)
-            >>> tw.Conv1d.from_taps(taps, padding="full")(
-            ...     torch.tensor(x)[None, None].float()
-            ... ).tolist()
+            >>> tw.Conv1d.from_taps(taps, padding="full")(torch.tensor(x)[None, None].float()).tolist()
             [[[0.0, 1.0, 4.0, 10.0, 16.0, 17.0, 12.0]]]
             >>> np.convolve(x, taps).tolist()
             [0.0, 1.0, 4.0, 10.0, 16.0, 17.0, 12.0]
@@ -123,15 +121,11 @@ class Conv1d(nn.Conv1d, StreamingLayer):
         else:
             numbers = np.array(taps)
             if numbers.dtype.kind not in "biufc":
-                raise TypeError(
-                    f"taps must be numbers, got {taps!r}: scipy.signal.firwin makes those of a filter"
-                )
+                raise TypeError(f"taps must be numbers, got {taps!r}: scipy.signal.firwin makes those of a filter")
             values = torch.from_numpy(numbers)
         if values.ndim != 1 or values.numel() == 0:
             raise ShapeError(
-                "taps must be one list of numbers",
-                got=f"taps of size {list(values.shape)}",
-                expected="(K,), K >= 1",
+                "taps must be one list of numbers", got=f"taps of size {list(values.shape)}", expected="(K,), K >= 1"
             )
         if dtype is None and values.is_complex():
             dtype = torch.promote_types(torch.get_default_dtype(), torch.complex32)
@@ -144,17 +138,7 @@ class Conv1d(nn.Conv1d, StreamingLayer):
                 expected="dtype=torch.complex64 or complex128",
             )
         layer = Conv1d(
-            channels,
-            channels,
-            values.numel(),
-            stride,
-            padding,
-            dilation,
-            channels,
-            False,
-            padding_mode,
-            device,
-            dtype,
+            channels, channels, values.numel(), stride, padding, dilation, channels, False, padding_mode, device, dtype
         )
         with torch.no_grad():
             layer.weight.copy_(values.flip(0) if flip else values)
@@ -168,16 +152,7 @@ class Conv1d(nn.Conv1d, StreamingLayer):
         return self._conv_forward(input, self.weight, self.bias)  # parametrized
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return conv1d(
-            input,
-            weight,
-            bias,
-            self.stride,
-            self.padding,
-            self.dilation,
-            self.groups,
-            self.padding_mode,
-        )
+        return conv1d(input, weight, bias, self.stride, self.padding, self.dilation, self.groups, self.padding_mode)
 
 
 class CausalConv1d(Conv1d):
@@ -302,14 +277,7 @@ class ConvTranspose1d(nn.ConvTranspose1d, StreamingLayer):
         if output_size is not None:
             output_padding = self._output_padding_for(input, output_size)
         return conv_transpose1d(
-            input,
-            self.weight,
-            self.bias,
-            self.stride,
-            self.padding,
-            output_padding,
-            self.groups,
-            self.dilation,
+            input, self.weight, self.bias, self.stride, self.padding, output_padding, self.groups, self.dilation
         )
 
     def _output_padding_for(self, input: Tensor, output_size: Sequence[int]) -> int:
@@ -355,16 +323,5 @@ class CausalConvTranspose1d(ConvTranspose1d):
         dtype: Any = None,
     ) -> None:
         super().__init__(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride,
-            "causal",
-            0,
-            groups,
-            bias,
-            dilation,
-            "zeros",
-            device,
-            dtype,
+            in_channels, out_channels, kernel_size, stride, "causal", 0, groups, bias, dilation, "zeros", device, dtype
         )

@@ -25,9 +25,7 @@ def integer(name: str, value: Any) -> int:
         raise TypeError(f"{name} must be an integer, got {value!r}") from None
     if number > LARGEST:
         raise ShapeError(
-            f"{name} is beyond the largest supported value",
-            got=f"{name}={number}",
-            expected=f"at most {LARGEST}",
+            f"{name} is beyond the largest supported value", got=f"{name}={number}", expected=f"at most {LARGEST}"
         )
     return number
 

@@ -57,10 +57,7 @@ def part(geometry: Geometry, start: int, stop: int, length: int) -> Part:
     if geometry.padding_mode == "zeros":
         local = replace(geometry, padding=(len(before), len(after)))
         return Part((start, stop), inputs, local)
-    sources = [
-        tuple(j for p in side if (j := geometry.source(p, length)) is not None)
-        for side in (before, after)
-    ]
+    sources = [tuple(j for p in side if (j := geometry.source(p, length)) is not None) for side in (before, after)]
     local = replace(geometry, padding=(0, 0), padding_mode="zeros")
     return Part((start, stop), inputs, local, *sources)
 

@@ -29,9 +29,7 @@ class Swap(TorchFunctionMode):
 
 def cases(module):
     info = INFOS[module]
-    return info.module_inputs_func(
-        info, device="cpu", dtype=torch.float64, requires_grad=False, training=True
-    )
+    return info.module_inputs_func(info, device="cpu", dtype=torch.float64, requires_grad=False, training=True)
 
 
 @pytest.mark.slow

@@ -49,11 +49,7 @@ def test_gradients_of_both_modes_in_batches_and_twice(forced, monkeypatch):
                     return tw.conv1d(input, weight, bias, **kwargs)
 
                 assert torch.autograd.gradcheck(
-                    function,
-                    inputs,
-                    check_forward_ad=True,
-                    check_batched_grad=True,
-                    check_batched_forward_grad=True,
+                    function, inputs, check_forward_ad=True, check_batched_grad=True, check_batched_forward_grad=True
                 )
                 done["gradcheck"] += 1
                 assert torch.autograd.gradgradcheck(function, inputs, check_batched_grad=True)

@@ -58,9 +58,7 @@ def here(capsys):
 def test_the_tutorials_cases(case, here):
     taps = ";".join(",".join(map(str, row)) for row in case["weight"])
     settings = ["--stride", case["stride"], "--dilation", case["dilation"]]
-    printed = here(
-        "explain", "--input", "0:10", "--taps", taps, "--padding", case["padding"], *settings
-    )
+    printed = here("explain", "--input", "0:10", "--taps", taps, "--padding", case["padding"], *settings)
     final = printed[printed.index("Final : ") + 8 :].split("Numbers in")[0]
     numbers = [float(n) for n in final.replace("[", " ").replace("]", " ").split()]
     assert numbers == [y for row in case["output"] for y in row]
@@ -77,57 +75,35 @@ def test_explain_of_files(here, tmp_path):
     with torch.no_grad():  # whole numbers: sums of others round apart in their last digit
         for parameter in layer.parameters():
             parameter.copy_(torch.randint(-9, 10, parameter.shape))
-    save_file(
-        {"a.weight": layer.weight.data, "a.bias": layer.bias.data}, tmp_path / "m.safetensors"
-    )
+    save_file({"a.weight": layer.weight.data, "a.bias": layer.bias.data}, tmp_path / "m.safetensors")
     x = torch.randint(-9, 10, (2, 9)).float()
     np.save(tmp_path / "x.npy", x.numpy())
-    printed = here(
-        "explain", tmp_path / "x.npy", "--weights", f"{tmp_path}/m.safetensors:a.weight", "--causal"
-    )
+    printed = here("explain", tmp_path / "x.npy", "--weights", f"{tmp_path}/m.safetensors:a.weight", "--causal")
     y = tw.conv1d(x, layer.weight, layer.bias, padding="causal")
     assert f"= {number(y[0, 0].detach().numpy())}\n" in printed
-    assert (
-        here("explain", "--taps", "1,1", "--save", tmp_path / "f.svg")
-        == f"wrote {tmp_path}/f.svg\n"
-    )
+    assert here("explain", "--taps", "1,1", "--save", tmp_path / "f.svg") == f"wrote {tmp_path}/f.svg\n"
     assert (tmp_path / "f.svg").read_text().startswith("<svg")
     here("explain", "--taps", "1,1", "--save", tmp_path / "f.txt")
     assert "Step 0" in (tmp_path / "f.txt").read_text()
     soundfile.write(tmp_path / "s.wav", np.zeros(1000), 8000)
-    assert "x       (1, 16)" in here(
-        "explain", tmp_path / "s.wav", "--taps", "lowpass:1000:5", "--samples", 16
-    )
+    assert "x       (1, 16)" in here("explain", tmp_path / "s.wav", "--taps", "lowpass:1000:5", "--samples", 16)
 
 
 def test_apply_on_a_table(here, tmp_path):
     (tmp_path / "t.csv").write_text("month,ppm\n" + "".join(f"{i},{i * i}\n" for i in range(20)))
     printed = here(
-        "apply",
-        tmp_path / "t.csv",
-        "--taps",
-        "mean:4",
-        "--padding",
-        "causal",
-        "--column",
-        "ppm",
-        "--stride",
-        2,
+        "apply", tmp_path / "t.csv", "--taps", "mean:4", "--padding", "causal", "--column", "ppm", "--stride", 2
     )
     assert "20 samples, 1 channel" in printed
     table = pl.read_csv(tmp_path / "t.filtered.csv")
     assert table.columns == ["month", "ppm"]
     assert table["month"].to_list() == list(range(0, 20, 2))
-    assert table["ppm"].to_list() == [
-        sum(j * j for j in range(i - 3, i + 1) if j >= 0) / 4 for i in range(0, 20, 2)
-    ]
+    assert table["ppm"].to_list() == [sum(j * j for j in range(i - 3, i + 1) if j >= 0) / 4 for i in range(0, 20, 2)]
 
 
 def test_apply_on_a_sound_says_what_it_did(tmp_path):
     soundfile.write(tmp_path / "x.wav", np.sin(np.arange(8000) / 3) * 0.9, 8000)
-    out, err = tapwise(
-        "apply", tmp_path / "x.wav", "--taps", "2", "--stride", 2, "-o", tmp_path / "y.flac"
-    )
+    out, err = tapwise("apply", tmp_path / "x.wav", "--taps", "2", "--stride", 2, "-o", tmp_path / "y.flac")
     assert "8,000 samples, 1 channel" in out
     assert "4,000 samples at 4000 Hz" in out
     assert "x real time" in out
@@ -139,21 +115,9 @@ def test_apply_on_a_sound_says_what_it_did(tmp_path):
 
 def test_flip_convolves_as_numpy(here, tmp_path):
     np.save(tmp_path / "x.npy", np.arange(5.0))
-    here(
-        "apply",
-        tmp_path / "x.npy",
-        "--taps",
-        "1,2,3",
-        "--flip",
-        "--padding",
-        "full",
-        "-o",
-        tmp_path / "y.npy",
-    )
+    here("apply", tmp_path / "x.npy", "--taps", "1,2,3", "--flip", "--padding", "full", "-o", tmp_path / "y.npy")
     assert np.load(tmp_path / "y.npy").tolist() == np.convolve(np.arange(5.0), [1, 2, 3]).tolist()
-    here(
-        "apply", tmp_path / "x.npy", "--taps", "1,2,3", "--padding", "2,0", "-o", tmp_path / "y.npy"
-    )
+    here("apply", tmp_path / "x.npy", "--taps", "1,2,3", "--padding", "2,0", "-o", tmp_path / "y.npy")
     assert np.load(tmp_path / "y.npy").tolist() == [0, 3, 8, 14, 20]
 
 
@@ -170,9 +134,7 @@ def test_flip_convolves_as_numpy(here, tmp_path):
         (["x.npy", "--taps", "1", "--stride", "0"], "non-positive stride"),
     ],
 )
-def test_mistakes_are_told_in_a_line_and_write_nothing(
-    arguments, words, here, tmp_path, monkeypatch
-):
+def test_mistakes_are_told_in_a_line_and_write_nothing(arguments, words, here, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     np.save("x.npy", np.ones(20))
     said = here("apply", *arguments)
@@ -193,9 +155,7 @@ def test_explain_refuses_what_it_cant_take(here, tmp_path):
     assert "--samples must be at least 1, got -5" in here(
         "explain", tmp_path / "x.npy", "--taps", "1", "--samples", "-5"
     )
-    assert "--rate must be a positive number" in here(
-        "apply", tmp_path / "x.npy", "--taps", "1", "--rate", "-8"
-    )
+    assert "--rate must be a positive number" in here("apply", tmp_path / "x.npy", "--taps", "1", "--rate", "-8")
 
 
 def test_taps_may_begin_with_a_minus(here, tmp_path):
@@ -254,10 +214,7 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
 def peak(*arguments):
     """The most resident memory, in bytes, of a Python process with these arguments."""
     run = subprocess.run(
-        [sys.executable, "-c", MEASURED, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=True,
+        [sys.executable, "-c", MEASURED, *map(str, arguments)], capture_output=True, text=True, check=True
     )
     return int(run.stdout)
 
@@ -270,9 +227,7 @@ def test_two_gigabytes_go_through_in_little_memory(kind, tmp_path):
     beginning = np.arange(1000, dtype=np.float32)
     if kind == "npy":
         with source.open("wb") as file:
-            npy.write_array_header_1_0(
-                file, {"descr": "<f4", "fortran_order": False, "shape": (samples,)}
-            )
+            npy.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (samples,)})
             file.write(beginning.tobytes())
             file.truncate(128 + samples * 4)
     else:

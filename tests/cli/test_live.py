@@ -148,20 +148,10 @@ def test_what_is_clipped_is_counted(tmp_path):
     assert told.clipped == told.outputs == told.samples == 100
     assert "clipped" in str(told)
     assert set(np.frombuffer(target.getvalue(), "<i2").tolist()) == {32767}
-    empty = live.run(
-        layer, torch.zeros(1, 1, 50), io.BytesIO(), target, rate=1000, chunk_ms=7, form="s16"
-    )
+    empty = live.run(layer, torch.zeros(1, 1, 50), io.BytesIO(), target, rate=1000, chunk_ms=7, form="s16")
     assert str(empty) == "no samples came"
     assert "1 bytes at the end" in str(told)
     with pytest.raises(ValueError, match="audio file with a header"):
-        live.run(
-            layer,
-            torch.zeros(1, 1, 50),
-            io.BytesIO(b"RIFF...."),
-            target,
-            rate=1000,
-            chunk_ms=7,
-            form="s16",
-        )
+        live.run(layer, torch.zeros(1, 1, 50), io.BytesIO(b"RIFF...."), target, rate=1000, chunk_ms=7, form="s16")
     with pytest.raises(ValueError, match="holds no sample"):
         live.run(layer, torch.zeros(1, 1, 50), source, target, rate=10, chunk_ms=7, form="s16")

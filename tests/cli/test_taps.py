@@ -24,10 +24,7 @@ def test_designs():
     bell = parse("gauss:31:5")[0, 0]
     np.testing.assert_allclose(
         bell,
-        scipy.signal.windows.gaussian(31, 5)
-        / bell.sum()
-        * bell.sum()
-        / scipy.signal.windows.gaussian(31, 5).sum(),
+        scipy.signal.windows.gaussian(31, 5) / bell.sum() * bell.sum() / scipy.signal.windows.gaussian(31, 5).sum(),
     )
     assert bell.sum() == pytest.approx(1)
     expected = scipy.signal.firwin(101, 1000, fs=8000)
@@ -47,10 +44,7 @@ def test_files(tmp_path):
     assert parse(f"{tmp_path}/w.npy").shape == (4, 2, 3)
     soundfile.write(tmp_path / "t.wav", taps, 8000, subtype="FLOAT")
     assert parse(f"{tmp_path}/t.wav").tolist() == [[taps.tolist()]]
-    checkpoint = {
-        "first.weight": torch.from_numpy(taps)[None, None],
-        "half": torch.ones(3).bfloat16(),
-    }
+    checkpoint = {"first.weight": torch.from_numpy(taps)[None, None], "half": torch.ones(3).bfloat16()}
     save_file(checkpoint, tmp_path / "c.safetensors")
     assert parse(f"{tmp_path}/c.safetensors:first.weight").tolist() == [[taps.tolist()]]
     assert parse(f"{tmp_path}/c.safetensors:half").tolist() == [[[1, 1, 1]]]
@@ -110,12 +104,6 @@ def test_the_forms_that_are_listed_are_the_forms_that_are_read(tmp_path):
     for line in FORMS.splitlines():
         example = line.split("  ")[0].strip("'")
         if "FILE" not in example and not line.startswith(" "):
-            for name, value in {
-                "CUTOFF": "100",
-                "LOW": "50",
-                "HIGH": "90",
-                "SIGMA": "2",
-                "K": "5",
-            }.items():
+            for name, value in {"CUTOFF": "100", "LOW": "50", "HIGH": "90", "SIGMA": "2", "K": "5"}.items():
                 example = example.replace(name, value)
             assert parse(example, 1000).ndim == 3

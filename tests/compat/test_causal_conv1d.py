@@ -50,11 +50,7 @@ def test_the_function_with_states(size, has_bias, activation, has_before, given_
     room = torch.empty(batch, dim, width - 1, dtype=torch.float64) if given_room else None
     tensors = [None if a is None else torch.from_numpy(a) for a in (x, w, b, before)]
     out, final = compat.causal_conv1d_fn(
-        *tensors[:3],
-        initial_states=tensors[3],
-        return_final_states=True,
-        final_states_out=room,
-        activation=activation,
+        *tensors[:3], initial_states=tensors[3], return_final_states=True, final_states_out=room, activation=activation
     )
     np.testing.assert_allclose(out, brute(x, w, b, before, None, activation), atol=1e-12)
     earlier = np.zeros((batch, dim, width - 1)) if before is None else before
@@ -106,17 +102,13 @@ def test_updates_are_the_function_step_by_step(size, spare, ring, chosen, activa
         )
         outs.append(out[..., None] if length == 1 else out)
         seen += length
-    np.testing.assert_allclose(
-        torch.cat(outs, -1), brute(x, w, None, activation=activation), atol=1e-12
-    )
+    np.testing.assert_allclose(torch.cat(outs, -1), brute(x, w, None, activation=activation), atol=1e-12)
 
 
 def test_a_negative_index_writes_no_state():
     state = torch.zeros(2, 1, 2)
     indices = torch.tensor([-1, 1])
-    y = compat.causal_conv1d_update(
-        torch.ones(2, 1), state, torch.ones(1, 3), conv_state_indices=indices
-    )
+    y = compat.causal_conv1d_update(torch.ones(2, 1), state, torch.ones(1, 3), conv_state_indices=indices)
     assert y.tolist() == [[0], [1]]
     assert state.tolist() == [[[0, 0]], [[0, 1]]]
 
@@ -131,9 +123,7 @@ def test_states_of_sequences_laid_end_to_end():
 
 
 def test_gradients_reach_everything():
-    x, w, b = (
-        torch.randn(s, dtype=torch.float64, requires_grad=True) for s in ((2, 3, 7), (3, 4), (3,))
-    )
+    x, w, b = (torch.randn(s, dtype=torch.float64, requires_grad=True) for s in ((2, 3, 7), (3, 4), (3,)))
     before = torch.randn(2, 3, 3, dtype=torch.float64, requires_grad=True)
     seq_idx = torch.tensor([[0, 0, 0, 1, 1, 2, 2]] * 2)
     fn = compat.causal_conv1d_fn
@@ -153,12 +143,7 @@ def test_half_precision_against_wide_weights():
     [
         (lambda x, w: compat.causal_conv1d_fn(x, w[:, None]), "conv.weight.squeeze"),
         (lambda x, w: compat.causal_conv1d_fn(x, w, initial_states=x), "initial_states of size"),
-        (
-            lambda x, w: compat.causal_conv1d_fn(
-                x, w, seq_idx=x[:, 0].int(), return_final_states=True
-            ),
-            "exclude",
-        ),
+        (lambda x, w: compat.causal_conv1d_fn(x, w, seq_idx=x[:, 0].int(), return_final_states=True), "exclude"),
         (lambda x, w: compat.causal_conv1d_update(x, x[..., :1], w), "conv_state of size"),
     ],
 )
@@ -188,15 +173,10 @@ def models():
     heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 48}
     return {
         "mamba": (MambaModel, MambaConfig(**small, state_size=8)),
-        "mamba2": (
-            Mamba2Model,
-            Mamba2Config(**small, num_heads=4, head_dim=16, state_size=8, n_groups=1),
-        ),
+        "mamba2": (Mamba2Model, Mamba2Config(**small, num_heads=4, head_dim=16, state_size=8, n_groups=1)),
         "falcon_h1": (
             FalconH1Model,
-            FalconH1Config(
-                **small, **heads, mamba_d_ssm=32, mamba_n_heads=4, mamba_d_head=8, mamba_d_state=8
-            ),
+            FalconH1Config(**small, **heads, mamba_d_ssm=32, mamba_n_heads=4, mamba_d_head=8, mamba_d_state=8),
         ),
         "lfm2": (Lfm2Model, Lfm2Config(**small, **heads, layer_types=["conv", "full_attention"])),
     }
@@ -215,11 +195,7 @@ def test_transformers_give_the_same_outputs_whole_and_token_by_token(name):
             whole = model(tokens, use_cache=False).last_hidden_state
             first = model(tokens[:, :8], use_cache=True)
             cache = getattr(first, "past_key_values", None) or getattr(first, "cache_params", None)
-            named = (
-                "past_key_values"
-                if getattr(first, "past_key_values", None) is not None
-                else "cache_params"
-            )
+            named = "past_key_values" if getattr(first, "past_key_values", None) is not None else "cache_params"
             steps = [first.last_hidden_state]
             for t in range(8, 12):
                 step = model(tokens[:, t : t + 1], use_cache=True, **{named: copy.copy(cache)})

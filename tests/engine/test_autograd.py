@@ -34,9 +34,7 @@ def test_gradcheck_beyond_torchs_padding(mode, kernel):
         return tw.conv1d(x, w, b, 2, (7, 3), 2, 2, mode)
 
     with tw.options(kernel=kernel):
-        assert torch.autograd.gradcheck(
-            function, (x, w, b), check_forward_ad=True, check_batched_grad=True
-        )
+        assert torch.autograd.gradcheck(function, (x, w, b), check_forward_ad=True, check_batched_grad=True)
         assert torch.autograd.gradgradcheck(function, (x, w, b))
 
 
@@ -52,9 +50,7 @@ def test_gradcheck_of_transposed(kernel):
             return tw.conv_transpose1d(x, w, b, *settings)
 
         with tw.options(kernel=kernel):
-            assert torch.autograd.gradcheck(
-                function, (x, w, b), check_forward_ad=True, check_batched_grad=True
-            )
+            assert torch.autograd.gradcheck(function, (x, w, b), check_forward_ad=True, check_batched_grad=True)
             assert torch.autograd.gradgradcheck(function, (x, w, b))
 
 
@@ -63,11 +59,7 @@ def test_gradients_of_strided_and_expanded_outputs():
     w = torch.randn(3, 1, 4, requires_grad=True)
     y = tw.conv1d(x, w, padding="causal", groups=3)
     expected = F.conv1d(F.pad(x, (3, 0)), w, groups=3)
-    for reduce in (
-        torch.sum,
-        lambda t: t[..., ::2].sum(),
-        lambda t: t.transpose(1, 2).reshape(-1).cumsum(0).sum(),
-    ):
+    for reduce in (torch.sum, lambda t: t[..., ::2].sum(), lambda t: t.transpose(1, 2).reshape(-1).cumsum(0).sum()):
         ours = torch.autograd.grad(reduce(y), (x, w), retain_graph=True)
         theirs = torch.autograd.grad(reduce(expected), (x, w), retain_graph=True)
         torch.testing.assert_close(ours, theirs)
@@ -91,9 +83,7 @@ def test_vmap_grad_jvp_and_hessian():
         lambda f: torch.func.jvp(lambda x: f(x, w), (x[0],), (x[1],))[1],
         lambda f: torch.func.jacrev(f, 1)(x[0], w),
         lambda f: torch.func.jacfwd(f, 1)(x[0], w),
-        lambda f: torch.func.vmap(torch.func.grad(lambda w, x: f(x, w).square().sum()), (None, 0))(
-            w, x
-        ),
+        lambda f: torch.func.vmap(torch.func.grad(lambda w, x: f(x, w).square().sum()), (None, 0))(w, x),
         lambda f: torch.func.hessian(lambda w: f(x[0], w).square().sum())(w),
     ):
         torch.testing.assert_close(transform(ours), transform(theirs))
@@ -163,9 +153,7 @@ def test_fake_shapes_are_the_real_ones():
             settings = (3, stride, 2, left, 1, 1, "zeros", backwards, extra * backwards)
             args = (torch.randn(1, 2, 11), torch.randn(2, 2, 3), None, *settings)
             real = torch.ops.tapwise.convolution(*args)
-            fake = torch.ops.tapwise.convolution(
-                *(a.to("meta") if torch.is_tensor(a) else a for a in args)
-            )
+            fake = torch.ops.tapwise.convolution(*(a.to("meta") if torch.is_tensor(a) else a for a in args))
             assert fake.shape == real.shape
 
 
@@ -192,9 +180,7 @@ def test_compiled_gradients_of_copying_modes_take_two_graphs(mode):
 def test_export_with_a_free_length(mode, strict):
     layer = tw.Conv1d(2, 4, 3, padding=(1, 2), padding_mode=mode)
     length = torch.export.Dim("length", min=8, max=4096)
-    program = torch.export.export(
-        layer, (torch.randn(1, 2, 20),), dynamic_shapes={"input": {2: length}}, strict=strict
-    )
+    program = torch.export.export(layer, (torch.randn(1, 2, 20),), dynamic_shapes={"input": {2: length}}, strict=strict)
     for n in (8, 33, 4000):
         x = torch.randn(1, 2, n)
         torch.testing.assert_close(program.module()(x), layer(x))
@@ -324,9 +310,7 @@ def test_numbers_that_are_not_as_they_lie_in_memory():
     negated = halves.conj().imag  # a view whose numbers torch negates as it reads them
     assert negated.is_neg()
     x, w = torch.randn(1, 8, 40_000), torch.randn(8, 1, 5)
-    torch.testing.assert_close(
-        tw.conv1d(x, w, negated, groups=8), F.conv1d(x, w, negated, groups=8)
-    )
+    torch.testing.assert_close(tw.conv1d(x, w, negated, groups=8), F.conv1d(x, w, negated, groups=8))
     one = torch.randn(1, 1, 1, dtype=torch.cfloat).conj().imag
     torch.testing.assert_close(tw.conv1d(x[:, :1], one), F.conv1d(x[:, :1], one))
     zeros = torch._efficientzerotensor(2, 8, 40_000)
@@ -362,9 +346,7 @@ def test_the_compiled_gradient_is_our_op_where_the_eager_one_is(stride):
 
     layer = tw.Conv1d(2, 2, 100, stride, groups=2, padding=(99, 0))
     backend = aot_autograd(fw_compiler=shown, bw_compiler=shown)
-    torch.compile(layer, backend=backend, dynamic=False)(
-        torch.randn(1, 2, 2000, requires_grad=True)
-    ).sum().backward()
+    torch.compile(layer, backend=backend, dynamic=False)(torch.randn(1, 2, 2000, requires_grad=True)).sum().backward()
     assert "tapwise.convolution.default" in graphs[0]
     assert {"tapwise.convolution.default", "tapwise.weight_gradient.default"} <= graphs[1]
 

@@ -26,11 +26,7 @@ print(took, "numba" in sys.modules)
 def call(folder):
     environment = {**os.environ, "TAPWISE_CACHE_DIR": str(folder)}
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", CALL],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment,
+        [sys.executable, "-W", "error", "-c", CALL], capture_output=True, text=True, check=False, env=environment
     )
     assert done.returncode == 0, done.stderr
     took, with_numba = done.stdout.split()
@@ -124,8 +120,7 @@ assert tw.conv1d(torch.ones(1, 1, 100_000), torch.ones(1, 1, 31)).shape[-1] == 9
 
 
 @pytest.mark.parametrize(
-    ("trouble", "said"),
-    [("NUMBA_DISABLE_JIT", "turns the compiler off"), ("broken", "Numba can't be imported: it is")],
+    ("trouble", "said"), [("NUMBA_DISABLE_JIT", "turns the compiler off"), ("broken", "Numba can't be imported: it is")]
 )
 def test_without_a_working_compiler_torch_runs_and_the_plan_says_why(tmp_path, trouble, said):
     environment = {**os.environ, "TAPWISE_CACHE_DIR": str(tmp_path / "cache")}
@@ -136,22 +131,14 @@ def test_without_a_working_compiler_torch_runs_and_the_plan_says_why(tmp_path, t
         environment["PYTHONPATH"] = str(package.parent)
     else:
         environment[trouble] = "1"
-    done = subprocess.run(
-        [sys.executable, "-c", CANT], capture_output=True, text=True, check=False, env=environment
-    )
+    done = subprocess.run([sys.executable, "-c", CANT], capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     assert said in done.stdout
 
 
-def test_what_other_versions_kept_is_forgotten_when_nobody_has_read_it_for_a_month(
-    tmp_path, monkeypatch
-):
+def test_what_other_versions_kept_is_forgotten_when_nobody_has_read_it_for_a_month(tmp_path, monkeypatch):
     monkeypatch.setenv("TAPWISE_CACHE_DIR", str(tmp_path))
-    names = [
-        "direct_loops-float32-old.o",
-        "direct_loops-float32-new.o",
-        "direct_loops-float64-old.o",
-    ]
+    names = ["direct_loops-float32-old.o", "direct_loops-float32-new.o", "direct_loops-float64-old.o"]
     for name in names:
         (tmp_path / name).write_bytes(b"")
         if "old" in name:

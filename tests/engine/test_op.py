@@ -29,9 +29,7 @@ def long_enough(**settings):
 def test_a_trace_is_read_without_tapwise(settings, tmp_path):
     layer = long_enough(**settings)
     torch.jit.trace(layer, torch.randn(1, 8, 3000)).save(tmp_path / "layer.pt")
-    load = (
-        "import sys, torch; print(torch.jit.load(sys.argv[1])(torch.ones(1, 8, 500)).sum().item())"
-    )
+    load = "import sys, torch; print(torch.jit.load(sys.argv[1])(torch.ones(1, 8, 500)).sum().item())"
     command = [sys.executable, "-c", load, str(tmp_path / "layer.pt")]
     found = subprocess.run(command, capture_output=True, text=True, check=True)
     expected = layer(torch.ones(1, 8, 500)).sum().item()
@@ -70,9 +68,7 @@ def test_fx_traces_through_the_layer(layer):
     model = torch.nn.Sequential(layer(8, 8, 31, groups=8) if layer is Named else layer)
     tw.accelerate(model)
     graph, x = torch.fx.symbolic_trace(model), torch.randn(2, 8, 2000)
-    assert any(
-        getattr(n.target, "__module__", "") == "tapwise.functional" for n in graph.graph.nodes
-    )
+    assert any(getattr(n.target, "__module__", "") == "tapwise.functional" for n in graph.graph.nodes)
     assert torch.equal(graph(x), model(x))
 
 

@@ -177,10 +177,7 @@ def test_exact_steers_how_outputs_are_summed():
     assert "options(exact=False) allows it" in dict(choose(posed).rejected)["fft32"]
     with tw.options(exact=False):
         assert choose(posed).kernel == "fft32"
-    for wrong, words in (
-        ({"exact": "very"}, "exact must be"),
-        ({"exact": True, "kernel": "fft"}, "excludes"),
-    ):
+    for wrong, words in (({"exact": "very"}, "exact must be"), ({"exact": True, "kernel": "fft"}, "excludes")):
         with pytest.raises(ValueError, match=words), tw.options(**wrong):
             pass
 
@@ -188,8 +185,7 @@ def test_exact_steers_how_outputs_are_summed():
 def test_an_unknown_kernel_is_refused():
     with (
         pytest.raises(
-            ValueError,
-            match="must be one of 'native', 'direct', 'gemm', 'fft', 'fft32', 'reference' or None",
+            ValueError, match="must be one of 'native', 'direct', 'gemm', 'fft', 'fft32', 'reference' or None"
         ),
         tw.options(kernel="quick"),
     ):
@@ -276,9 +272,7 @@ def test_a_small_problem_is_native_in_every_plan(family, monkeypatch):
 def test_the_reference_never_runs_unasked(length, channels):
     x, w = torch.zeros(1, channels, length), torch.zeros(channels // 2, channels, 1)
     assert choose(Problem.of(x, w)).kernel != "reference"
-    wide = torch.zeros(
-        512, 1024, 3
-    )  # few outputs of many channels: cheap by its count of steps alone
+    wide = torch.zeros(512, 1024, 3)  # few outputs of many channels: cheap by its count of steps alone
     assert choose(Problem.of(torch.zeros(1, 1024, 7), wide)).kernel != "reference"
 
 

@@ -106,11 +106,7 @@ def test_in_the_workers_of_a_data_loader(method, tmp_path):
         """)
     )
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", script, method],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
+        [sys.executable, "-W", "ignore", script, method], capture_output=True, text=True, timeout=120, check=False
     )
     assert done.stdout.strip().endswith("well"), done.stderr
 

@@ -44,21 +44,11 @@ def test_the_steps_add_up_to_the_layers_output(case, bias):
     settings = {name: getattr(geometry, name) for name in names}
     if geometry.transposed:
         layer = tw.ConvTranspose1d(
-            channels,
-            channels,
-            bias=bias,
-            output_padding=geometry.output_padding,
-            dtype=torch.float64,
-            **settings,
+            channels, channels, bias=bias, output_padding=geometry.output_padding, dtype=torch.float64, **settings
         )
     else:
         layer = tw.Conv1d(
-            channels,
-            channels,
-            bias=bias,
-            padding_mode=geometry.padding_mode,
-            dtype=torch.float64,
-            **settings,
+            channels, channels, bias=bias, padding_mode=geometry.padding_mode, dtype=torch.float64, **settings
         )
     x = torch.randn(channels, length, dtype=torch.float64)
     trace = tw.trace(layer, x)
@@ -87,9 +77,7 @@ def test_steps_are_a_sequence():
 
 
 def test_padding_is_shown_as_padding():
-    lines = str(tw.trace([1, 1, 1], range(1, 4), padding=(2, 1), padding_mode="replicate")).split(
-        "\n"
-    )
+    lines = str(tw.trace([1, 1, 1], range(1, 4), padding=(2, 1), padding_mode="replicate")).split("\n")
     assert lines[0] == "Step 0: sum([(1.) (1.) 1.]*[1. 1. 1.]) = 3.0"
     assert lines[3] == "Step 3: sum([2. 3. (3.)]*[1. 1. 1.]) = 8.0"
     assert "padding" in lines[-1]
@@ -171,9 +159,7 @@ def test_numbers_are_shown_as_they_are():
     text = str(tw.trace([1e-5, 2e-5], [1.0, 1.0]))
     assert text == "Step 0: sum([1. 1.]*[1.e-05 2.e-05]) = 3e-05\nFinal : [3.e-05]"
     assert "= 1234568.0\n" in str(tw.trace([1.0, 1.0], [1234567.0, 1.0, 0.0]))
-    assert "= 123456789.0\n" in str(
-        tw.trace([1.0], torch.tensor([123456789.0, 0], dtype=torch.float64))
-    )
+    assert "= 123456789.0\n" in str(tw.trace([1.0], torch.tensor([123456789.0, 0], dtype=torch.float64)))
     assert "= 0.3\n" in str(tw.trace([1.0, 2.0], [0.1, 0.1, 0.0]))
 
 
@@ -238,11 +224,7 @@ def boxes(svg, kind):
 
 def test_the_window_figure_shows_samples_taps_and_outputs():
     svg = tw.explain([1, 1, 1], SAMPLES).svg("window")
-    assert (len(boxes(svg, "input")), len(boxes(svg, "tap")), len(boxes(svg, "output"))) == (
-        10,
-        3,
-        8,
-    )
+    assert (len(boxes(svg, "input")), len(boxes(svg, "tap")), len(boxes(svg, "output"))) == (10, 3, 8)
     shown = texts(svg)
     for value in ("3", "6", "9", "12", "15", "18", "21", "24"):
         assert value in shown

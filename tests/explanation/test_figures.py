@@ -50,22 +50,13 @@ def test_the_structure_of_the_tutorials_figures(figure):
     assert {name: found.get(name) for name in GOLDEN[figure]} == GOLDEN[figure]
 
 
-@given(
-    st.integers(1, 6),
-    st.integers(1, 4),
-    st.integers(1, 3),
-    st.integers(1, 3),
-    st.booleans(),
-    st.integers(1, 200),
-)
+@given(st.integers(1, 6), st.integers(1, 4), st.integers(1, 3), st.integers(1, 3), st.booleans(), st.integers(1, 200))
 def test_every_figure_is_well_formed(taps, stride, dilation, groups, transposed, length):
     kind = tw.ConvTranspose1d if transposed else tw.Conv1d
     layer = (
         kind(2 * groups, groups, taps, stride, 2 * taps * dilation, dilation=1, groups=groups)
         if transposed and length * stride > 6 * taps
-        else tw.CausalConv1d(
-            2 * groups, groups, taps, stride=stride, dilation=dilation, groups=groups
-        )
+        else tw.CausalConv1d(2 * groups, groups, taps, stride=stride, dilation=dilation, groups=groups)
     )
     explanation = tw.explain(layer, torch.randn(2 * groups, length + 4 * taps))
     for figure in FIGURES:
@@ -168,13 +159,9 @@ def test_a_models_convolutions_as_a_table():
     assert seen.layers[2].output == (3, 1, 82)
     assert all(layer.seconds > 0 for layer in seen)
     inner = seen["twice"]
-    torch.testing.assert_close(
-        torch.from_numpy(inner.trace.input), model.first(x).relu()[0].detach()
-    )
+    torch.testing.assert_close(torch.from_numpy(inner.trace.input), model.first(x).relu()[0].detach())
     text = str(seen)
-    assert re.search(
-        r"^twice +kernel_size=5, padding=\(2, 2\), groups=2 +3x4x40 +3x4x40 ", text, re.M
-    )
+    assert re.search(r"^twice +kernel_size=5, padding=\(2, 2\), groups=2 +3x4x40 +3x4x40 ", text, re.M)
     places = re.findall(r'href="#(tw-\d+-\d)"', seen.page())
     assert len(places) == 3
     assert all(f'<div id="{place}">' in seen.page() for place in places)
@@ -228,13 +215,9 @@ def test_a_notebook_exported_to_html_still_shows_the_page(tmp_path):
     notebook = nbformat.v4.new_notebook()
     notebook.cells = [
         nbformat.v4.new_code_cell("import tapwise as tw\ntw.explain([1., 2.], [1., 2., 3.])"),
-        nbformat.v4.new_code_cell(
-            "import torch\ntw.conv1d(torch.zeros(1, 3, 9), torch.zeros(1, 5, 3))"
-        ),
+        nbformat.v4.new_code_cell("import torch\ntw.conv1d(torch.zeros(1, 3, 9), torch.zeros(1, 5, 3))"),
     ]
-    client = nbclient.NotebookClient(
-        notebook, timeout=120, kernel_name="python3", allow_errors=True
-    )
+    client = nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3", allow_errors=True)
     client.execute()
     outputs = notebook.cells[1].outputs
     assert any("image/svg+xml" in output.get("data", {}) for output in outputs)

@@ -21,12 +21,7 @@ from tapwise.geometry import Geometry
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the page's tests need playwright")
 CHROMIUM = next(
-    (
-        found
-        for name in ("chromium", "chromium-browser", "google-chrome")
-        if (found := shutil.which(name))
-    ),
-    None,
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
 )
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium here: the page's tests need one (Debian: chromium)"
@@ -175,8 +170,7 @@ def test_what_geometry_refuses_the_page_refuses_and_stays_as_it_was(browser, tmp
             except (tw.ShapeError, ValueError):
                 fits = False
             said = page.evaluate(
-                "(s) => { try { tapwise.set(s); return null; } catch (e) { return e.message; } }",
-                state,
+                "(s) => { try { tapwise.set(s); return null; } catch (e) { return e.message; } }", state
             )
             assert (said is None) == fits, (state, said)
             if said is not None:
@@ -292,9 +286,7 @@ def test_a_cell_lights_all_that_it_is_tied_to(browser, tmp_path):
         for mode in ("zeros", "circular", "reflect"):
             for transposed in (False, mode == "zeros"):
                 stride, dilation, taps = rnd.randint(1, 3), rnd.randint(1, 3), rnd.randint(1, 4)
-                geometry = Geometry(
-                    taps, stride, dilation, (2, 1), padding_mode=mode, transposed=transposed
-                )
+                geometry = Geometry(taps, stride, dilation, (2, 1), padding_mode=mode, transposed=transposed)
                 state = {
                     "x": [[float(n) for n in range(9)]],
                     "weight": [[[1.0] * taps]],
@@ -336,16 +328,11 @@ def test_a_link_holds_the_whole_state(browser, tmp_path):
     state |= {"title": "ünï — 名前 <b>", "output": 0, "tab": "channels"}
     with opened(browser, tmp_path) as page:
         page.evaluate("(s) => tapwise.set({...s, x: s.x.map(r => ['nan', ...r.slice(1)])})", state)
-        page.evaluate(
-            "window.isSecureContext && Object.defineProperty(navigator, 'clipboard', {value: undefined})"
-        )
+        page.evaluate("window.isSecureContext && Object.defineProperty(navigator, 'clipboard', {value: undefined})")
         page.evaluate("tapwise.set({tab: 'window'})")
         page.click("[data-control=link]")
         link = page.input_value(".hand textarea")
-        before, output = (
-            page.evaluate("JSON.stringify(tapwise.state())"),
-            page.evaluate("tapwise.output()"),
-        )
+        before, output = (page.evaluate("JSON.stringify(tapwise.state())"), page.evaluate("tapwise.output()"))
         page.evaluate("document.querySelector('[data-control=tutorial]').click()")
         page.goto(link)  # the same document: the address alone changes
         until(page, "tapwise.state().title.startsWith('ünï')")
@@ -385,14 +372,10 @@ def test_the_code_computes_what_the_page_shows(browser, tmp_path, name):
 
 def test_the_command_is_one_that_runs(browser, tmp_path):
     with opened(browser, tmp_path) as page:
-        page.evaluate(
-            "tapwise.set({tab: 'code', x: [[-1, 2, 0.5, 4, 1, 1]], padding: 'causal', dilation: 2})"
-        )
+        page.evaluate("tapwise.set({tab: 'code', x: [[-1, 2, 0.5, 4, 1, 1]], padding: 'causal', dilation: 2})")
         command = page.inner_text("[data-code=Command]")
         output = page.evaluate("tapwise.output()")[0]
-    done = subprocess.run(
-        [sys.executable, "-m", *command.split()], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-m", *command.split()], capture_output=True, text=True, check=True)
     final = re.search(r"Final : \[(.*)\]", done.stdout)[1]
     assert [float(number) for number in final.split()] == output
 
@@ -422,26 +405,19 @@ def test_hostile_names_are_shown_as_text(browser, tmp_path, name):
 
 def test_what_isnt_ours_may_not_run(browser, tmp_path):
     target = tmp_path / "page.html"
-    target.write_text(
-        document({}).replace("</body>", "<script>document.title='taken'</script></body>")
-    )
+    target.write_text(document({}).replace("</body>", "<script>document.title='taken'</script></body>"))
     context = browser.new_context()
     page = context.new_page()
     page.goto(target.as_uri())
     assert page.evaluate("typeof tapwise") == "object"
     assert page.title() != "taken"
-    assert (
-        page.evaluate("fetch('https://example.com').then(() => 'out', () => 'kept in')")
-        == "kept in"
-    )
+    assert page.evaluate("fetch('https://example.com').then(() => 'out', () => 'kept in')") == "kept in"
     context.close()
 
 
 def test_scrubbing_a_long_signal_keeps_up(browser, tmp_path):
     x = np.random.default_rng(0).standard_normal(100_000).round(3).tolist()
-    with opened(
-        browser, tmp_path, {"x": [x], "weight": [[[0.2] * 31]], "padding": "causal"}
-    ) as page:
+    with opened(browser, tmp_path, {"x": [x], "weight": [[[0.2] * 31]], "padding": "causal"}) as page:
         frames = page.evaluate(
             """async () => {
               const slider = document.querySelector('[data-control=scrub]');
@@ -556,9 +532,7 @@ def test_the_words_about_the_future_are_true(browser, tmp_path, mode):
             if geometry.output_length(11) == 0:
                 continue
             x = torch.randn(1, 11, requires_grad=True)
-            y = tw.conv1d(
-                x, torch.rand(1, 1, taps) + 1, None, stride, (left, right), dilation, 1, mode
-            )
+            y = tw.conv1d(x, torch.rand(1, 1, taps) + 1, None, stride, (left, right), dilation, 1, mode)
             sees = any(
                 x_grad[0, i * stride + 1 :].any()
                 for i in range(y.shape[-1])
@@ -629,7 +603,5 @@ def test_the_pages_modules_import_only_from_earlier_ones():
         text = (files("tapwise.explanation") / "page" / name).read_text()
         for other in re.findall(r'from "\./([\w.]+)"', text):
             assert other in _MODULES[:n], f"{name} imports {other}"
-    there = {
-        p.name for p in (files("tapwise.explanation") / "page").iterdir() if p.name.endswith(".js")
-    }
+    there = {p.name for p in (files("tapwise.explanation") / "page").iterdir() if p.name.endswith(".js")}
     assert there == set(_MODULES)

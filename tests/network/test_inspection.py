@@ -27,24 +27,17 @@ def test_the_report_of_the_tutorials_layer():
 
 
 def test_holes_strides_and_leaks_are_told():
-    model = nn.Sequential(
-        nn.Conv1d(2, 4, 3, dilation=4), nn.ReLU(), nn.Conv1d(4, 4, 3, stride=2, padding=1)
-    )
+    model = nn.Sequential(nn.Conv1d(2, 4, 3, dilation=4), nn.ReLU(), nn.Conv1d(4, 4, 3, stride=2, padding=1))
     report = tw.inspect(model, X)
     assert report.receptive_field == (-1, 9)
     assert report.count == 9
     assert report.holes == 2
-    assert [(leak.where, leak.samples) for leak in report.leaks] == [
-        ("conv1d in 0", 8),
-        ("conv1d in 2", 9),
-    ]
+    assert [(leak.where, leak.samples) for leak in report.leaks] == [("conv1d in 0", 8), ("conv1d in 2", 9)]
     assert not report.causal
     assert report.delay == 9
     text = str(report)
     assert "no: it reads 9 samples ahead" in text
-    assert re.search(
-        r"^2 +kernel_size=3, stride=2, padding=\(1, 1\).* 2 +-1 to \+9$", text, re.MULTILINE
-    )
+    assert re.search(r"^2 +kernel_size=3, stride=2, padding=\(1, 1\).* 2 +-1 to \+9$", text, re.MULTILINE)
 
 
 def test_a_report_shows_itself(tmp_path):
@@ -90,9 +83,7 @@ def test_a_wrong_length_is_caught_by_name():
 
     tw.register(Shorter, tw.Geometry(1))
     try:
-        with pytest.raises(
-            tw.TimelineError, match=r"Shorter in 1: gave \d+ samples where its timeline"
-        ):
+        with pytest.raises(tw.TimelineError, match=r"Shorter in 1: gave \d+ samples where its timeline"):
             tw.inspect(nn.Sequential(nn.Conv1d(2, 2, 1, padding=1), Shorter()), X)
     finally:
         rules.unregister(Shorter)
@@ -111,26 +102,17 @@ REFUSED = {
     "group_norm": (nn.GroupNorm(1, 2), "group_norm in the model itself: takes its mean"),
     "instance_norm": (nn.InstanceNorm1d(2), "instance_norm.*takes its mean"),
     "circular": (nn.Conv1d(2, 2, 3, padding=1, padding_mode="circular"), "pad.*circularly"),
-    "circular of ours": (
-        tw.Conv1d(2, 2, 3, padding=1, padding_mode="circular"),
-        "conv1d.*circularly",
-    ),
+    "circular of ours": (tw.Conv1d(2, 2, 3, padding=1, padding_mode="circular"), "conv1d.*circularly"),
     "softmax": (nn.Softmax(-1), "softmax.*all of time"),
     "mean": (Of(lambda self, x: x - x.mean(-1, keepdim=True)), "mean.*all of time"),
     "global mean": (Of(lambda self, x: x.mean()), "mean.*all of time"),
     "pooled": (nn.AdaptiveAvgPool1d(4), "depend on the whole length"),
     "two-way": (
-        Of(
-            lambda self, x: self.lstm(x.mT)[0],
-            lstm=nn.LSTM(2, 2, batch_first=True, bidirectional=True),
-        ),
+        Of(lambda self, x: self.lstm(x.mT)[0], lstm=nn.LSTM(2, 2, batch_first=True, bidirectional=True)),
         "runs from the end",
     ),
     "last state": (
-        Of(
-            lambda self, x: x + self.lstm(x.mT)[1][0].permute(1, 2, 0),
-            lstm=nn.LSTM(2, 2, batch_first=True),
-        ),
+        Of(lambda self, x: x + self.lstm(x.mT)[1][0].permute(1, 2, 0), lstm=nn.LSTM(2, 2, batch_first=True)),
         "end of the signal",
     ),
     "attention": (nn.TransformerEncoderLayer(64, 2, 8), "over time|all of time|of its output"),
@@ -141,42 +123,21 @@ REFUSED = {
     "moment": (Of(lambda self, x: x - x[..., :1]), "cut|pads or cuts|differ in length"),
     "positions": (Of(lambda self, x: x + torch.arange(x.shape[-1])), "grows with the signal"),
     "length": (Of(lambda self, x: x / x.shape[-1]), "depends on the length"),
-    "loop": (
-        Of(lambda self, x: [x := torch.tanh(x) for _ in range(x.shape[-1] // 4)][-1]),
-        "other operations",
-    ),
+    "loop": (Of(lambda self, x: [x := torch.tanh(x) for _ in range(x.shape[-1] // 4)][-1]), "other operations"),
     "random": (Of(lambda self, x: F.dropout(x, 0.5, True)), "is random"),
     "noise": (Of(lambda self, x: x + torch.randn_like(x)), "is random"),
-    "linear over time": (
-        Of(lambda self, x: F.linear(x, torch.ones(1, x.shape[-1]))),
-        "mixes all of time",
-    ),
-    "written": (
-        Of(lambda self, x: x.clone().index_put_((torch.tensor(0),), torch.tensor(1.0))),
-        "isn't known",
-    ),
-    "set": (
-        Of(lambda self, x: [x := x.clone(), x.__setitem__((0, 0, 0), 1.0)][0]),
-        "part of a tensor",
-    ),
-    "overwritten": (
-        Of(lambda self, x: [y := x * 2, z := y[:, :1], y.add_(1), z][-1] + 0),
-        "wrote over",
-    ),
+    "linear over time": (Of(lambda self, x: F.linear(x, torch.ones(1, x.shape[-1]))), "mixes all of time"),
+    "written": (Of(lambda self, x: x.clone().index_put_((torch.tensor(0),), torch.tensor(1.0))), "isn't known"),
+    "set": (Of(lambda self, x: [x := x.clone(), x.__setitem__((0, 0, 0), 1.0)][0]), "part of a tensor"),
+    "overwritten": (Of(lambda self, x: [y := x * 2, z := y[:, :1], y.add_(1), z][-1] + 0), "wrote over"),
     "linear upsampling": (nn.Upsample(scale_factor=2, mode="linear"), "interpolates"),
-    "taps of the signal": (
-        Of(lambda self, x: F.conv1d(x, x[:, :, :3])),
-        "taps are computed|all of its output|getitem",
-    ),
+    "taps of the signal": (Of(lambda self, x: F.conv1d(x, x[:, :, :3])), "taps are computed|all of its output|getitem"),
     "unknown": (Of(lambda self, x: torch.special.i0e(x)), "isn't known"),
     "backwards": (Of(lambda self, x: torch.cat((x, x), -1)), "one after the other"),
     "middle": (Of(lambda self, x: F.pad(x, ((x.shape[-1] % 4) // 2, 0))), "moves the beginning"),
     "fixed": (Of(lambda self, x: F.pad(x, (0, 99999 - x.shape[-1]))), "neither the same|no axis"),
     "ceil": (nn.AvgPool1d(3, ceil_mode=True), "ceil_mode"),
-    "nothing": (
-        Of(lambda self, x: torch.zeros(1, 1, x.shape[-1])),
-        "nothing that the model returns",
-    ),
+    "nothing": (Of(lambda self, x: torch.zeros(1, 1, x.shape[-1])), "nothing that the model returns"),
 }
 
 

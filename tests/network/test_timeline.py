@@ -36,11 +36,7 @@ def windows_read(geometry, length):
 @st.composite
 def geometries(draw):
     transposed = draw(st.booleans())
-    taps, stride, dilation = (
-        draw(st.integers(1, 9)),
-        draw(st.integers(1, 6)),
-        draw(st.integers(1, 4)),
-    )
+    taps, stride, dilation = (draw(st.integers(1, 9)), draw(st.integers(1, 6)), draw(st.integers(1, 4)))
     pads = (draw(st.integers(0, 9)), draw(st.integers(0, 9)))
     extra = draw(st.integers(0, 5)) if transposed else 0
     return Geometry(taps, stride, dilation, pads, transposed=transposed, output_padding=extra)
@@ -146,10 +142,7 @@ def reads_by_gradient(model, length, output):
     "layers",
     [
         [tw.Conv1d(1, 2, 3, dilation=2, padding=2), torch.nn.Conv1d(2, 1, 4, stride=2)],
-        [
-            torch.nn.Conv1d(1, 2, 5, stride=3),
-            torch.nn.ConvTranspose1d(2, 1, 7, stride=3, padding=2),
-        ],
+        [torch.nn.Conv1d(1, 2, 5, stride=3), torch.nn.ConvTranspose1d(2, 1, 7, stride=3, padding=2)],
         [torch.nn.ConvTranspose1d(1, 2, 4, stride=4), torch.nn.Conv1d(2, 1, 3, padding=1)],
         [torch.nn.ConvTranspose1d(1, 2, 5, stride=3), torch.nn.Conv1d(2, 1, 4, stride=2)],
         [torch.nn.Conv1d(1, 2, 3, dilation=4), torch.nn.Conv1d(2, 1, 3, dilation=2)],

@@ -47,9 +47,7 @@ def test_any_block_gives_the_whole_run_bit_for_bit(
     if length < geometry.input_length(1):
         return
     summary = applied(tmp_path / "x.npy", tmp_path / "y.npy", taps, geometry)
-    expected = oracle.conv1d(
-        x[:, None], taps[None, None], None, stride, geometry.padding, dilation, 1, mode
-    )[:, 0]
+    expected = oracle.conv1d(x[:, None], taps[None, None], None, stride, geometry.padding, dilation, 1, mode)[:, 0]
     y = np.load(tmp_path / "y.npy")
     assert np.array_equal(y, expected)
     assert y.dtype == np.float32

@@ -25,9 +25,7 @@ def copied(source: Path, target: Path, rate=None, block=7):
     return target
 
 
-@pytest.mark.parametrize(
-    "dtype", ["int8", "uint8", "int16", "<i4", ">i2", "f2", "<f4", ">f8", "c8"]
-)
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "<i4", ">i2", "f2", "<f4", ">f8", "c8"])
 @pytest.mark.parametrize("shape", [(50,), (3, 50), (2, 3, 50)])
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_arrays_of_every_kind(tmp_path, dtype, shape, order):
@@ -44,9 +42,7 @@ def test_arrays_of_every_kind(tmp_path, dtype, shape, order):
 
 @pytest.mark.parametrize("kind", ["wav", "flac"])
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize(
-    "subtype", ["PCM_U8", "PCM_S8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"]
-)
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_S8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"])
 def test_sounds_of_every_kind_are_copied_bit_by_bit(tmp_path, kind, channels, subtype):
     if not soundfile.check_format(kind.upper(), subtype):
         return
@@ -72,11 +68,7 @@ def test_from_one_kind_to_another(tmp_path):
     np.save(tmp_path / "u.npy", np.arange(256, dtype=np.uint8))
     copied(tmp_path / "u.npy", tmp_path / "u.wav", rate=100)
     assert soundfile.info(tmp_path / "u.wav").subtype == "PCM_U8"
-    assert soundfile.read(tmp_path / "u.wav", dtype="int16")[0][[0, 128, 255]].tolist() == [
-        -32768,
-        0,
-        32512,
-    ]
+    assert soundfile.read(tmp_path / "u.wav", dtype="int16")[0][[0, 128, 255]].tolist() == [-32768, 0, 32512]
     np.save(tmp_path / "f.npy", np.zeros(5))
     with pytest.raises(SignalError, match="FLAC can't hold DOUBLE samples"):
         copied(tmp_path / "f.npy", tmp_path / "f.flac", rate=100)
@@ -94,9 +86,7 @@ def test_a_table_keeps_its_other_columns_to_the_letter(tmp_path):
     assert reader.read(0, 3).tolist() == [[1, 2.5, -30]]
     with open_writer(tmp_path / "o.csv", reader, 3, None, [2, None, 0]) as writer:
         writer.write(np.array([[1.5, 2.5, 3.5]]))
-    assert (tmp_path / "o.csv").read_text() == (
-        'month,value,note\n2000-03,1.5,"a, b"\n,2.5,\n2000-01,3.5,first\n'
-    )
+    assert (tmp_path / "o.csv").read_text() == ('month,value,note\n2000-03,1.5,"a, b"\n,2.5,\n2000-01,3.5,first\n')
 
 
 @pytest.mark.parametrize(
@@ -104,10 +94,7 @@ def test_a_table_keeps_its_other_columns_to_the_letter(tmp_path):
     [
         ("", "the file is empty"),
         ("month,value\n", "the table has no rows"),
-        (
-            "a,b\n1,2\n3,4\n",
-            "--column must name the signal's column: the numeric ones are 'a', 'b'",
-        ),
+        ("a,b\n1,2\n3,4\n", "--column must name the signal's column: the numeric ones are 'a', 'b'"),
         ("a,b\nx,y\n", "the numeric ones are none"),
         ("a\n1\n2\nn/a\n4\n", "line 4, column 'a': 'n/a' is not a number"),
         ('note,v\n"a\nb",1\nc,2\nd,oops\n', "line 5, column 'v': 'oops'"),
@@ -199,9 +186,7 @@ def test_a_killed_run_leaves_nothing(tmp_path):
         "w = AtomicFile(pathlib.Path(sys.argv[1])); w.file.write(b'half'); w.file.flush();"
         "print('ready', flush=True); time.sleep(60)"
     )
-    run = subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path / "x.npy")], stdout=subprocess.PIPE
-    )
+    run = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "x.npy")], stdout=subprocess.PIPE)
     assert run.stdout.readline() == b"ready\n"
     run.send_signal(signals_of_the_system.SIGKILL)
     run.wait()

@@ -43,10 +43,7 @@ def assert_pure(model, x, chunk=None):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    [n for n in networks.STREAMED if not n.startswith("encodec")],
-)
+@pytest.mark.parametrize("name", [n for n in networks.STREAMED if not n.startswith("encodec")])
 def test_real_networks_have_a_pure_form(name):
     assert_pure(*networks.STREAMED[name]())
 
@@ -95,9 +92,7 @@ def test_chunks_that_are_no_multiple_are_refused():
     live = tw.stream(nn.Conv1d(1, 1, 4, stride=3), torch.zeros(1, 1, 60))
     with pytest.raises(ValueError, match="multiple of 3"):
         live.functional(4)
-    reflected = tw.stream(
-        nn.Conv1d(1, 1, 9, padding=4, padding_mode="reflect"), torch.zeros(1, 1, 60)
-    )
+    reflected = tw.stream(nn.Conv1d(1, 1, 9, padding=4, padding_mode="reflect"), torch.zeros(1, 1, 60))
     with pytest.raises(tw.TimelineError, match="more than a chunk gives"):
         reflected.functional(4)
     assert reflected.functional(8).lead >= 0
@@ -147,8 +142,6 @@ def test_the_step_runs_in_onnx_runtime(name, tmp_path):
         with torch.no_grad():
             y, state = step(chunk, state)
         given = {"chunk": chunk.numpy(), **{k: v for k, v in held.items() if k in names}}
-        found = dict(
-            zip([o.name for o in session.get_outputs()], session.run(None, given), strict=True)
-        )
+        found = dict(zip([o.name for o in session.get_outputs()], session.run(None, given), strict=True))
         torch.testing.assert_close(torch.from_numpy(found["output0"]), y, rtol=1e-4, atol=1e-5)
         held = {f"state{n}": found.get(f"next{n}", held[f"state{n}"]) for n in range(len(held))}

@@ -23,10 +23,7 @@ def test_long_filters_are_partitioned_and_equal(dtype, taps, left):
         sizes = [*sizes, x.shape[-1] - sum(sizes)]
         y = torch.cat(streamed(live, x, sizes), -1)
         torch.testing.assert_close(
-            y,
-            whole,
-            rtol=1e-5 if dtype == torch.float32 else 1e-12,
-            atol=2e-5 if dtype == torch.float32 else 1e-12,
+            y, whole, rtol=1e-5 if dtype == torch.float32 else 1e-12, atol=2e-5 if dtype == torch.float32 else 1e-12
         )
 
 

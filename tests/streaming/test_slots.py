@@ -25,13 +25,7 @@ def test_snapshots_are_copies_and_go_on(name, tmp_path):
     state = live.state
     rest = x[..., cut:]
     live.save(tmp_path / "state.safetensors")
-    others = [
-        live.fork(),
-        copy.deepcopy(live),
-        tw.stream(model, x),
-        tw.stream(model, x),
-        live.fork(),
-    ]
+    others = [live.fork(), copy.deepcopy(live), tw.stream(model, x), tw.stream(model, x), live.fork()]
     others[2].load_state(pickle.loads(pickle.dumps(state)))
     others[3].load(tmp_path / "state.safetensors")
     want = torch.cat([live.step(rest), live.flush()], -1)
@@ -55,9 +49,7 @@ def test_a_stream_can_be_pickled_with_its_model():
 
 def test_a_state_of_another_model_is_refused():
     one = tw.stream(nn.Conv1d(1, 1, 3), torch.zeros(1, 1, 9))
-    other = tw.stream(
-        nn.Sequential(nn.Conv1d(1, 1, 3), nn.ConvTranspose1d(1, 1, 3)), torch.zeros(1, 1, 9)
-    )
+    other = tw.stream(nn.Sequential(nn.Conv1d(1, 1, 3), nn.ConvTranspose1d(1, 1, 3)), torch.zeros(1, 1, 9))
     one.step(torch.zeros(1, 1, 9))
     other.step(torch.zeros(1, 1, 9))
     with pytest.raises(tw.ShapeError, match="another model's"):

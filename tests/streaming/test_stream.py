@@ -19,10 +19,7 @@ def case(seed):
     layer, _ = random_layer(dice, channels)
     layer = layer.double()
     geometry = tw.Geometry.of(layer)
-    shortest = max(
-        geometry.input_length(1),
-        1 + (max(geometry.padding) if geometry.padding_mode == "reflect" else 0),
-    )
+    shortest = max(geometry.input_length(1), 1 + (max(geometry.padding) if geometry.padding_mode == "reflect" else 0))
     length = shortest + dice.randrange(60)
     x = torch.randn(dice.randrange(1, 4), channels, length, dtype=F64)
     assert_streams(layer, x, dice)

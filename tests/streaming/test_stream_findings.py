@@ -49,9 +49,7 @@ def test_time_first_recurrences_of_one_row():
     "function",
     [
         lambda self, x: self.c(F.pad(x, (6, 6), mode="reflect" if x.shape[-1] > 6 else "constant")),
-        lambda self, x: self.c(
-            F.pad(x, (6, 6), "reflect") if x.shape[-1] > 6 else F.pad(x, (6, 6))
-        ),
+        lambda self, x: self.c(F.pad(x, (6, 6), "reflect") if x.shape[-1] > 6 else F.pad(x, (6, 6))),
         lambda self, x: self.c(F.pad(x, (0, max(0, 64 - x.shape[-1])))),
         lambda self, x: self.c(F.pad(x, (0, 64 - x.shape[-1])) if x.shape[-1] < 64 else x),
     ],
@@ -101,10 +99,7 @@ def test_rows_that_cannot_go_apart_take_no_masks():
 @pytest.mark.parametrize(
     ("function", "words"),
     [
-        (
-            lambda self, x: (lambda a, b: torch.relu(a if x.shape[-1] % 2 else b))(x * 2, x * 3),
-            "other operations",
-        ),
+        (lambda self, x: (lambda a, b: torch.relu(a if x.shape[-1] % 2 else b))(x * 2, x * 3), "other operations"),
         (lambda self, x: x[:, x.shape[-1] % 2], "depends on the length"),
         (lambda self, x: (x * 2, x.shape[-1]), "depends on its length"),
         (lambda self, x: x.flip(1, 2), "all of time"),
@@ -132,16 +127,12 @@ def test_long_filters_follow_their_weights():
     live = equal(model, x, (700, 900))
     with torch.no_grad():
         model.weight.mul_(2)
-    torch.testing.assert_close(
-        torch.cat(streamed(live, x, [300, 3700]), -1), model(x), rtol=1e-4, atol=1e-4
-    )
+    torch.testing.assert_close(torch.cat(streamed(live, x, [300, 3700]), -1), model(x), rtol=1e-4, atol=1e-4)
 
 
 def test_kinds_of_numbers_change_on_the_way():
     model = Of(
-        lambda self, t: self.c(self.e(t).transpose(1, 2)),
-        e=nn.Embedding(10, 4),
-        c=nn.Conv1d(4, 4, 3, padding=1),
+        lambda self, t: self.c(self.e(t).transpose(1, 2)), e=nn.Embedding(10, 4), c=nn.Conv1d(4, 4, 3, padding=1)
     )
     tokens = torch.randint(0, 10, (2, 100))
     live = tw.stream(model, tokens)
@@ -250,13 +241,9 @@ def test_filters_keep_what_scipy_keeps():
 
     taps = np.array([0.5, 0.25, 0.1])
     whole = torch.arange(20)[None, None]
-    np.testing.assert_allclose(
-        tw.Upfirdn(taps)(whole)[0, 0], scipy.signal.upfirdn(taps, np.arange(20))
-    )
+    np.testing.assert_allclose(tw.Upfirdn(taps)(whole)[0, 0], scipy.signal.upfirdn(taps, np.arange(20)))
     both = taps + 1j * taps[::-1]
-    np.testing.assert_allclose(
-        tw.Upfirdn(both)(X.double()), scipy.signal.upfirdn(both, X.double().numpy()), atol=1e-9
-    )
+    np.testing.assert_allclose(tw.Upfirdn(both)(X.double()), scipy.signal.upfirdn(both, X.double().numpy()), atol=1e-9)
     own = scipy.signal.firwin(41, 1 / 3)
     want = scipy.signal.resample_poly(X.double().numpy(), 3, 2, axis=-1, window=own)
     np.testing.assert_allclose(tw.Resample(3, 2, window=own)(X.double()), want, atol=1e-9)
@@ -264,9 +251,7 @@ def test_filters_keep_what_scipy_keeps():
 
 def test_pure_forms_of_several_outputs_and_of_padding_after_a_look_ahead():
     model = Of(
-        lambda self, x: (self.a(x), self.b(x)),
-        a=nn.Conv1d(4, 4, 3, padding=1),
-        b=nn.Conv1d(4, 4, 21, padding=10),
+        lambda self, x: (self.a(x), self.b(x)), a=nn.Conv1d(4, 4, 3, padding=1), b=nn.Conv1d(4, 4, 21, padding=10)
     )
     pure = tw.stream(model, X).functional(8)
     (init_state, step), parts = pure, []

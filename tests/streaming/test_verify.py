@@ -22,8 +22,7 @@ def test_verify_names_the_first_operation_that_differs(monkeypatch):
 
     monkeypatch.setattr(Convolution, "run", wrong)
     with pytest.raises(
-        tw.StreamMismatchError,
-        match=r"conv1d in 1\.net\.0: the stream differs from the model by 0\.001",
+        tw.StreamMismatchError, match=r"conv1d in 1\.net\.0: the stream differs from the model by 0\.001"
     ):
         tw.verify_stream(model, x)
 

@@ -16,30 +16,20 @@ def apply(
     signal: Annotated[Path, Parameter(help="A .wav, .flac, .npy or .csv file.")],
     /,
     *,
-    taps: Annotated[
-        str, Parameter(help="The filter; its forms are listed below.", allow_leading_hyphen=True)
-    ],
+    taps: Annotated[str, Parameter(help="The filter; its forms are listed below.", allow_leading_hyphen=True)],
     output: Annotated[
-        Path | None,
-        Parameter(name=["--output", "-o"], help="Default: NAME.filtered.SUFFIX beside it."),
+        Path | None, Parameter(name=["--output", "-o"], help="Default: NAME.filtered.SUFFIX beside it.")
     ] = None,
     padding: PaddingOption = "same",
     stride: Stride = 1,
     dilation: Dilation = 1,
     padding_mode: Mode = "zeros",
-    flip: Annotated[
-        bool, Parameter(negative="", help="Reverse the taps, to convolve as NumPy and SciPy do.")
-    ] = False,
+    flip: Annotated[bool, Parameter(negative="", help="Reverse the taps, to convolve as NumPy and SciPy do.")] = False,
     column: Annotated[
-        list[str] | None,
-        Parameter(help="A table's column to filter; repeat for more.", negative=""),
+        list[str] | None, Parameter(help="A table's column to filter; repeat for more.", negative="")
     ] = None,
-    rate: Annotated[
-        float | None, Parameter(help="Samples a second, where the file has no rate.")
-    ] = None,
-    nan: Annotated[
-        Literal["error", "propagate"], Parameter(help="Stop at a NaN or gap, or let it through.")
-    ] = "error",
+    rate: Annotated[float | None, Parameter(help="Samples a second, where the file has no rate.")] = None,
+    nan: Annotated[Literal["error", "propagate"], Parameter(help="Stop at a NaN or gap, or let it through.")] = "error",
 ) -> None:
     """Filter every channel of a recording alike, by blocks: its size doesn't matter.
 
@@ -60,14 +50,10 @@ def apply(
         raise ValueError(f"--rate must be a positive number of samples a second, got {rate:g}")
     with signals.open_reader(signal, tuple(column or ())) as reader:
         if rate is not None and reader.rate not in (None, rate):
-            raise ValueError(
-                f"{signal} says {reader.rate:g} Hz: --rate is for files without a rate"
-            )
+            raise ValueError(f"{signal} says {reader.rate:g} Hz: --rate is for files without a rate")
         rate = reader.rate if reader.rate is not None else rate
         filter = designs.one_filter(designs.parse(taps, rate), taps)
-        geometry = Geometry(
-            len(filter), stride, dilation, padding_of(padding), padding_mode=padding_mode
-        )
+        geometry = Geometry(len(filter), stride, dilation, padding_of(padding), padding_mode=padding_mode)
         outputs = geometry.output_length(reader.length)
         rows = None
         if target.suffix.lower() == signal.suffix.lower() == ".csv":
@@ -79,11 +65,6 @@ def apply(
             Progress(outputs, rate_out) as progress,
         ):
             summary = filtering.run(
-                reader,
-                writer,
-                filter[::-1] if flip else filter,
-                geometry,
-                refuse_nan=nan == "error",
-                progress=progress,
+                reader, writer, filter[::-1] if flip else filter, geometry, refuse_nan=nan == "error", progress=progress
             )
     print_summary(reader, target, geometry, summary, rate_out, time.perf_counter() - started)

@@ -55,10 +55,7 @@ def table(seconds: float) -> Iterator[str]:
     for layer in LAYERS:
         theirs, ours, spread, kernel = _timed(layer, seconds)
         ratios.append(theirs / ours)
-        yield (
-            f"{layer.name:<36}{theirs * 1e3:>9.3f}{ours * 1e3:>9.3f}{ratios[-1]:>8.2f}{spread:>8.2f}"
-            f"  {kernel}"
-        )
+        yield (f"{layer.name:<36}{theirs * 1e3:>9.3f}{ours * 1e3:>9.3f}{ratios[-1]:>8.2f}{spread:>8.2f}  {kernel}")
     yield f"geometric mean of the ratios: {math.exp(sum(map(math.log, ratios)) / len(ratios)):.2f}"
     yield "native is torch's own kernel; spread: its two times over one another, as much says nothing"
 
@@ -88,9 +85,7 @@ def _timed(layer: Layer, seconds: float) -> tuple[float, float, float, str]:
 
     with torch.no_grad():
         one, seconds_ours, other = _least([theirs, lambda: ours(x), theirs], seconds)
-        problem = Problem.of(
-            x, ours.weight, None, layer.stride, layer.padding, layer.dilation, layer.groups
-        )
+        problem = Problem.of(x, ours.weight, None, layer.stride, layer.padding, layer.dilation, layer.groups)
         kernel = choose_kernel(problem)
     return min(one, other), seconds_ours, max(one, other) / min(one, other), kernel
 
@@ -100,10 +95,7 @@ def _least(calls: list[Callable[[], Tensor]], seconds: float) -> list[float]:
     import torch
     from torch.utils.benchmark import Timer
 
-    timers = [
-        Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads())
-        for call in calls
-    ]
+    timers = [Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads()) for call in calls]
     turns = [[t.blocked_autorange(min_run_time=seconds / 4) for t in timers] for _ in range(4)]
     return [min(min(m.times) for m in column) for column in zip(*turns, strict=True)]
 

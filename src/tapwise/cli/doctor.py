@@ -7,22 +7,10 @@ import platform
 import time
 from importlib.metadata import PackageNotFoundError, version
 
-_PACKAGES = [
-    "tapwise",
-    "torch",
-    "numpy",
-    "numba",
-    "triton",
-    "scipy",
-    "soundfile",
-    "polars",
-    "safetensors",
-]
+_PACKAGES = ["tapwise", "torch", "numpy", "numba", "triton", "scipy", "soundfile", "polars", "safetensors"]
 # The loops that convolutions of float32 and float64 need.
 LOOPS = [("direct.loops", name) for name in ("float32", "float64")] + [
-    ("fft.loops", f"{kind}_{size}")
-    for size in ("32_64", "64_64", "32_32")
-    for kind in ("filters", "frames", "outputs")
+    ("fft.loops", f"{kind}_{size}") for size in ("32_64", "64_64", "32_32") for kind in ("filters", "frames", "outputs")
 ]
 
 
@@ -77,9 +65,7 @@ def warmed() -> str:
     lines = []
     columns = (TextColumn("compiling"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
-    with Progress(
-        *columns, TextColumn("{task.description}"), console=console, transient=True
-    ) as bar:
+    with Progress(*columns, TextColumn("{task.description}"), console=console, transient=True) as bar:
         task = bar.add_task("", total=len(LOOPS))
         for module, name in LOOPS:
             kernel = module.partition(".")[0]

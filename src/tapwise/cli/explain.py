@@ -16,8 +16,7 @@ def explain(
     *,
     convolution: ConvolutionOptions = ConvolutionOptions(),  # noqa: B008 (frozen)
     save: Annotated[
-        Path | None,
-        Parameter(help="Write the page (.html), the figures (.svg) or the text (.txt) there."),
+        Path | None, Parameter(help="Write the page (.html), the figures (.svg) or the text (.txt) there.")
     ] = None,
 ) -> None:
     """Print every step of a convolution: its products and their sum.

@@ -16,9 +16,9 @@ def explore(
     /,
     *,
     convolution: ConvolutionOptions = ConvolutionOptions(),  # noqa: B008 (frozen)
-    output: Annotated[
-        Path, Parameter(name=["--output", "-o"], help="The page to write; it needs no network.")
-    ] = Path("tapwise.html"),
+    output: Annotated[Path, Parameter(name=["--output", "-o"], help="The page to write; it needs no network.")] = Path(
+        "tapwise.html"
+    ),
     open: Annotated[bool, Parameter(help="Show the page in the browser.")] = True,
 ) -> None:
     """Write a page in which every number of a convolution can be seen and changed, and open it.

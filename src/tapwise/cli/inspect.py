@@ -16,9 +16,7 @@ def inspect(
     *,
     weights: Weights = None,
     size: Size = "",
-    save: Annotated[
-        Path | None, Parameter(help="Write the report there: .txt, .html, or .svg.")
-    ] = None,
+    save: Annotated[Path | None, Parameter(help="Write the report there: .txt, .html, or .svg.")] = None,
 ) -> None:
     """Say what a model needs of the past and of the future: receptive field, delay, what isn't causal.
 

@@ -56,9 +56,7 @@ class Summary:
             f"({self.delay / self.rate * 1e3:.3g} ms) and computing",
         ]
         if self.left_over:
-            lines.append(
-                f"{self.left_over} bytes at the end were no complete sample: is the format right?"
-            )
+            lines.append(f"{self.left_over} bytes at the end were no complete sample: is the format right?")
         if self.clipped:
             lines.append(f"{self.clipped:,} output samples were clipped")
         if computing > signal:
@@ -67,14 +65,7 @@ class Summary:
 
 
 def run(
-    model: nn.Module,
-    example: Any,
-    source: BinaryIO,
-    target: BinaryIO,
-    *,
-    rate: float,
-    chunk_ms: float,
-    form: Form,
+    model: nn.Module, example: Any, source: BinaryIO, target: BinaryIO, *, rate: float, chunk_ms: float, form: Form
 ) -> Summary:
     """Stream a model from one file of samples to another, raw, interleaved, little-endian.
 
@@ -89,9 +80,7 @@ def run(
     """
     first = example[0] if isinstance(example, tuple) else example
     if first.ndim not in (2, 3) or first.shape[0] != 1:
-        raise ValueError(
-            f"expected an example (1, channels, time) or (1, time), got {list(first.shape)}"
-        )
+        raise ValueError(f"expected an example (1, channels, time) or (1, time), got {list(first.shape)}")
     count = round(rate * chunk_ms / 1000)
     if count < 1:
         raise ValueError(f"a chunk of {chunk_ms:g} ms at {rate:g} Hz holds no sample")
@@ -130,9 +119,7 @@ def _read(source: BinaryIO, count: int) -> bytes:
 
 def _write(target: BinaryIO, y: Any, form: Form, summary: Summary) -> None:
     if not isinstance(y, Tensor):
-        raise ValueError(
-            "the model returns more than one tensor: let its factory return one that doesn't"
-        )
+        raise ValueError("the model returns more than one tensor: let its factory return one that doesn't")
     rows = y[0] if y.ndim == 3 else y  # (channels, time)
     samples = rows.detach().cpu().float().numpy().T
     if form == "s16":
@@ -147,6 +134,4 @@ def _write(target: BinaryIO, y: Any, form: Form, summary: Summary) -> None:
 
 def standard(model: nn.Module, example: Any, rate: float, chunk_ms: float, form: Form) -> Summary:
     """The run from standard input to standard output."""
-    return run(
-        model, example, sys.stdin.buffer, sys.stdout.buffer, rate=rate, chunk_ms=chunk_ms, form=form
-    )
+    return run(model, example, sys.stdin.buffer, sys.stdout.buffer, rate=rate, chunk_ms=chunk_ms, form=form)

@@ -15,9 +15,7 @@ from torch import Tensor, nn
 FORM = "module:factory, or file.py:factory"
 
 
-def load(
-    name: str, weights: str | os.PathLike[str] | None = None, size: str = ""
-) -> tuple[nn.Module, Any]:
+def load(name: str, weights: str | os.PathLike[str] | None = None, size: str = "") -> tuple[nn.Module, Any]:
     """The model that a factory makes, and an example of its input.
 
     Arguments:
@@ -77,20 +75,14 @@ def _call_factory(name: str) -> tuple[Any, Any]:
             sys.path.remove("")
     factory = getattr(module, function, None)
     if isinstance(factory, nn.Module):
-        raise ValueError(
-            f"{name} is a model already: name a function that returns it, and an example"
-        )
+        raise ValueError(f"{name} is a model already: name a function that returns it, and an example")
     if not callable(factory):
         names = [
             name
             for name, value in vars(module).items()
-            if getattr(value, "__module__", "") == module.__name__
-            and callable(value)
-            and not name.startswith("_")
+            if getattr(value, "__module__", "") == module.__name__ and callable(value) and not name.startswith("_")
         ]
-        raise ValueError(
-            f"{place} has no function {function!r}; it has {', '.join(names) or 'none'}"
-        )
+        raise ValueError(f"{place} has no function {function!r}; it has {', '.join(names) or 'none'}")
     try:
         result = factory()
     except Exception as error:

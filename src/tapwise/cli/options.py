@@ -11,25 +11,14 @@ from cyclopts import Parameter
 if TYPE_CHECKING:
     from tapwise.explanation.explain import Explanation
 
-Signal = Annotated[
-    Path | None, Parameter(help="A file whose first samples are the signal, instead of --input.")
-]
+Signal = Annotated[Path | None, Parameter(help="A file whose first samples are the signal, instead of --input.")]
 Model = Annotated[str, Parameter(help="module:factory or file.py:factory; it makes the model.")]
-Weights = Annotated[
-    Path | None, Parameter(help="The model's state_dict, a .safetensors file; never a pickle.")
-]
-Size = Annotated[
-    str, Parameter(help="Size of an example, as 1,1,16000, if the factory gives none.")
-]
+Weights = Annotated[Path | None, Parameter(help="The model's state_dict, a .safetensors file; never a pickle.")]
+Size = Annotated[str, Parameter(help="Size of an example, as 1,1,16000, if the factory gives none.")]
 Stride = Annotated[int, Parameter(help="Input samples from one output's window to the next.")]
 Dilation = Annotated[int, Parameter(help="Input samples from one tap to the next.")]
-PaddingOption = Annotated[
-    str, Parameter(help="A number, LEFT,RIGHT, valid, same, causal, semicausal or full.")
-]
-Mode = Annotated[
-    Literal["zeros", "reflect", "replicate", "circular"],
-    Parameter(help="What stands in the padding."),
-]
+PaddingOption = Annotated[str, Parameter(help="A number, LEFT,RIGHT, valid, same, causal, semicausal or full.")]
+Mode = Annotated[Literal["zeros", "reflect", "replicate", "circular"], Parameter(help="What stands in the padding.")]
 
 
 @Parameter(name="*")
@@ -39,30 +28,22 @@ class ConvolutionOptions:
 
     input: Annotated[
         str,
-        Parameter(
-            help="Samples: 0:10 for 0..9, or numbers: 1,2,3. ';' separates channels.",
-            allow_leading_hyphen=True,
-        ),
+        Parameter(help="Samples: 0:10 for 0..9, or numbers: 1,2,3. ';' separates channels.", allow_leading_hyphen=True),
     ] = "0:10"
-    taps: Annotated[
-        str | None,
-        Parameter(help="The taps; see 'tapwise apply --help'.", allow_leading_hyphen=True),
-    ] = None
-    weights: Annotated[
-        str | None, Parameter(help="FILE.safetensors:NAME: a trained layer's weight; its bias too.")
-    ] = None
+    taps: Annotated[str | None, Parameter(help="The taps; see 'tapwise apply --help'.", allow_leading_hyphen=True)] = (
+        None
+    )
+    weights: Annotated[str | None, Parameter(help="FILE.safetensors:NAME: a trained layer's weight; its bias too.")] = (
+        None
+    )
     stride: Stride = 1
     padding: PaddingOption = "0"
     dilation: Dilation = 1
     groups: Annotated[int, Parameter(help="Independent groups of channels.")] = 1
     padding_mode: Mode = "zeros"
-    causal: Annotated[
-        bool, Parameter(negative="", help="The same as --padding causal: never sees the future.")
-    ] = False
+    causal: Annotated[bool, Parameter(negative="", help="The same as --padding causal: never sees the future.")] = False
     samples: Annotated[int, Parameter(help="How many samples of a file are taken.")] = 32
-    column: Annotated[
-        tuple[str, ...], Parameter(help="Columns of a table.", negative="", consume_multiple=False)
-    ] = ()
+    column: Annotated[tuple[str, ...], Parameter(help="Columns of a table.", negative="", consume_multiple=False)] = ()
 
     def explained(self, signal: Path | None) -> Explanation:
         """The explanation of the convolution, on the beginning of a file or on ``--input``."""
@@ -78,9 +59,7 @@ class ConvolutionOptions:
         if signal is not None:
             x, rate = _beginning(signal, self.samples, self.column)
         if self.causal and self.padding != "0":
-            raise ValueError(
-                f"--causal is a padding of its own: leave out --padding {self.padding}"
-            )
+            raise ValueError(f"--causal is a padding of its own: leave out --padding {self.padding}")
         weight, groups = parse(self.weights or self.taps or "", rate), self.groups
         if weight.ndim == 3 and signal is None and self.input == "0:10":
             x = np.tile(x, (weight.shape[1] * self.groups, 1))  # the ramp for every channel

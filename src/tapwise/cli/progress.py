@@ -56,20 +56,12 @@ def speed(outputs: int, seconds: float, rate: float | None) -> str:
 
 
 def print_summary(
-    reader: Reader,
-    target: Path,
-    geometry: Geometry,
-    summary: Summary,
-    rate: float | None,
-    seconds: float,
+    reader: Reader, target: Path, geometry: Geometry, summary: Summary, rate: float | None, seconds: float
 ) -> None:
     """Print what a run did: what came in and out, how fast, and what was clipped or overflowed."""
     channels = f"{reader.channels} channel" + "s" * (reader.channels != 1)
     at = f" at {rate:g} Hz" if rate else ""
-    print(
-        f"{reader.path}: {reader.length:,} samples, {channels} -> {target}: "
-        f"{summary.outputs:,} samples{at}"
-    )
+    print(f"{reader.path}: {reader.length:,} samples, {channels} -> {target}: {summary.outputs:,} samples{at}")
     kernel = f"kernel {summary.plan.kernel}, " if summary.plan else ""
     print(
         f"  K={geometry.kernel_size}, padding {geometry.padding}, {kernel}{seconds:.2f} s, "

@@ -20,9 +20,7 @@ def stream(
     chunk: Annotated[float, Parameter(help="Milliseconds of a chunk.")] = 10,
     form: Annotated[
         Literal["s16", "f32"],
-        Parameter(
-            name="--format", help="Raw samples: 16-bit, or 32-bit floats; channels interleaved."
-        ),
+        Parameter(name="--format", help="Raw samples: 16-bit, or 32-bit floats; channels interleaved."),
     ] = "s16",
 ) -> None:
     """Run a model live: raw samples from standard input, chunk by chunk, to standard output.

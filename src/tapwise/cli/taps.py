@@ -44,9 +44,7 @@ def parse(description: str, rate: float | None = None) -> Array:
         form, count, design = _DESIGNS[name]
         numbers = [_number(description, text) for text in arguments]
         if len(numbers) != count:
-            raise TapsError(
-                f"taps {description!r}: got {len(numbers)} values, expected the form {form}"
-            )
+            raise TapsError(f"taps {description!r}: got {len(numbers)} values, expected the form {form}")
         return _as_weight(design(description, rate, *numbers), description)
     path = Path(name)
     if path.suffix in (".npy", ".wav", ".safetensors"):
@@ -86,9 +84,7 @@ def _number(description: str, text: str) -> float:
 
 def _whole(description: str, value: float) -> int:
     if value != int(value) or not 1 <= value <= MOST:
-        raise TapsError(
-            f"taps {description!r}: K must be a whole number from 1 to {MOST}, got {value:g}"
-        )
+        raise TapsError(f"taps {description!r}: K must be a whole number from 1 to {MOST}, got {value:g}")
     return int(value)
 
 
@@ -123,9 +119,7 @@ def _bandpass(description: str, rate: float | None, low: float, high: float, tap
     return _firwin(description, rate, [low, high], taps, "bandpass")
 
 
-def _firwin(
-    description: str, rate: float | None, edges: list[float], taps: float, kind: str
-) -> Array:
+def _firwin(description: str, rate: float | None, edges: list[float], taps: float, kind: str) -> Array:
     from scipy.signal import firwin
 
     count = _whole(description, taps)
@@ -133,10 +127,7 @@ def _firwin(
     unit = "of the Nyquist frequency" if rate is None else "Hz"
     if not all(0 < edge < nyquist for edge in edges) or edges != sorted(edges):
         order = "LOW < HIGH, both " if len(edges) > 1 else ""
-        raise TapsError(
-            f"taps {description!r}: expected frequencies {order}above 0 and below {nyquist:g} "
-            f"{unit}"
-        )
+        raise TapsError(f"taps {description!r}: expected frequencies {order}above 0 and below {nyquist:g} {unit}")
     if kind != "lowpass" and count % 2 == 0:
         raise TapsError(f"taps {description!r}: {kind} needs an odd K, got {count}")
     designed: Array = firwin(count, edges, pass_zero=kind, fs=2 * nyquist)
@@ -179,9 +170,7 @@ def _read_safetensors(path: Path, name: str, description: str) -> Array:
             names = sorted(tensors.keys())
             if name not in names:
                 wanted = f"no tensor {name!r}" if name else "no tensor named"
-                raise TapsError(
-                    f"taps {description!r}: {wanted} in {path.name}, which holds {', '.join(names)}"
-                )
+                raise TapsError(f"taps {description!r}: {wanted} in {path.name}, which holds {', '.join(names)}")
             tensor = tensors.get_tensor(name)
     except SafetensorError as error:
         raise TapsError(f"taps {description!r}: {error}") from error

@@ -173,13 +173,9 @@ def causal_conv1d_update(
         moved = samples[..., samples.shape[-1] - size :].to(conv_state.dtype)
     else:
         last = min(length, size)  # older ones would be overwritten at once
-        places = (
-            torch.arange(length - last, length, device=x.device) + cache_seqlens[:, None].long()
-        )
+        places = torch.arange(length - last, length, device=x.device) + cache_seqlens[:, None].long()
         moved = state.scatter(
-            2,
-            (places % size)[:, None].expand(-1, dim, -1),
-            steps[..., length - last :].to(state.dtype),
+            2, (places % size)[:, None].expand(-1, dim, -1), steps[..., length - last :].to(state.dtype)
         )
     with torch.no_grad():
         if chosen is None:
@@ -205,9 +201,7 @@ def causal_conv1d_varlen_states(x: Tensor, cu_seqlens: Tensor, state_len: int) -
     Example:
         >>> import torch
         >>> from tapwise.compat.causal_conv1d import causal_conv1d_varlen_states
-        >>> causal_conv1d_varlen_states(
-        ...     torch.arange(5.0)[:, None], torch.tensor([0, 1, 5]), 3
-        ... ).tolist()
+        >>> causal_conv1d_varlen_states(torch.arange(5.0)[:, None], torch.tensor([0, 1, 5]), 3).tolist()
         [[[0.0, 0.0, 0.0]], [[2.0, 3.0, 4.0]]]
     """
     starts, ends = cu_seqlens[:-1].long(), cu_seqlens[1:].long()

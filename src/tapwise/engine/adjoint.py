@@ -30,9 +30,7 @@ def without_padding(geometry: Geometry) -> Geometry:
 
 def adjoint_of_transposed(geometry: Geometry) -> Geometry:
     """The convolution that a transposed one without cuts is the adjoint of."""
-    return Geometry(
-        geometry.kernel_size, geometry.stride, geometry.dilation, groups=geometry.groups
-    )
+    return Geometry(geometry.kernel_size, geometry.stride, geometry.dilation, groups=geometry.groups)
 
 
 def adjoint_of_cut(geometry: Geometry, length: int, outputs: int) -> tuple[Geometry, int]:
@@ -43,9 +41,7 @@ def adjoint_of_cut(geometry: Geometry, length: int, outputs: int) -> tuple[Geome
     full_length = (length - 1) * geometry.stride + geometry.effective_kernel_size
     right = full_length - geometry.left - outputs
     padding = (geometry.left, max(right, 0))
-    convolution = Geometry(
-        geometry.kernel_size, geometry.stride, geometry.dilation, padding, geometry.groups
-    )
+    convolution = Geometry(geometry.kernel_size, geometry.stride, geometry.dilation, padding, geometry.groups)
     return convolution, outputs + min(right, 0)
 
 
@@ -91,9 +87,5 @@ def input_gradient_problem(problem: Problem) -> Problem:
 def _reversed(problem: Problem, geometry: Geometry, length: int) -> Problem:
     """A problem from the outputs' channels to the inputs'."""
     return replace(
-        problem,
-        geometry=geometry,
-        in_channels=problem.out_channels,
-        out_channels=problem.in_channels,
-        length=length,
+        problem, geometry=geometry, in_channels=problem.out_channels, out_channels=problem.in_channels, length=length
     )

@@ -12,13 +12,7 @@ import torch
 from torch import Tensor
 
 from tapwise.engine import op
-from tapwise.engine.adjoint import (
-    GradInput,
-    adjoint_of_cut,
-    adjoint_of_transposed,
-    grad_input_of,
-    without_padding,
-)
+from tapwise.engine.adjoint import GradInput, adjoint_of_cut, adjoint_of_transposed, grad_input_of, without_padding
 from tapwise.engine.checks import only_native_because, without_autocast
 from tapwise.engine.kernels import KERNELS, native
 from tapwise.engine.plan import NATIVE_TRAINING, Training, choose_training
@@ -33,12 +27,7 @@ class Convolution(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        input: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        geometry: Geometry,
-        training: Training,
+        ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, training: Training
     ) -> Tensor:
         ctx.geometry, ctx.training = geometry, training
         ctx.save_for_backward(input, weight)
@@ -99,9 +88,7 @@ def gradients(
     return grad_input, grad_weight, grad.sum((0, 2)) if needs[2] else None
 
 
-def input_gradient(
-    geometry: Geometry, grad: Tensor, weight: Tensor, length: int, kernel: str | None = None
-) -> Tensor:
+def input_gradient(geometry: Geometry, grad: Tensor, weight: Tensor, length: int, kernel: str | None = None) -> Tensor:
     """The gradient of the input (B, C_in, length) from that of the outputs.
 
     # padded input    p p|x x x x x|p      the gradient of a copied sample is added to its source
@@ -123,9 +110,7 @@ def input_gradient(
     if backward.geometry.transposed:
         return _convolve(backward.geometry, grad, weight, kernel)
     flipped = flip_taps(weight, geometry.groups)
-    return _convolve(
-        backward.geometry, _narrow(grad, backward.start, backward.stop), flipped, kernel
-    )
+    return _convolve(backward.geometry, _narrow(grad, backward.start, backward.stop), flipped, kernel)
 
 
 def flip_taps(weight: Tensor, groups: int) -> Tensor:
@@ -159,9 +144,7 @@ def weight_gradient(
     """The gradient of the weight from that of the outputs; of ``weight`` only the shape counts."""
     if geometry.transposed:  # the same sum of products, input and gradient swapped
         length = input.shape[-1]
-        if (
-            type(length) is int
-        ):  # a graph for all lengths can't hold a geometry that depends on them
+        if type(length) is int:  # a graph for all lengths can't hold a geometry that depends on them
             forward, outputs = adjoint_of_cut(geometry, length, grad.shape[-1])
             if outputs > 0:
                 return weight_gradient(forward, input, _narrow(grad, 0, outputs), weight, kernel)
@@ -174,9 +157,7 @@ def weight_gradient(
     return run_weight_gradient(kernel, geometry, grad, input, weight)
 
 
-def run_weight_gradient(
-    kernel: str, geometry: Geometry, grad: Tensor, input: Tensor, weight: Tensor
-) -> Tensor:
+def run_weight_gradient(kernel: str, geometry: Geometry, grad: Tensor, input: Tensor, weight: Tensor) -> Tensor:
     """The weight's gradient by a kernel, in memory of its own."""
     run = KERNELS[kernel].weight_gradient
     assert run is not None
@@ -221,14 +202,8 @@ def _second_gradients(
 
 
 torch.library.register_autograd(
-    "tapwise::convolution",
-    _backward_of_convolution,
-    setup_context=_save_convolution,
-    lib=op.LIBRARY,
+    "tapwise::convolution", _backward_of_convolution, setup_context=_save_convolution, lib=op.LIBRARY
 )
 torch.library.register_autograd(
-    "tapwise::weight_gradient",
-    _backward_of_weight_gradient,
-    setup_context=_save_weight_gradient,
-    lib=op.LIBRARY,
+    "tapwise::weight_gradient", _backward_of_weight_gradient, setup_context=_save_weight_gradient, lib=op.LIBRARY
 )

@@ -52,8 +52,7 @@ def refuse_dimensions(name: str, input: Tensor, weight: Tensor) -> None:
     """Say which dimensions were expected, and how to get them."""
     if weight.ndim > 3:
         raise ShapeError(
-            f"Expected a weight of 3 dimensions for {name}, but got weight of size "
-            f"{list(weight.shape)}",
+            f"Expected a weight of 3 dimensions for {name}, but got weight of size {list(weight.shape)}",
             fix="Tapwise computes one-dimensional convolutions only",
         )
     fixes = {
@@ -61,8 +60,7 @@ def refuse_dimensions(name: str, input: Tensor, weight: Tensor) -> None:
         1: "x[None, :] makes one channel of it, x[None, None, :] a batch of one",
     }
     raise ShapeError(
-        f"Expected 2D (unbatched) or 3D (batched) input to {name}, but got input of size: "
-        f"{list(input.shape)}",
+        f"Expected 2D (unbatched) or 3D (batched) input to {name}, but got input of size: {list(input.shape)}",
         got=f"{input.ndim} dimensions",
         expected="(channels, length) or (batch, channels, length)",
         fix=fixes.get(input.ndim, "x.flatten(0, -3) makes one batch axis of the leading ones"),
@@ -106,10 +104,7 @@ def check_channels(
                 else f"x has its one channel on its last axis: did you mean x.transpose{axes}?"
             )
         elif not transposed and channels == weight.shape[1]:
-            fix = (
-                f"each of the {groups} groups takes {weight.shape[1]} channels: give {in_channels}, "
-                "or set groups=1"
-            )
+            fix = f"each of the {groups} groups takes {weight.shape[1]} channels: give {in_channels}, or set groups=1"
         elif input.ndim == 3 and channels == 1:
             fix = f"x.expand(-1, {in_channels}, -1) gives every channel the same signal"
         raise ShapeError(
@@ -118,9 +113,7 @@ def check_channels(
             got=f"x of size {list(input.shape)}",
             expected=f"x of size {_expected_size(input, in_channels)}",
             fix=fix,
-            drawing=_side_by_side(
-                "channels of x", channels, "channels that weight reads", in_channels
-            ),
+            drawing=_side_by_side("channels of x", channels, "channels that weight reads", in_channels),
         )
     if bias is not None and tuple(bias.shape) != (out_channels,):
         raise ShapeError(
@@ -175,8 +168,7 @@ def check_length(geometry: Geometry, padding: Padding, input: Tensor) -> None:
             return
         if length == 0:
             raise ShapeError(
-                "Only zero batch or zero channel inputs are supported, but got input shape: "
-                f"{list(input.shape)}",
+                f"Only zero batch or zero channel inputs are supported, but got input shape: {list(input.shape)}",
                 got="0 samples",
                 expected="at least 1",
                 fix="padding='causal' or 'semicausal' gives 0 outputs for 0 samples",
@@ -190,9 +182,7 @@ def check_length(geometry: Geometry, padding: Padding, input: Tensor) -> None:
             got=f"{length} samples and padding {geometry.padding}",
             expected=f"at least {fewest} samples",
             fix="a longer input, a shorter kernel or dilation, or padding='causal' or 'same'",
-            drawing=_side_by_side(
-                "padded input", padded, "samples under the taps", geometry.effective_kernel_size
-            ),
+            drawing=_side_by_side("padded input", padded, "samples under the taps", geometry.effective_kernel_size),
         )
     if geometry.padding_mode != "zeros" and geometry.padding != (0, 0):
         geometry.refuse_too_few(length)
@@ -211,8 +201,7 @@ def _check_length_transposed(geometry: Geometry, padding: Padding, input: Tensor
         if padding == "causal":
             return
         raise ShapeError(
-            "Only zero batch or zero channel inputs are supported, but got input shape: "
-            f"{list(input.shape)}",
+            f"Only zero batch or zero channel inputs are supported, but got input shape: {list(input.shape)}",
             got="0 samples",
             expected="at least 1",
         )

@@ -127,9 +127,7 @@ def _file(module: str, name: str) -> Path:
 def _fingerprint() -> str:
     """What the machine code depends on: our sources, the compiler and the processor."""
     cpu, features = processor()
-    digest = sha256(
-        f"{version('numba')} {version('llvmlite')} {cpu} {features} {vector_bytes()}".encode()
-    )
+    digest = sha256(f"{version('numba')} {version('llvmlite')} {cpu} {features} {vector_bytes()}".encode())
     threads = Path(__file__).with_name("threads.py")  # the head of a job
     for source in (*sorted(_KERNELS.rglob("*.py")), threads, Path(__file__)):
         digest.update(source.read_bytes())

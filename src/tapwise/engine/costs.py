@@ -56,9 +56,7 @@ def native_training(problem: Problem, threads: int, rates: Rates) -> float:
     if geometry.groups == 1 and problem.n_inputs <= r.loop_inputs and problem.device == "cpu":
         windows = problem.in_channels * geometry.kernel_size * problem.output_length
         rate = min(r.loop_rate, r.loop_rate_per_channel * problem.out_channels)
-        return (
-            r.loop_call + call + padding + windows * r.loop_window + problem.multiplications / rate
-        )
+        return r.loop_call + call + padding + windows * r.loop_window + problem.multiplications / rate
     product, output = _onednn(problem, r)
     seconds = padding + problem.n_outputs * output + problem.multiplications * product
     return r.onednn_call + call + seconds * slowdown * FITTED_THREADS / threads
@@ -202,11 +200,7 @@ def _direct_grad_weight(problem: Problem, threads: int, rates: Rates) -> float:
 
 def _gemm(problem: Problem, threads: int, rates: Rates) -> float:
     r, geometry = rates.gemm, problem.geometry
-    fan_in, fan_out, taps = (
-        problem.in_channels_per_group,
-        problem.out_channels_per_group,
-        geometry.kernel_size,
-    )
+    fan_in, fan_out, taps = (problem.in_channels_per_group, problem.out_channels_per_group, geometry.kernel_size)
     block = gemm.block_length(geometry, fan_in)
     seconds = problem.multiplications / (r.rate * min(1.0, fan_out / r.full_out_channels))
     seconds += (problem.n_inputs + problem.n_outputs) * r.sample

@@ -23,14 +23,7 @@ from tapwise.engine.autograd import Convolution, is_traced, requires_grad, run_w
 from tapwise.engine.checks import autocast_dtype, only_native_because
 from tapwise.engine.kernels import KERNELS, native
 from tapwise.engine.options import current_options
-from tapwise.engine.plan import (
-    NATIVE,
-    NATIVE_TRAINING,
-    choose_grad_weight,
-    choose_kernel,
-    choose_training,
-    is_small,
-)
+from tapwise.engine.plan import NATIVE, NATIVE_TRAINING, choose_grad_weight, choose_kernel, choose_training, is_small
 from tapwise.engine.problem import Problem
 from tapwise.geometry import Geometry
 
@@ -65,10 +58,7 @@ MOST_DECISIONS = 4096
 
 # Looked up once: each look takes longer than some calls do.
 _is_dynamo, _threads = torch.compiler.is_dynamo_compiling, torch.get_num_threads
-_function_modes, _any_autocast = (
-    torch._C._len_torch_function_stack,
-    torch._C._is_any_autocast_enabled,
-)
+_function_modes, _any_autocast = (torch._C._len_torch_function_stack, torch._C._is_any_autocast_enabled)
 _ORDINARY = (Tensor, torch.nn.Parameter)
 
 
@@ -82,9 +72,7 @@ def convolve(input: Tensor, weight: Tensor, bias: Tensor | None, settings: Setti
     return decide(input, weight, bias, settings)(input, weight, bias) if y is None else y
 
 
-def run_cached(
-    input: Tensor, weight: Tensor, bias: Tensor | None, settings: Settings
-) -> Tensor | None:
+def run_cached(input: Tensor, weight: Tensor, bias: Tensor | None, settings: Settings) -> Tensor | None:
     """The convolution, where it was decided for such arguments; None where it has to be decided."""
     if _is_dynamo():
         return None
@@ -97,9 +85,7 @@ def run_cached(
         run, torch_only, checked, _, _ = decision
         if not _are_exact(settings, checked):
             return None
-        if torch_only or _takes_ours(
-            input, weight, bias, decision
-        ):  # what torch runs, torch checks
+        if torch_only or _takes_ours(input, weight, bias, decision):  # what torch runs, torch checks
             return run(input, weight, bias)
         return None
     except (KeyError, AttributeError, TypeError, RuntimeError, ValueError):
@@ -115,8 +101,7 @@ def _key(input: Tensor, weight: Tensor, bias: Tensor | None, settings: Settings)
         input.shape,
         weight.shape,
         input.dtype,
-        (input.is_cpu and weight.is_cpu and (bias is None or bias.is_cpu))
-        or _one_device(input, weight, bias),
+        (input.is_cpu and weight.is_cpu and (bias is None or bias.is_cpu)) or _one_device(input, weight, bias),
         _threads(),
         current_options(),
         _any_autocast() and autocast_dtype(input),
@@ -155,13 +140,7 @@ def _are_exact(settings: Settings, checked: Settings) -> bool:
     return all(type(n) in (int, str) for n in flat)
 
 
-def decide(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    settings: Settings,
-    traced: bool | None = None,
-) -> Run:
+def decide(input: Tensor, weight: Tensor, bias: Tensor | None, settings: Settings, traced: bool | None = None) -> Run:
     """Check the arguments, choose by the plan, and keep the decision.
 
     Arguments:
@@ -215,12 +194,7 @@ def _keep(key: Any, decisions: tuple[_Decision | None, _Decision | None]) -> Non
 
 def _torch_run(geometry: Geometry) -> Run:
     """torch's own convolution, called as directly as can be."""
-    pads, stride, dilation, groups = (
-        geometry.padding,
-        geometry.stride,
-        geometry.dilation,
-        geometry.groups,
-    )
+    pads, stride, dilation, groups = (geometry.padding, geometry.stride, geometry.dilation, geometry.groups)
     if geometry.transposed or (geometry.padding_mode != "zeros" and pads != (0, 0)):
         return _batched(native.run, geometry)
     if pads[0] == pads[1]:
@@ -233,9 +207,7 @@ def _torch_run(geometry: Geometry) -> Run:
     return padded
 
 
-def _batched(
-    function: Callable[..., Tensor], geometry: Geometry, dtype: torch.dtype | None = None
-) -> Run:
+def _batched(function: Callable[..., Tensor], geometry: Geometry, dtype: torch.dtype | None = None) -> Run:
     """A kernel's run on a geometry, for signals without a batch too, cast to ``dtype`` where given."""
 
     def run(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
@@ -254,19 +226,14 @@ def is_overridden(input: Any, weight: Any, bias: Any) -> bool:
         TypeError: an argument that is no tensor, and stands for none.
     """
     modes = bool(_function_modes())
-    if all(type(tensor) in _ORDINARY for tensor in (input, weight)) and (
-        bias is None or type(bias) in _ORDINARY
-    ):
+    if all(type(tensor) in _ORDINARY for tensor in (input, weight)) and (bias is None or type(bias) in _ORDINARY):
         return modes
     for name, value in (("input", input), ("weight", weight), ("bias", bias)):
         if isinstance(value, Tensor) or (name == "bias" and value is None):
             continue
         if is_tensor_like(value):  # type: ignore[no-untyped-call]
             return True
-        raise TypeError(
-            f"{name} must be a torch.Tensor, got {type(value).__name__}: "
-            f"torch.as_tensor({name}) makes one"
-        )
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}: torch.as_tensor({name}) makes one")
     return modes
 
 

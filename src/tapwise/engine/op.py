@@ -31,12 +31,7 @@ CONVOLUTION_SETTINGS, GRADIENT_SETTINGS = 9, 7
 def convolution(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """The op on a geometry."""
     result: Tensor = torch.ops.tapwise.convolution(
-        input,
-        weight,
-        bias,
-        *_gradient_settings(geometry),
-        geometry.transposed,
-        geometry.output_padding,
+        input, weight, bias, *_gradient_settings(geometry), geometry.transposed, geometry.output_padding
     )
     return result
 
@@ -66,9 +61,7 @@ def geometry_of(
 ) -> Geometry:
     """The geometry that an op's settings stand for."""
     padding = (left, right)
-    return Geometry(
-        kernel_size, stride, dilation, padding, groups, padding_mode, transposed, output_padding
-    )
+    return Geometry(kernel_size, stride, dilation, padding, groups, padding_mode, transposed, output_padding)
 
 
 def _fake_convolution(input: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> Tensor:

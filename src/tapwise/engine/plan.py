@@ -58,9 +58,7 @@ class Plan:
         lines += [f"  in {self.tiles}"] if self.tiles else []
         lines += [f"  not {name}: {reason}" for name, reason in self.rejected]
         if self.training is not None:
-            kernels = "the outputs {}, the input's gradient {}, the weight's {}".format(
-                *self.training
-            )
+            kernels = "the outputs {}, the input's gradient {}, the weight's {}".format(*self.training)
             lines.append(f"  where gradients are recorded: {kernels}")
         return "\n".join(lines)
 
@@ -93,9 +91,7 @@ def choose(problem: Problem) -> Plan:
         else:
             rival = _rival(predicted)
             if predicted[rival] < predicted[NATIVE]:
-                why_not[rival] += (
-                    f", which has to be {1 - margin:.0%} less than native to be surely less"
-                )
+                why_not[rival] += f", which has to be {1 - margin:.0%} less than native to be surely less"
     tiles = KERNELS[best].tiles(problem)
     return Plan(best, reason, tuple(why_not.items()), tiles, predicted[best])
 
@@ -205,9 +201,7 @@ def _obstacles(problem: Problem) -> dict[str, str | None]:
 
 
 def _predicted(problem: Problem, obstacles: dict[str, str | None]) -> dict[str, float]:
-    return {
-        name: predict(name, problem) for name, obstacle in obstacles.items() if obstacle is None
-    }
+    return {name: predict(name, problem) for name, obstacle in obstacles.items() if obstacle is None}
 
 
 def _fastest(obstacles: dict[str, str | None], predicted: dict[str, float]) -> str:

@@ -113,9 +113,7 @@ class Problem:
         return cls(geometry, in_channels, out_channels, input.shape[-1], dtype, input.device.type)
 
     @classmethod
-    def unchecked(
-        cls, geometry: Geometry, input: Tensor, weight: Tensor, dtype: torch.dtype | None = None
-    ) -> Problem:
+    def unchecked(cls, geometry: Geometry, input: Tensor, weight: Tensor, dtype: torch.dtype | None = None) -> Problem:
         """The problem of tensors that are known to fit the geometry."""
         dtype = input.dtype if dtype is None else dtype
         channels = channels_of(geometry, weight)

@@ -197,8 +197,7 @@ _SECTIONS = {
 def from_json(values: dict[str, Any]) -> Rates:
     """The rates that one entry of the file holds."""
     sections = {
-        name: kind(**{key: _tuples(value) for key, value in values[name].items()})
-        for name, kind in _SECTIONS.items()
+        name: kind(**{key: _tuples(value) for key, value in values[name].items()}) for name, kind in _SECTIONS.items()
     }
     return Rates(values["margin"], values["small_products"], **sections)
 

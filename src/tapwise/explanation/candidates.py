@@ -40,12 +40,7 @@ _MOST_PRODUCTS = 200_000
 
 
 def candidates(
-    problem: Problem,
-    plan: Plan,
-    signal: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    seconds: float = 0.05,
+    problem: Problem, plan: Plan, signal: Tensor, weight: Tensor, bias: Tensor | None, seconds: float = 0.05
 ) -> list[Candidate]:
     """Every kernel's time on one signal (C_in, L): the minimum of as many runs as fit ``seconds``."""
     found = []
@@ -85,7 +80,5 @@ def table(rows: list[Candidate]) -> str:
     slow = [r.measured / r.predicted for r in rows if r.measured and r.predicted]
     lines.append("* chosen by the plan")
     if slow and min(slow) > 5:
-        lines.append(
-            "all took many times what was predicted: the machine is busy with something else"
-        )
+        lines.append("all took many times what was predicted: the machine is busy with something else")
     return "\n".join(lines)

@@ -17,8 +17,7 @@ LAYOUT: dict[str, Any] = json.loads((_PAGE / "layout.json").read_text(encoding="
 def variables(selector: str) -> str:
     """The colours as style sheet variables, light and dark."""
     light, dark = (
-        ";".join(f"--{name}:{colour}" for name, colour in LAYOUT[theme].items())
-        for theme in ("light", "dark")
+        ";".join(f"--{name}:{colour}" for name, colour in LAYOUT[theme].items()) for theme in ("light", "dark")
     )
     return f"{selector}{{{light}}}\n@media (prefers-color-scheme:dark){{{selector}{{{dark}}}}}\n"
 
@@ -53,24 +52,12 @@ class Canvas:
             self.text(margin, self.height + 36, note, "note", "start")
         self.height += 56
 
-    def text(
-        self, x: float, y: float, content: str, kind: str = "", anchor: str = "middle"
-    ) -> None:
+    def text(self, x: float, y: float, content: str, kind: str = "", anchor: str = "middle") -> None:
         self._shapes.append(
-            f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}" text-anchor="{anchor}">'
-            f"{escape(content)}</text>"
+            f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}" text-anchor="{anchor}">{escape(content)}</text>'
         )
 
-    def box(
-        self,
-        x: float,
-        y: float,
-        width: float,
-        height: float,
-        kind: str,
-        content: str = "",
-        tip: str = "",
-    ) -> None:
+    def box(self, x: float, y: float, width: float, height: float, kind: str, content: str = "", tip: str = "") -> None:
         title = f"<title>{escape(tip)}</title>" if tip else ""
         self._shapes.append(
             f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" rx="3" '
@@ -85,13 +72,9 @@ class Canvas:
                 f'text-anchor="middle"{squeeze}>{escape(content)}</text>'
             )
 
-    def line(
-        self, x1: float, y1: float, x2: float, y2: float, kind: str = "link", arrow: bool = False
-    ) -> None:
+    def line(self, x1: float, y1: float, x2: float, y2: float, kind: str = "link", arrow: bool = False) -> None:
         head = ' marker-end="url(#tw-head)"' if arrow else ""
-        self._shapes.append(
-            f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{kind}"{head}/>'
-        )
+        self._shapes.append(f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{kind}"{head}/>')
 
     def path(self, points: Sequence[tuple[float, float] | None], kind: str) -> None:
         """A line through points, broken where one is None."""

@@ -64,9 +64,7 @@ def response(canvas: Canvas, answer: Response, words: str) -> None:
     canvas.height = top + 118
 
 
-def _impulse(
-    canvas: Canvas, answer: Response, left: float, right: float, top: float, height: float
-) -> None:
+def _impulse(canvas: Canvas, answer: Response, left: float, right: float, top: float, height: float) -> None:
     canvas.text(MARGIN, top + 12, "impulse", "", "start")
     canvas.text(MARGIN, top + 29, "response", "", "start")
     first, last = min(0, int(answer.times.min())), max(0, int(answer.times.max()))
@@ -104,10 +102,7 @@ def _plot(
         canvas.line(left, y, right, y, "grid")
         canvas.text(left - 6, y + 4, f"{low + (high - low) * mark:.3g}", "index", "end")
     points = [
-        (
-            left + float(s) * (right - left),
-            top + height * (1 - (float(v) - low) / (high - low or 1)),
-        )
+        (left + float(s) * (right - left), top + height * (1 - (float(v) - low) / (high - low or 1)))
         if np.isfinite(v)
         else None
         for s, v in zip(share, values, strict=True)
@@ -153,11 +148,7 @@ def cone(
             future = level == 0 and p > now
             kind = "output" if level == len(levels) - 1 else "product" if level else "input"
             kind = ("leak" if future else kind) if p in is_read else "hole"
-            tip = (
-                f"{name} {p}"
-                + ("" if p in is_read else ", not read")
-                + (", future" if future else "")
-            )
+            tip = f"{name} {p}" + ("" if p in is_read else ", not read") + (", future" if future else "")
             canvas.box(x - max(side, 1.5) / 2, y - 8, max(side, 1.5), 16, kind, "", tip)
     x, y = place(now, 0)
     canvas.line(x, y + 12, x, y + 24, "link strong")

@@ -60,9 +60,7 @@ class ModelExplanation:
 
     Example:
         >>> import torch, tapwise as tw
-        >>> model = torch.nn.Sequential(
-        ...     torch.nn.Conv1d(1, 4, 3), torch.nn.Conv1d(4, 2, 5, stride=2)
-        ... )
+        >>> model = torch.nn.Sequential(torch.nn.Conv1d(1, 4, 3), torch.nn.Conv1d(4, 2, 5, stride=2))
         >>> seen = tw.explain(model, torch.zeros(1, 1, 20))
         >>> [layer.path for layer in seen], seen["1"].trace.output.shape
         (['0', '1'], (2, 7))
@@ -123,10 +121,7 @@ class ModelExplanation:
         """The table."""
         rows = [self._head, *self._rows()]
         widths = [max(len(row[n]) for row in rows) for n in range(len(self._head))]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        ]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         if self.unseen:
             lines += ["", f"not called: {', '.join(self.unseen)}"]
         return "\n".join([self.title, "", *lines])
@@ -161,9 +156,7 @@ class ModelExplanation:
             except (TypeError, ShapeError) as error:  # a layer that does more than its settings say
                 inner = f"<p>{html.escape(str(error))}</p>"
             # A link to what lies within opens the details around it.
-            parts.append(
-                f'<details><summary>{first}</summary><div id="{place}">{inner}</div></details>'
-            )
+            parts.append(f'<details><summary>{first}</summary><div id="{place}">{inner}</div></details>')
         unseen = f"<p>not called: {html.escape(', '.join(self.unseen))}</p>" if self.unseen else ""
         return (
             f"<h3>{html.escape(self.title)}</h3><table><thead><tr>{head}</tr></thead>"
@@ -191,9 +184,7 @@ def page_around(title: str, body: str) -> str:
     )
 
 
-def explain_model(
-    model: nn.Module, x: Any, explain: Callable[[Any, Tensor], Any]
-) -> ModelExplanation:
+def explain_model(model: nn.Module, x: Any, explain: Callable[[Any, Tensor], Any]) -> ModelExplanation:
     """The convolutions that a model calls on an input, with shapes, plans and measured times.
 
     The model runs as in evaluation, and is left as it was.
@@ -204,9 +195,7 @@ def explain_model(
         TypeError: a model without a one-dimensional convolution, or that calls none on this input.
     """
     kinds = (nn.Conv1d, nn.ConvTranspose1d)
-    convolutions = {
-        path: module for path, module in model.named_modules() if isinstance(module, kinds)
-    }
+    convolutions = {path: module for path, module in model.named_modules() if isinstance(module, kinds)}
     if not convolutions:
         raise TypeError(
             f"this {type(model).__name__} holds no one-dimensional convolution: nn.Conv1d, "
@@ -217,9 +206,7 @@ def explain_model(
     modes = {module: module.training for module in model.modules()}
     for path, module in convolutions.items():
 
-        def enters(
-            layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any], path: str = path
-        ) -> None:
+        def enters(layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any], path: str = path) -> None:
             x = given[0] if given else named["input"]
             # The first input is copied: the model may write over it later.
             kept = x if path in calls else x.detach().clone()
@@ -254,21 +241,10 @@ def _layer(path: str, module: Any, found: list[tuple[Tensor, tuple[int, ...]]]) 
     x, output = found[0]
     geometry = Geometry.of(module)
     signal = x if x.ndim == 3 else x[None]
-    problem = Problem(
-        geometry,
-        module.in_channels,
-        module.out_channels,
-        x.shape[-1],
-        autocast_dtype(x),
-        x.device.type,
-    )
+    problem = Problem(geometry, module.in_channels, module.out_channels, x.shape[-1], autocast_dtype(x), x.device.type)
     plan = plan_of(problem, signal, module.weight, module.bias)
     # Without the hooks that others put on the layer.
-    timer = Timer(
-        "forward(x)",
-        globals={"forward": module.forward, "x": x},
-        num_threads=torch.get_num_threads(),
-    )
+    timer = Timer("forward(x)", globals={"forward": module.forward, "x": x}, num_threads=torch.get_num_threads())
     with torch.no_grad():
         least = min(timer.timeit(1).times[0] for _ in range(3))
     return Layer(path, module, x, output, geometry, plan, least, len(found))
@@ -278,11 +254,7 @@ def _brief(geometry: Geometry) -> str:
     """The settings that are not the usual ones."""
     usual = {"stride": 1, "dilation": 1, "padding": (0, 0), "groups": 1, "output_padding": 0}
     words = [f"kernel_size={geometry.kernel_size}"]
-    words += [
-        f"{name}={value}"
-        for name, plain in usual.items()
-        if (value := getattr(geometry, name)) != plain
-    ]
+    words += [f"{name}={value}" for name, plain in usual.items() if (value := getattr(geometry, name)) != plain]
     words += [f"padding_mode={geometry.padding_mode}"] if geometry.padding_mode != "zeros" else []
     return ", ".join([*words, "transposed"] if geometry.transposed else words)
 

@@ -33,10 +33,7 @@ class Stack:
     geometries: Sequence[Geometry]
 
     def __post_init__(self) -> None:
-        layers = [
-            layer if isinstance(layer, Geometry) else Geometry.of(layer)
-            for layer in self.geometries
-        ]
+        layers = [layer if isinstance(layer, Geometry) else Geometry.of(layer) for layer in self.geometries]
         object.__setattr__(self, "geometries", tuple(layers))
         if not self.geometries or any(g.transposed for g in self.geometries):
             raise ShapeError("a stack is of convolutions that are not transposed, at least one")
@@ -82,9 +79,7 @@ class Stack:
         """One output and all that it reads, layer by layer, as an SVG image."""
         output = max(0, -(self.first // self.stride))
         words = str(self)
-        strides = [
-            prod(g.stride for g in self.geometries[:n]) for n in range(len(self.geometries) + 1)
-        ]
+        strides = [prod(g.stride for g in self.geometries[:n]) for n in range(len(self.geometries) + 1)]
         windows = [g.window for g in self.geometries]
         return cone(self.reads(output)[::-1], strides, windows, words)
 

@@ -53,8 +53,7 @@ class Step:
         n_rows = len(self.values)
         hidden = n_rows - sum(SUMMANDS[1:])
         summands = [
-            self._row(row) if row is not None else phrase("more_channels", n=hidden)
-            for row in shown(n_rows, *SUMMANDS)
+            self._row(row) if row is not None else phrase("more_channels", n=hidden) for row in shown(n_rows, *SUMMANDS)
         ]
         if not self.positions or not n_rows:
             summands = [phrase("no_input")]
@@ -126,9 +125,7 @@ class Trace:
         """
         channels, outputs = self.output.shape
         if not (0 <= output < outputs and 0 <= channel < channels):
-            raise IndexError(
-                f"step ({output}, channel {channel}) of {outputs} outputs in {channels} channels"
-            )
+            raise IndexError(f"step ({output}, channel {channel}) of {outputs} outputs in {channels} channels")
         geometry = self.geometry
         length = self.input.shape[1]
         group = channel // (channels // geometry.groups)

@@ -65,18 +65,11 @@ class _Axis:
         self.first = -min(left, COLUMNS // 2)
         if geometry.transposed:
             self.first = min(0, -geometry.left)
-        last = max(
-            (self.inputs - 1) * self.spread - self.shift + right,
-            (self.outputs - 1) * self.stride,
-        )
+        last = max((self.inputs - 1) * self.spread - self.shift + right, (self.outputs - 1) * self.stride)
         self.columns = min(last - self.first + 1, COLUMNS)
-        self.cell = min(
-            float(LAYOUT["cell"]), (WIDTH - 2 * MARGIN - LABEL - 36) / max(self.columns, 1)
-        )
+        self.cell = min(float(LAYOUT["cell"]), (WIDTH - 2 * MARGIN - LABEL - 36) / max(self.columns, 1))
         low = 0 if geometry.transposed else self.first
-        self.input_positions = [
-            p for p in range(low, self.inputs + right) if self._fits(p * self.spread - self.shift)
-        ]
+        self.input_positions = [p for p in range(low, self.inputs + right) if self._fits(p * self.spread - self.shift)]
         self.output_positions = [i for i in range(self.outputs) if self._fits(i * self.stride)]
         self.hidden_inputs = self.inputs + right - 1 - max(self.input_positions, default=-1)
         self.hidden_outputs = self.outputs - len(self.output_positions)
@@ -143,14 +136,7 @@ def _slide(canvas: Canvas, trace: Trace, axis: _Axis, step: Step | None, top: fl
         for position in step.positions:
             if position in axis.input_positions:
                 x = axis.input_x(position) + axis.cell / 2
-                canvas.line(
-                    x,
-                    canvas.height - 4,
-                    axis.output_x(0) + axis.cell / 2,
-                    outputs_y,
-                    "link",
-                    arrow=True,
-                )
+                canvas.line(x, canvas.height - 4, axis.output_x(0) + axis.cell / 2, outputs_y, "link", arrow=True)
     canvas.text(MARGIN, outputs_y + 21, _channel("output", trace.output.shape[0]), anchor="start")
     _output_cells(canvas, trace, axis, outputs_y)
     if len(axis.output_positions) > 1:
@@ -189,10 +175,7 @@ def _sources(canvas: Canvas, trace: Trace) -> None:
         for position in trace.step(i).positions:
             if position in axis.input_positions:
                 canvas.line(
-                    axis.input_x(position) + axis.cell / 2,
-                    inputs_y + CELL,
-                    axis.output_x(i) + axis.cell / 2,
-                    outputs_y,
+                    axis.input_x(position) + axis.cell / 2, inputs_y + CELL, axis.output_x(i) + axis.cell / 2, outputs_y
                 )
     _input_cells(canvas, trace, axis, 0, inputs_y, index_above=True)
     _output_cells(canvas, trace, axis, outputs_y)
@@ -248,9 +231,7 @@ def _short(value: Any) -> str:
     return f"{number:.0e}".replace("e-0", "e-").replace("e+0", "e")
 
 
-def _input_cells(
-    canvas: Canvas, trace: Trace, axis: _Axis, row: int, y: float, index_above: bool = False
-) -> None:
+def _input_cells(canvas: Canvas, trace: Trace, axis: _Axis, row: int, y: float, index_above: bool = False) -> None:
     geometry, length = trace.geometry, trace.input.shape[1]
     for position in axis.input_positions:
         source = geometry.source(position, length)
@@ -271,9 +252,7 @@ def _input_cells(
 def _output_cells(canvas: Canvas, trace: Trace, axis: _Axis, y: float) -> None:
     for i in axis.output_positions:
         x = axis.output_x(i)
-        canvas.box(
-            x + 1, y, axis.cell - 2, CELL, "output", _short(trace.output[0, i]), f"output {i}"
-        )
+        canvas.box(x + 1, y, axis.cell - 2, CELL, "output", _short(trace.output[0, i]), f"output {i}")
         canvas.text(x + axis.cell / 2, y + CELL + 12, str(i), "index")
     if axis.hidden_outputs > 0:
         canvas.text(axis.end() + 4, y + 20, f"+{axis.hidden_outputs}", "note", "start")

@@ -40,9 +40,7 @@ def trace(layer: Any, x: Any, **settings: Any) -> Trace:
     return follow(layer, x, settings)[0]
 
 
-def follow(
-    layer: Any, x: Any, settings: dict[str, Any]
-) -> tuple[Trace, Tensor, Tensor, Tensor | None]:
+def follow(layer: Any, x: Any, settings: dict[str, Any]) -> tuple[Trace, Tensor, Tensor, Tensor | None]:
     """The trace, with the signal (C_in, L), the weight and the bias as the tensors that ran."""
     bias: Tensor | None
     weight: Tensor
@@ -63,8 +61,7 @@ def follow(
         unknown = set(settings) - _SETTINGS
         if unknown:
             raise TypeError(
-                f"got {', '.join(sorted(unknown))}; with a weight, the settings are "
-                f"{', '.join(sorted(_SETTINGS))}"
+                f"got {', '.join(sorted(unknown))}; with a weight, the settings are {', '.join(sorted(_SETTINGS))}"
             )
         settings = dict(settings)
         weight = _tensor(layer, x if isinstance(x, Tensor) else None)
@@ -80,9 +77,7 @@ def follow(
     return trace, signal, weight, bias
 
 
-def _refuse_more_than_a_convolution(
-    layer: nn.Module, geometry: Geometry, signal: Tensor, output: Tensor
-) -> None:
+def _refuse_more_than_a_convolution(layer: nn.Module, geometry: Geometry, signal: Tensor, output: Tensor) -> None:
     """A layer whose own forward, or a hook, does more than its weight and settings say."""
     run: Any = conv_transpose1d if geometry.transposed else conv1d
     settings: dict[str, Any] = {"padding_mode": geometry.padding_mode}
@@ -100,9 +95,7 @@ def _refuse_more_than_a_convolution(
     )
     finite = expected[expected.isfinite()].abs()
     slack = 1e-3 * float(finite.max()) if finite.numel() else 0.0
-    if expected.shape != output.shape or not torch.allclose(
-        expected, output, rtol=1e-2, atol=slack, equal_nan=True
-    ):
+    if expected.shape != output.shape or not torch.allclose(expected, output, rtol=1e-2, atol=slack, equal_nan=True):
         raise TypeError(
             f"{type(layer).__name__} does more than the convolution that its weight and settings "
             f"describe: it gave {list(output.shape)} where that gives {list(expected.shape)}, or "
@@ -115,16 +108,7 @@ def _padding_of(layer: Any) -> Any:
     return layer.padding if isinstance(layer.padding, str) else Geometry.of(layer).padding
 
 
-_SETTINGS = {
-    "bias",
-    "stride",
-    "padding",
-    "dilation",
-    "groups",
-    "padding_mode",
-    "transposed",
-    "output_padding",
-}
+_SETTINGS = {"bias", "stride", "padding", "dilation", "groups", "padding_mode", "transposed", "output_padding"}
 
 
 def _tensor(value: Any, like: Tensor | None) -> Tensor:

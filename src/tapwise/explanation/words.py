@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 from importlib.resources import files
 
-WORDS: dict[str, str] = json.loads(
-    (files("tapwise.explanation") / "page" / "words.json").read_text(encoding="utf-8")
-)
+WORDS: dict[str, str] = json.loads((files("tapwise.explanation") / "page" / "words.json").read_text(encoding="utf-8"))
 
 
 def phrase(name: str, **values: object) -> str:

@@ -41,13 +41,9 @@ def figure(graph: Graph, extents: list[Extent], title: str) -> str:
         y = top + n * _ROW
         canvas.text(MARGIN, y + 14, _short(name), "", "start")
         first = low if extent.earliest is None else extent.earliest
-        words = (
-            f"{name}: {'all of the past' if extent.earliest is None else first} to {extent.latest}"
-        )
+        words = f"{name}: {'all of the past' if extent.earliest is None else first} to {extent.latest}"
         past = min(extent.latest, 0)
-        canvas.box(
-            place(first), y + 3, max((past - first + 1) * scale, 1.5), 14, "input", tip=words
-        )
+        canvas.box(place(first), y + 3, max((past - first + 1) * scale, 1.5), 14, "input", tip=words)
         if extent.latest > 0:
             canvas.box(place(1), y + 3, max(extent.latest * scale, 1.5), 14, "leak", tip=words)
     bottom = top + len(rows) * _ROW
@@ -56,9 +52,7 @@ def figure(graph: Graph, extents: list[Extent], title: str) -> str:
     for sample, anchor in ((low, "start"), (0, "middle"), (high, "end")):
         if sample and abs(place(sample + 0.5) - x) < 40:
             continue  # it would stand on the 0
-        canvas.text(
-            place(sample + 0.5), bottom + 16, f"{sample:+d}" if sample else "0", "quiet", anchor
-        )
+        canvas.text(place(sample + 0.5), bottom + 16, f"{sample:+d}" if sample else "0", "quiet", anchor)
     canvas.height = bottom + 28
     return canvas.svg(f"{title}: receptive field by operation")
 

@@ -86,9 +86,7 @@ class GraphBuilder:
                     "return sequences alone, from a small module around the model",
                 )
             leaves.append(self.numbers[leaf.value] if isinstance(leaf, Ref) else leaf)
-        wanted = {
-            leaf for leaf, ref in zip(leaves, run.leaves, strict=True) if isinstance(ref, Ref)
-        }
+        wanted = {leaf for leaf, ref in zip(leaves, run.leaves, strict=True) if isinstance(ref, Ref)}
         if not wanted:
             raise TimelineError(
                 "nothing that the model returns is computed from the signal by torch's operations",
@@ -110,7 +108,6 @@ class GraphBuilder:
             node.reference = None if node.reference is None else places[node.reference]
             nodes.append(node)
         outputs = [
-            places[leaf] if isinstance(ref, Ref) else (leaf,)
-            for leaf, ref in zip(leaves, run.leaves, strict=True)
+            places[leaf] if isinstance(ref, Ref) else (leaf,) for leaf, ref in zip(leaves, run.leaves, strict=True)
         ]
         return Graph(nodes, outputs, run.spec, self.rows[0], batches, calls=len(run.calls))

@@ -41,10 +41,7 @@ class ObservedCall:
 
     def each(self, place: int, name: str, default: Any = None) -> list[Any]:
         """An argument of every run, by position or by name."""
-        return [
-            args[place] if len(args) > place else kwargs.get(name, default)
-            for args, kwargs in self._bound
-        ]
+        return [args[place] if len(args) > place else kwargs.get(name, default) for args, kwargs in self._bound]
 
     def same(self, place: int, name: str, default: Any = None) -> Any:
         """An argument that is the same in every run."""
@@ -77,8 +74,7 @@ class ObservedCall:
             if len({t.shape[axis] for t in found}) > 1:
                 if any(not bool((t == t.narrow(axis, 0, 1)).all()) for t in found):
                     raise self.refuse(
-                        "one of its tensors grows with the signal and isn't the same throughout, as "
-                        "positions are",
+                        "one of its tensors grows with the signal and isn't the same throughout, as positions are",
                         "compute from the signal itself what it needs, or tapwise.register its module",
                     )
                 found = [t.narrow(axis, 0, 1) for t in found]
@@ -88,8 +84,7 @@ class ObservedCall:
 
     def _not_constant(self) -> TimelineError:
         return self.refuse(
-            "one of its tensors isn't the same in every run",
-            "turn off what is random, as dropout, in evaluation",
+            "one of its tensors isn't the same in every run", "turn off what is random, as dropout, in evaluation"
         )
 
     def leaves(self) -> tuple[Any, ...]:
@@ -137,22 +132,16 @@ class ObservedCall:
         if len({len(size) for size in sizes}) > 1:
             raise self.refuse("its output has other axes for other lengths", _TEACH)
         same_batch = [sizes[n] for n in self.builder.one_batch]
-        growing = [
-            axis for axis in range(len(sizes[0])) if len({size[axis] for size in same_batch}) > 1
-        ]
+        growing = [axis for axis in range(len(sizes[0])) if len({size[axis] for size in same_batch}) > 1]
         if len(growing) != 1:
             what = "no axis" if not growing else f"{len(growing)} axes"
-            raise self.refuse(
-                f"{what} of its output follow time: it mixes all of the signal", _TEACH
-            )
+            raise self.refuse(f"{what} of its output follow time: it mixes all of the signal", _TEACH)
         (time,) = growing
         batch = []
         for axis in range(len(sizes[0])):
             if axis == time:
                 continue
-            ratios = {
-                size[axis] / rows for size, rows in zip(sizes, self.builder.rows, strict=True)
-            }
+            ratios = {size[axis] / rows for size, rows in zip(sizes, self.builder.rows, strict=True)}
             if len({size[axis] for size in sizes}) > 1:
                 per_row = int(min(ratios))
                 if ratios != {per_row}:
@@ -211,9 +200,7 @@ _TEACH = "tapwise.register teaches an operation its timeline; else leave it out 
 def _equal(one: Tensor, other: Tensor) -> bool:
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
-    return bool(
-        ((one == other) | (one.isnan() & other.isnan() if one.is_floating_point() else False)).all()
-    )
+    return bool(((one == other) | (one.isnan() & other.isnan() if one.is_floating_point() else False)).all())
 
 
 def _alike(one: Any, other: Any) -> bool:

@@ -54,35 +54,19 @@ USUAL_AXIS = {
 # What reads all of the signal, or isn't the same twice, and what to do instead.
 _MEAN = "takes its mean and variance over all of time"
 PER_MOMENT = "normalise each moment by itself: BatchNorm in evaluation, LayerNorm over channels"
-_ATTENDS, _WINDOW = (
-    "attends to all of time",
-    "leave it out of the stream: stream what comes before and after",
-)
-_RANDOM, _DRAW = (
-    "is random",
-    "draw outside of the model, and give what was drawn as part of the signal",
-)
+_ATTENDS, _WINDOW = ("attends to all of time", "leave it out of the stream: stream what comes before and after")
+_RANDOM, _DRAW = ("is random", "draw outside of the model, and give what was drawn as part of the signal")
 _ADAPTS = "pools over windows that depend on the full length"
 MIXES = {
     "group_norm": (_MEAN, PER_MOMENT),
     "instance_norm": (_MEAN, PER_MOMENT),
-    **dict.fromkeys(
-        ("scaled_dot_product_attention", "multi_head_attention_forward"), (_ATTENDS, _WINDOW)
-    ),
+    **dict.fromkeys(("scaled_dot_product_attention", "multi_head_attention_forward"), (_ATTENDS, _WINDOW)),
     "stft": ("pads and frames by itself", "x.unfold, then torch.fft.rfft over the last axis"),
     "istft": ("overlaps all of time", "a ConvTranspose1d overlaps frames"),
     "adaptive_avg_pool1d": (_ADAPTS, "avg_pool1d has windows of its own"),
     "adaptive_max_pool1d": (_ADAPTS, "max_pool1d has windows of its own"),
     **dict.fromkeys(
-        (
-            "bernoulli",
-            "gumbel_softmax",
-            "rand_like",
-            "randn_like",
-            "randint_like",
-            "normal",
-            "multinomial",
-        ),
+        ("bernoulli", "gumbel_softmax", "rand_like", "randn_like", "randint_like", "normal", "multinomial"),
         (_RANDOM, _DRAW),
     ),
 }

@@ -161,9 +161,7 @@ class Recur:
             return [state.clone() for state in states]
         rows = batch * self.per_row
         return [
-            state.expand(
-                *(rows if a == self.batch else s for a, s in enumerate(state.shape))
-            ).clone()
+            state.expand(*(rows if a == self.batch else s for a, s in enumerate(state.shape))).clone()
             for state in states
         ]
 

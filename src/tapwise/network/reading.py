@@ -34,12 +34,7 @@ def build(runs: Sequence[Recording], rows: Sequence[int], time: int, batches: bo
     first = runs[0].calls
     for run in runs[1:]:
         for one, other in zip(first, run.calls, strict=False):
-            if (one.name, one.path, one.outputs, one.refs) != (
-                other.name,
-                other.path,
-                other.outputs,
-                other.refs,
-            ):
+            if (one.name, one.path, one.outputs, one.refs) != (other.name, other.path, other.outputs, other.refs):
                 raise _other_calls(one.path, one.name)
         if len(run.calls) != len(first):
             longer = max(first, run.calls, key=len)
@@ -145,6 +140,5 @@ def check_lengths(graph: Graph, run: Recording, length: int) -> None:
                 f"gave {found} samples where its timeline says {total}, for a signal of {length}",
                 node.path,
                 node.name,
-                "its lengths are neither the same nor up to a multiple: make them so, or "
-                "tapwise.register its module",
+                "its lengths are neither the same nor up to a multiple: make them so, or tapwise.register its module",
             )

@@ -123,9 +123,7 @@ class _Recorder(TorchFunctionMode):
         self.alive.append(tensor)
         return number
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if self.inside:
             return func(*args, **kwargs)
@@ -136,14 +134,10 @@ class _Recorder(TorchFunctionMode):
         name = plain_name(func)
         if name == "setitem" or "out" in kwargs:
             raise TimelineError(
-                "writes into a part of a tensor",
-                self.paths[-1],
-                name,
-                "make a new tensor, by torch.cat or torch.where",
+                "writes into a part of a tensor", self.paths[-1], name, "make a new tensor, by torch.cat or torch.where"
             )
         refs: list[Any] = [
-            Ref(self.numbers[id(leaf)]) if yes else leaf
-            for leaf, yes in zip(leaves, is_signal, strict=True)
+            Ref(self.numbers[id(leaf)]) if yes else leaf for leaf, yes in zip(leaves, is_signal, strict=True)
         ]
         signals = [leaf for leaf, yes in zip(leaves, is_signal, strict=True) if yes]
         versions = [_version(tensor) for tensor in signals]
@@ -211,14 +205,10 @@ class _Recorder(TorchFunctionMode):
 
         for path, module in model.named_modules(remove_duplicate=False):
             hooks.append(
-                module.register_forward_pre_hook(
-                    lambda m, a, k, path=path: enters(m, a, k, path), with_kwargs=True
-                )
+                module.register_forward_pre_hook(lambda m, a, k, path=path: enters(m, a, k, path), with_kwargs=True)
             )
             hooks.append(
-                module.register_forward_hook(
-                    lambda m, a, k, r, path=path: leaves(m, a, k, r, path), with_kwargs=True
-                )
+                module.register_forward_hook(lambda m, a, k, r, path=path: leaves(m, a, k, r, path), with_kwargs=True)
             )
         try:
             yield
@@ -264,12 +254,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def record(
-    model: nn.Module,
-    inputs: tuple[Any, ...],
-    keep: bool = False,
-    atomic: tuple[type, ...] = (),
-) -> Recording:
+def record(model: nn.Module, inputs: tuple[Any, ...], keep: bool = False, atomic: tuple[type, ...] = ()) -> Recording:
     """Run a model, as in evaluation and without gradients, and record every call that takes the signal.
 
     Arguments:
@@ -286,9 +271,7 @@ def record(
     found = recorder.recording
     leaves, found.spec = pytree.tree_flatten(result)
     found.leaves = [
-        Ref(recorder.numbers[id(leaf)])
-        if isinstance(leaf, Tensor) and id(leaf) in recorder.numbers
-        else leaf
+        Ref(recorder.numbers[id(leaf)]) if isinstance(leaf, Tensor) and id(leaf) in recorder.numbers else leaf
         for leaf in leaves
     ]
     return found

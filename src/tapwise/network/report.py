@@ -139,11 +139,7 @@ class Report:
                 for source in node.inputs:
                     seen = counts[source][0]
                     kept = seen - node.timeline.first_needed(emitted, seen)
-                    total += (
-                        kept
-                        * _numbers(graph.nodes[source].size)
-                        * graph.nodes[source].dtype.itemsize
-                    )
+                    total += kept * _numbers(graph.nodes[source].size) * graph.nodes[source].dtype.itemsize
         return total
 
     # Shown
@@ -154,13 +150,9 @@ class Report:
         lines = [self.title, "", *self._facts_lines()]
         if self.leaks:
             lines += ["", "the future comes in through"]
-            lines += [
-                f"  {leak.where}: {leak.samples} samples ahead" for leak in self.leaks[:_LEAKS]
-            ]
+            lines += [f"  {leak.where}: {leak.samples} samples ahead" for leak in self.leaks[:_LEAKS]]
             if len(self.leaks) > _LEAKS:
-                lines.append(
-                    f"  and {len(self.leaks) - _LEAKS} more, to {self.leaks[-1].samples} samples"
-                )
+                lines.append(f"  and {len(self.leaks) - _LEAKS} more, to {self.leaks[-1].samples} samples")
         if self.table is not None:
             lines += ["", *self.table.text.splitlines()[2:]]
         return "\n".join(lines)
@@ -173,11 +165,7 @@ class Report:
             holes = f", {reach.holes} holes between" if reach.holes else ""
             field = f"{reach.count} samples, {reach.first:+d} to {reach.last:+d}{holes}"
             wide = reach.last - reach.first + 1
-            if (
-                reach.count is not None
-                and reach.holes is not None
-                and reach.count + reach.holes < wide
-            ):
+            if reach.count is not None and reach.holes is not None and reach.count + reach.holes < wide:
                 phases = int(self.graph.repeats[self.graph.results[0]] / reach.stride)
                 field = (
                     f"{reach.count} samples each{holes}; over the {phases} phases of the outputs, "
@@ -223,8 +211,7 @@ class Report:
             for name, value in self._facts()
         )
         leaks = "".join(
-            f"<li>{html.escape(leak.where)}: {leak.samples} samples ahead</li>"
-            for leak in self.leaks[:_LEAKS]
+            f"<li>{html.escape(leak.where)}: {leak.samples} samples ahead</li>" for leak in self.leaks[:_LEAKS]
         )
         more = f"<li>and {len(self.leaks) - _LEAKS} more</li>" if len(self.leaks) > _LEAKS else ""
         future = f"<p>The future comes in through</p><ul>{leaks}{more}</ul>" if leaks else ""

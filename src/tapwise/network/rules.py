@@ -100,8 +100,7 @@ def rule_of(observed: ObservedCall) -> Rule:
     if name in MIXES:
         raise observed.refuse(*MIXES[name])
     raise observed.refuse(
-        "its timeline isn't known",
-        "tapwise.register teaches it; docs/networks.md lists what can be followed",
+        "its timeline isn't known", "tapwise.register teaches it; docs/networks.md lists what can be followed"
     )
 
 
@@ -118,15 +117,7 @@ def _pointwise(observed: ObservedCall) -> None:
     observed.aligned()
 
 
-_DROPOUTS = (
-    "rrelu",
-    "dropout",
-    "dropout1d",
-    "dropout2d",
-    "dropout3d",
-    "alpha_dropout",
-    "feature_alpha_dropout",
-)
+_DROPOUTS = ("rrelu", "dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
 
 
 def _check_places(observed: ObservedCall) -> None:
@@ -144,10 +135,7 @@ def _check_places(observed: ObservedCall) -> None:
 def axes(observed: ObservedCall, place: int, default: Any) -> list[int]:
     """The axes that an argument names, counted from the front; all where it names none."""
     names = ("dim", "dims", "axis")
-    named = next(
-        (value for name in names if (value := observed.same(place, name, None)) is not None),
-        default,
-    )
+    named = next((value for name in names if (value := observed.same(place, name, None)) is not None), default)
     ndim = len(observed.sizes(observed.refs[0])[0])
     if named is None:
         return list(range(ndim))
@@ -165,13 +153,9 @@ def _over_axes(observed: ObservedCall) -> None:
         return
     named = axes(observed, OVER_AXES[observed.name], USUAL_AXIS.get(observed.name))
     if observed.name.startswith("cum") and observed.time(observed.refs[0]) in named:
-        raise observed.refuse(
-            "adds up all of the past", "tapwise.register a module with a step that goes on"
-        )
+        raise observed.refuse("adds up all of the past", "tapwise.register a module with a step that goes on")
     if observed.time(observed.refs[0]) in named:
-        raise observed.refuse(
-            "runs over all of time", PER_MOMENT if "norm" in observed.name else _OVER
-        )
+        raise observed.refuse("runs over all of time", PER_MOMENT if "norm" in observed.name else _OVER)
     observed.aligned()
 
 
@@ -180,13 +164,9 @@ _OVER = "let it run over another axis, or over windows: avg_pool1d, max_pool1d, 
 
 def _batch_norm(observed: ObservedCall) -> None:
     if observed.same(5, "training", False):
-        raise observed.refuse(
-            "takes its mean and variance over the batch and all of time", PER_MOMENT
-        )
+        raise observed.refuse("takes its mean and variance over the batch and all of time", PER_MOMENT)
     if observed.time(observed.refs[0]) == 1:
-        raise observed.refuse(
-            "normalises along time, which stands in the place of channels", "transpose"
-        )
+        raise observed.refuse("normalises along time, which stands in the place of channels", "transpose")
     observed.aligned()
 
 
@@ -227,23 +207,15 @@ def _matmul(observed: ObservedCall) -> None:
 
 def _einsum(observed: ObservedCall) -> None:
     if len(observed.refs) > 1:
-        raise observed.refuse(
-            "multiplies the signal by itself", "write products of channels as x * y"
-        )
+        raise observed.refuse("multiplies the signal by itself", "write products of channels as x * y")
     equation = str(observed.same(0, "equation")).replace(" ", "")
     inputs, _, output = equation.partition("->")
-    operands = [
-        n
-        for n, leaf in enumerate(observed.first.leaves)
-        if hasattr(leaf, "shape") or isinstance(leaf, Ref)
-    ]
+    operands = [n for n, leaf in enumerate(observed.first.leaves) if hasattr(leaf, "shape") or isinstance(leaf, Ref)]
     place = [isinstance(observed.first.leaves[n], Ref) for n in operands].index(True)
     letters = inputs.split(",")[place]
     time = letters[observed.time(observed.refs[0])] if "..." not in letters else None
     if time is None or output.count(time) != 1 or inputs.count(time) != 1:
-        raise observed.refuse(
-            "sums over time, or doesn't name its axis", "give time a letter of its own"
-        )
+        raise observed.refuse("sums over time, or doesn't name its axis", "give time a letter of its own")
     observed.aligned()
 
 

@@ -22,16 +22,13 @@ def _last_axis(observed: ObservedCall) -> None:
     ref = observed.refs[0]
     if observed.time(ref) != len(observed.sizes(ref)[0]) - 1:
         raise observed.refuse(
-            "runs along another axis than time",
-            "transpose the signal to (batch, channels, time) first",
+            "runs along another axis than time", "transpose the signal to (batch, channels, time) first"
         )
 
 
 def _weights(observed: ObservedCall) -> tuple[Tensor, Tensor | None]:
     if len(observed.refs) > 1:
-        raise observed.refuse(
-            "its taps are computed from the signal", "taps must be the same for all of the signal"
-        )
+        raise observed.refuse("its taps are computed from the signal", "taps must be the same for all of the signal")
     weight, bias = observed.same(1, "weight"), observed.same(2, "bias")
     return weight, bias
 
@@ -108,9 +105,7 @@ def _pool(observed: ObservedCall) -> None:
     if observed.same(5 if largest else 4, "ceil_mode", False):
         raise observed.refuse("pools over windows that pass the end (ceil_mode)", "ceil_mode=False")
     if not largest and padding and not observed.same(5, "count_include_pad", True):
-        raise observed.refuse(
-            "counts padding at the ends only (count_include_pad=False)", "pad by yourself"
-        )
+        raise observed.refuse("counts padding at the ends only (count_include_pad=False)", "pad by yourself")
 
     def pooled(inputs: Any) -> Tensor:
         (x,) = inputs
@@ -140,9 +135,7 @@ def _interpolate(observed: ObservedCall) -> None:
     assert value is not None
     sizes = observed.sizes(value)
     if any(size[:-1] != old[:-1] for size, old in zip(sizes, observed.sizes(ref), strict=True)):
-        raise observed.refuse(
-            "interpolates along other axes as well", "interpolate (batch, channels, time)"
-        )
+        raise observed.refuse("interpolates along other axes as well", "interpolate (batch, channels, time)")
     factors = {size[-1] / n for size, n in zip(sizes, observed.lengths(ref), strict=True)}
     if mode not in ("nearest", "nearest-exact") or len(factors) > 1 or min(factors) % 1:
         raise observed.refuse(
@@ -156,9 +149,7 @@ def _repeat_interleave(observed: ObservedCall) -> None:
     factor, axis = observed.same(1, "repeats"), observed.same(2, "dim", None)
     (ref,) = observed.refs
     if type(factor) is not int or axis is None:
-        raise observed.refuse(
-            "repeats by different counts, or all that there is", "a number, and dim=-1"
-        )
+        raise observed.refuse("repeats by different counts, or all that there is", "a number, and dim=-1")
     if axis % len(observed.sizes(ref)[0]) != observed.time(ref):
         observed.aligned()
     else:
@@ -166,9 +157,7 @@ def _repeat_interleave(observed: ObservedCall) -> None:
 
 
 def _unfold(observed: ObservedCall) -> None:
-    axis, size, step = (
-        observed.same(n, name) for n, name in enumerate(("dimension", "size", "step"), 1)
-    )
+    axis, size, step = (observed.same(n, name) for n, name in enumerate(("dimension", "size", "step"), 1))
     (ref,) = observed.refs
     if axis % len(observed.sizes(ref)[0]) != observed.time(ref):
         observed.aligned()
@@ -257,8 +246,7 @@ def cut_and_padded(
                         rounds_up=up,
                     )
     raise observed.refuse(
-        f"pads or cuts the end by what is neither the same nor up to a multiple ({rights[0]}, "
-        f"{rights[1]}, ...)",
+        f"pads or cuts the end by what is neither the same nor up to a multiple ({rights[0]}, {rights[1]}, ...)",
         "pad to a multiple of the total stride, or cut to the length of another tensor",
     )
 
@@ -267,9 +255,7 @@ def _recurrence(observed: ObservedCall) -> None:
     """LSTM, GRU and RNN, from the past to the future."""
     args = observed.first.arguments[0]
     if not isinstance(args[0], Ref) or len(observed.refs) > 1 or len(args) < 9:
-        raise observed.refuse(
-            "is given packed sequences, or a state of the signal", "give it the signal"
-        )
+        raise observed.refuse("is given packed sequences, or a state of the signal", "give it the signal")
     bidirectional, batch_first = args[7], args[8]
     if bidirectional:
         raise observed.refuse("runs from the end of the signal as well", "bidirectional=False")
@@ -290,9 +276,7 @@ def _recurrence(observed: ObservedCall) -> None:
             arguments[n] = arguments[n].narrow(axis, 0, 1)
     elif rows is not None:  # the rows don't depend on the batch
         first = observed.sizes(ref)[0][rows]
-        arguments = [
-            a.expand(-1, first, -1) if 0 < n <= states else a for n, a in enumerate(arguments)
-        ]
+        arguments = [a.expand(-1, first, -1) if 0 < n <= states else a for n, a in enumerate(arguments)]
     apply = Apply(observed.first.func, tuple(arguments), observed.first.spec)
     work = Recur(apply, tuple(range(1, 1 + states)), axis, per_row or 1)
     observed.add(Aligned(endless=True), work)

@@ -73,9 +73,7 @@ def _expanded(observed: ObservedCall) -> None:
     batch = dict(size.batch)
 
     def expand(x: Tensor) -> Tensor:
-        target = [
-            -1 if n == size.time or n in batch else entry for n, entry in enumerate(size.entries)
-        ]
+        target = [-1 if n == size.time or n in batch else entry for n, entry in enumerate(size.entries)]
         return x.expand(*target)
 
     observed.add(Aligned(), Apply(expand, (Input(0),), _ONE), size=size)
@@ -106,14 +104,11 @@ def _indexed(observed: ObservedCall) -> None:
     for entries in found:
         others = [(e, o) for n, (e, o) in enumerate(zip(rest, entries, strict=True)) if n != place]
         if any(not _same_entry(one, other) for one, other in others):
-            raise observed.refuse(
-                "picks what depends on the length of the signal", "pick always alike"
-            )
+            raise observed.refuse("picks what depends on the length of the signal", "pick always alike")
     plain = all(isinstance(e, slice) and e == slice(None) for e in rest)
     takes_all = all((a, b, c) == (0, n, 1) for (a, b, c), n in zip(cuts, lengths, strict=True))
     if not takes_all and (
-        any(a for a, _, _ in cuts)
-        or any(b != n for (_, b, _), n in zip(cuts, lengths, strict=True))
+        any(a for a, _, _ in cuts) or any(b != n for (_, b, _), n in zip(cuts, lengths, strict=True))
     ):
         lefts = [-min(a, n) for (a, _, _), n in zip(cuts, lengths, strict=True)]
         rights = [min(b, n) - n for (_, b, _), n in zip(cuts, lengths, strict=True)]
@@ -129,9 +124,7 @@ def _indexed(observed: ObservedCall) -> None:
             return x[(slice(None),) * axis + (slice(None, None, step),)]
 
         size = observed.node(ref).size if not plain else None
-        number = observed.add(
-            Windows(Geometry(1, step)), Within(every), inputs=inputs, last=plain, size=size
-        )
+        number = observed.add(Windows(Geometry(1, step)), Within(every), inputs=inputs, last=plain, size=size)
         if plain:
             return
         inputs = [number]
@@ -150,8 +143,7 @@ def _full(index: Any, ndim: int) -> list[Any]:
     """An index with one entry for each axis, besides new axes."""
     entries = list(index) if isinstance(index, tuple) else [index]
     entries = [
-        e.__index__() if isinstance(e, Tensor) and e.ndim == 0 and not e.is_floating_point() else e
-        for e in entries
+        e.__index__() if isinstance(e, Tensor) and e.ndim == 0 and not e.is_floating_point() else e for e in entries
     ]
     taken = sum(e is not None and e is not Ellipsis for e in entries)
     fill = [slice(None)] * (ndim - taken)
@@ -191,28 +183,20 @@ def _concatenated(observed: ObservedCall) -> None:
     axis = observed.same(1, "dim", observed.same(1, "axis", 0)) % ndim
     if observed.name == "stack" or axis != observed.time(ref):
         for other in observed.refs:
-            if observed.time(other) != observed.time(ref) or observed.lengths(
-                other
-            ) != observed.lengths(ref):
+            if observed.time(other) != observed.time(ref) or observed.lengths(other) != observed.lengths(ref):
                 raise observed.refuse("its inputs differ in length", "crop or pad one of them")
         if any(isinstance(leaf, Tensor) for leaf in observed.first.leaves):
-            raise observed.refuse(
-                "lays the signal beside a constant", "add it as a bias, or a 1x1 convolution"
-            )
+            raise observed.refuse("lays the signal beside a constant", "add it as a bias, or a 1x1 convolution")
         observed.aligned()
         return
     if len(observed.refs) > 1:
-        raise observed.refuse(
-            "lays parts of the signal one after the other", "concatenate channels"
-        )
+        raise observed.refuse("lays parts of the signal one after the other", "concatenate channels")
     parts = [call.arguments[0][0] for call in observed.calls]
     place = next(n for n, part in enumerate(parts[0]) if isinstance(part, Ref))
     fills = [part for run in parts for part in run if isinstance(part, Tensor) and part.numel()]
     value = float(fills[0].reshape(-1)[0]) if fills else 0.0
     if any(not bool((part == value).all()) for part in fills):
-        raise observed.refuse(
-            "lays the signal after a constant that varies", "zeros, or one number"
-        )
+        raise observed.refuse("lays the signal after a constant that varies", "zeros, or one number")
     lefts = [sum(part.shape[axis] for part in run[:place]) for run in parts]
     rights = [sum(part.shape[axis] for part in run[place + 1 :]) for run in parts]
     cut_and_padded(observed, lefts, rights, "zeros", value, None)

@@ -50,9 +50,7 @@ class Runs:
         if like.is_floating_point() or like.is_complex():
             drawn = torch.randn(size, generator=self.random, dtype=torch.float64)
             return drawn.to(like.dtype).to(like.device)
-        places = torch.randint(
-            like.numel(), (int(torch.tensor(size).prod()),), generator=self.random
-        )
+        places = torch.randint(like.numel(), (int(torch.tensor(size).prod()),), generator=self.random)
         return like.reshape(-1)[places.to(like.device)].reshape(size)
 
     def run(self, signal: Tensor, keep: bool = False) -> Recording:

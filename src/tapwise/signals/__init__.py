@@ -41,9 +41,7 @@ def open_reader(path: Path, columns: tuple[str, ...] = ()) -> Reader:
     return AudioReader(path)
 
 
-def open_writer(
-    path: Path, source: Reader, length: int, rate: float | None, rows: list[int | None] | None
-) -> Writer:
+def open_writer(path: Path, source: Reader, length: int, rate: float | None, rows: list[int | None] | None) -> Writer:
     """A writer of ``length`` samples of the source's channels and dtype. Nothing stands until commit.
 
     Arguments:
@@ -72,7 +70,5 @@ def open_writer(
 def _known(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
-        raise SignalError(
-            f"{path}: got the suffix {path.suffix!r}, expected one of {', '.join(SUFFIXES)}"
-        )
+        raise SignalError(f"{path}: got the suffix {path.suffix!r}, expected one of {', '.join(SUFFIXES)}")
     return suffix

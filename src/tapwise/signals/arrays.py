@@ -35,14 +35,10 @@ class ArrayReader(Reader):
             raise SignalError(f"{path}: not an NPY file: {error}") from error
         if dtype.kind not in "fiuc" or not shape:
             raise SignalError(
-                f"{path}: got {dtype} of shape {shape}, expected numbers of shape (length,) or "
-                "(channels, length)"
+                f"{path}: got {dtype} of shape {shape}, expected numbers of shape (length,) or (channels, length)"
             )
         if fortran and len(shape) > 2:
-            raise SignalError(
-                f"{path}: Fortran order of more than two axes is not read: save "
-                "np.ascontiguousarray(x)"
-            )
+            raise SignalError(f"{path}: Fortran order of more than two axes is not read: save np.ascontiguousarray(x)")
         if math.prod(shape) == 0:
             raise SignalError(f"{path}: the array is empty: its shape is {shape}")
         self.shape = shape
@@ -56,8 +52,7 @@ class ArrayReader(Reader):
         held = (path.stat().st_size - self._begin) // dtype.itemsize
         if held < math.prod(shape):
             raise SignalError(
-                f"{path}: the file is cut short: its header promises {math.prod(shape)} values, "
-                f"it holds {held}"
+                f"{path}: the file is cut short: its header promises {math.prod(shape)} values, it holds {held}"
             )
 
     def close(self) -> None:
@@ -95,11 +90,7 @@ class ArrayWriter(Writer):
         leading: tuple[int, ...] = () if source.channels == 1 else (source.channels,)
         if isinstance(source, ArrayReader):
             leading = source.shape[:-1]
-        header = {
-            "descr": npy.dtype_to_descr(source.dtype),
-            "fortran_order": False,
-            "shape": (*leading, length),
-        }
+        header = {"descr": npy.dtype_to_descr(source.dtype), "fortran_order": False, "shape": (*leading, length)}
         npy.write_array_header_1_0(self.output.file, header)
         self._begin = self.output.file.tell()
         self._length, self._done, self._dtype = length, 0, source.dtype

@@ -14,9 +14,7 @@ from tapwise.signals.base import Array, Reader, Writer
 try:
     import soundfile
 except ImportError as error:
-    raise SignalError(
-        "WAV and FLAC need the package soundfile: pip install 'tapwise[io]'"
-    ) from error
+    raise SignalError("WAV and FLAC need the package soundfile: pip install 'tapwise[io]'") from error
 
 # How samples of a subtype are read, and the step between two values that it can hold, read so.
 _SUBTYPES: dict[str, tuple[str, int]] = {
@@ -28,13 +26,7 @@ _SUBTYPES: dict[str, tuple[str, int]] = {
     "FLOAT": ("float32", 0),
     "DOUBLE": ("float64", 0),
 }
-_WRITTEN = {
-    "int16": "PCM_16",
-    "int32": "PCM_32",
-    "uint8": "PCM_U8",
-    "float32": "FLOAT",
-    "float64": "DOUBLE",
-}
+_WRITTEN = {"int16": "PCM_16", "int32": "PCM_32", "uint8": "PCM_U8", "float32": "FLOAT", "float64": "DOUBLE"}
 # A WAV's sizes are 32-bit numbers; beyond them RF64 is written, which is a WAV with 64-bit ones.
 _LARGEST_WAV = 2**32 - 2**16
 
@@ -96,13 +88,9 @@ class AudioReader(Reader):
                 self._file.seek(start)
             frames = self._file.read(stop - start, dtype=self.dtype.name, always_2d=True)
         except soundfile.SoundFileError as error:
-            raise SignalError(
-                f"{self.path}: the file is damaged after {self.place(start)}: {error}"
-            ) from error
+            raise SignalError(f"{self.path}: the file is damaged after {self.place(start)}: {error}") from error
         if len(frames) != stop - start:
-            raise SignalError(
-                f"{self.path}: the file is cut short at {self.place(start + len(frames))}"
-            )
+            raise SignalError(f"{self.path}: the file is cut short at {self.place(start + len(frames))}")
         return np.ascontiguousarray(frames.T)
 
 
@@ -113,9 +101,7 @@ class AudioWriter(Writer):
         if rate is None:
             raise SignalError(f"{path}: a sound file needs a rate: --rate gives it")
         if rate != int(rate) or rate < 1:
-            raise SignalError(
-                f"{path}: a sound file's rate is a whole number, got {rate:g}: choose another stride"
-            )
+            raise SignalError(f"{path}: a sound file's rate is a whole number, got {rate:g}: choose another stride")
         kind = "FLAC" if path.suffix.lower() == ".flac" else "WAV"
         subtype = getattr(source, "subtype", None) or _WRITTEN.get(source.dtype.name)
         if subtype is None or not soundfile.check_format(kind, subtype):
@@ -128,9 +114,7 @@ class AudioWriter(Writer):
             kind = "RF64"
         super().__init__(path)
         try:
-            self._file = soundfile.SoundFile(
-                self.output.file, "w", int(rate), source.channels, subtype, format=kind
-            )
+            self._file = soundfile.SoundFile(self.output.file, "w", int(rate), source.channels, subtype, format=kind)
         except BaseException:
             self.output.discard()
             raise

@@ -85,19 +85,10 @@ def run(
         raise SignalError(f"{reader.path}: complex taps need a complex signal, got {reader.dtype}")
     weight = torch.from_numpy(np.ascontiguousarray(taps)).to(dtype).reshape(1, 1, -1)
     if not weight.isfinite().all():
-        raise SignalError(
-            f"{reader.path}: taps beyond the range of {dtype}, in which it is filtered"
-        )
+        raise SignalError(f"{reader.path}: taps beyond the range of {dtype}, in which it is filtered")
     like = torch.empty((1, 1, reader.length), dtype=dtype, device="meta")
     problem = Problem.of(
-        like,
-        weight.to("meta"),
-        None,
-        geometry.stride,
-        geometry.padding,
-        geometry.dilation,
-        1,
-        geometry.padding_mode,
+        like, weight.to("meta"), None, geometry.stride, geometry.padding, geometry.dilation, 1, geometry.padding_mode
     )
     outputs = problem.output_length
     summary = Summary(outputs)
@@ -157,12 +148,8 @@ class _Samples:
                     f"{self._reader.path}: {at}{self._reader.place(start + int(sample))}: no value "
                     "(NaN): fill the gap, or let it through with --nan propagate"
                 )
-        elif (
-            block.dtype.itemsize == 8 and block.size and np.abs(block.astype(float)).max() > _EXACT
-        ):
-            raise SignalError(
-                f"{self._reader.path}: integers beyond 2**53 can't be filtered exactly"
-            )
+        elif block.dtype.itemsize == 8 and block.size and np.abs(block.astype(float)).max() > _EXACT:
+            raise SignalError(f"{self._reader.path}: integers beyond 2**53 can't be filtered exactly")
         return torch.from_numpy(block.astype(_NUMPY[self._dtype], copy=False))
 
 

@@ -36,8 +36,7 @@ class TableReader(Reader):
         for name in self.columns:
             if name not in self.table.columns:
                 raise SignalError(
-                    f"{path}: there is no column {name!r}; the table has "
-                    f"{', '.join(map(repr, self.table.columns))}"
+                    f"{path}: there is no column {name!r}; the table has {', '.join(map(repr, self.table.columns))}"
                 )
         self.length, self.channels = len(self.table), len(self.columns)
         self._values = np.stack([self._numbers(name) for name in self.columns])
@@ -45,9 +44,7 @@ class TableReader(Reader):
     def _refuse_headings(self) -> None:
         names = pl.Series(self.table.columns)
         if names.cast(pl.Float64, strict=False).is_not_null().all():
-            raise SignalError(
-                f"{self.path}: line 1 must name the columns: got the numbers {', '.join(names)}"
-            )
+            raise SignalError(f"{self.path}: line 1 must name the columns: got the numbers {', '.join(names)}")
         twice = names.filter(names.str.contains(r"_duplicated_\d+$"))
         if len(twice):
             name = twice[0].rpartition("_duplicated_")[0]
@@ -61,9 +58,7 @@ class TableReader(Reader):
         ]
         if len(numeric) != 1:
             found = ", ".join(map(repr, numeric)) or "none"
-            raise SignalError(
-                f"{self.path}: --column must name the signal's column: the numeric ones are {found}"
-            )
+            raise SignalError(f"{self.path}: --column must name the signal's column: the numeric ones are {found}")
         return numeric[0]
 
     def _numbers(self, name: str) -> Array:
@@ -72,9 +67,7 @@ class TableReader(Reader):
         wrong = (text.is_not_null() & numbers.is_null()).arg_true()
         if len(wrong):
             row = int(wrong[0])
-            raise SignalError(
-                f"{self.path}: {self.place(row)}, column {name!r}: {text[row]!r} is not a number"
-            )
+            raise SignalError(f"{self.path}: {self.place(row)}, column {name!r}: {text[row]!r} is not a number")
         return numbers.fill_null(np.nan).to_numpy()
 
     def read(self, start: int, stop: int) -> Array:
@@ -91,9 +84,7 @@ class TableReader(Reader):
 class TableWriter(Writer):
     """Writes the source's table with the signal's columns replaced, a row for each output."""
 
-    def __init__(
-        self, path: Path, source: Reader, length: int, rows: list[int | None] | None
-    ) -> None:
+    def __init__(self, path: Path, source: Reader, length: int, rows: list[int | None] | None) -> None:
         super().__init__(path)
         self._source, self._rows, self._blocks = source, rows, [np.empty((source.channels, 0))]
 

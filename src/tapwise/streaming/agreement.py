@@ -36,9 +36,7 @@ def by_node(scheduler: Scheduler, signal: Tensor, sizes: Sequence[int]) -> list[
 _TOLERANCES = {torch.float64: 1e-11, torch.float32: 1e-4, torch.complex128: 1e-11}
 
 
-def compare(
-    graph: Graph, offline: Recording, found: Sequence[Tensor], tolerance: float | None
-) -> float:
+def compare(graph: Graph, offline: Recording, found: Sequence[Tensor], tolerance: float | None) -> float:
     """The largest difference; StreamMismatchError names the first operation that differs by too much."""
     worst = 0.0
     for node, streamed in zip(graph.nodes, found, strict=True):
@@ -52,10 +50,7 @@ def compare(
             )
         if not wanted.numel():
             continue
-        if wanted.dtype == torch.bool:
-            error = streamed ^ wanted
-        else:
-            error = (streamed.to(wanted.dtype) - wanted).abs()
+        error = streamed ^ wanted if wanted.dtype == torch.bool else (streamed.to(wanted.dtype) - wanted).abs()
         error = torch.where(streamed == wanted, 0, error.double())  # equal infinities have none
         error = error.nan_to_num(float("inf"))
         allowed = _TOLERANCES.get(wanted.dtype, 2e-2) if tolerance is None else tolerance

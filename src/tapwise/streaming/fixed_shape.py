@@ -88,9 +88,7 @@ class _Steps:
     def __init__(self, scheduler: Scheduler, chunk: int) -> None:
         graph = scheduler.graph
         if chunk < 1 or chunk % graph.period:
-            raise ValueError(
-                f"chunk must be a multiple of {graph.period}, the model's period in samples, got {chunk}"
-            )
+            raise ValueError(f"chunk must be a multiple of {graph.period}, the model's period in samples, got {chunk}")
         self.scheduler = scheduler
         self.keys = [str(n) for n in graph.results]  # made here: a compiler can't
         # Far from the beginning, even where what waits for its moment adds up.
@@ -139,12 +137,9 @@ class _Steps:
             states = {
                 str(number): history
                 for number, node in enumerate(scheduler.graph.nodes)
-                if node.inputs
-                and (history := self._history(node, self.paces[number], batch, outputs))
+                if node.inputs and (history := self._history(node, self.paces[number], batch, outputs))
             }
-        results = {
-            str(n): outputs[n] for n in scheduler.graph.results if self.paces[n].lead > 0
-        }  # returned first
+        results = {str(n): outputs[n] for n in scheduler.graph.results if self.paces[n].lead > 0}  # returned first
         steps = torch.zeros((), dtype=torch.int64, device=scheduler.like.device)
         return {"steps": steps, "states": states, "results": results}
 
@@ -165,9 +160,7 @@ class _Steps:
                 parts[n] = watched[n].narrow(nodes[n].size.time, 0, self.paces[n].lead)
         return parts
 
-    def _before(
-        self, source: int, first: int, fill: float, batch: int, outputs: dict[int, Tensor]
-    ) -> list[Tensor]:
+    def _before(self, source: int, first: int, fill: float, batch: int, outputs: dict[int, Tensor]) -> list[Tensor]:
         """The outputs of ``source`` from ``first`` up to its lead, as the history at the start."""
         lead, axis = self.paces[source].lead, self.scheduler.graph.nodes[source].size.time
         if first >= lead:
@@ -179,9 +172,7 @@ class _Steps:
         start = max(first, 0)
         return [torch.cat((filled, outputs[source].narrow(axis, start, lead - start)), axis)]
 
-    def _history(
-        self, node: Node, pace: Pace, batch: int, outputs: dict[int, Tensor]
-    ) -> list[Tensor]:
+    def _history(self, node: Node, pace: Pace, batch: int, outputs: dict[int, Tensor]) -> list[Tensor]:
         """What an operation remembers before the first chunk."""
         work, source = node.work, node.inputs[0]
         lead = self.paces[source].lead

@@ -94,9 +94,7 @@ class LongFilter:
         first = emitted + offset - seen  # of the new samples, the first that determines an output
         return seen % self.block, zeros, max(first, 0), stop - emitted
 
-    def run(
-        self, plan: Any, buffers: Buffers, inputs: Sequence[Tensor]
-    ) -> tuple[Tensor | None, Buffers]:
+    def run(self, plan: Any, buffers: Buffers, inputs: Sequence[Tensor]) -> tuple[Tensor | None, Buffers]:
         at, zeros, first, count = plan
         x = inputs[0]
         if zeros:

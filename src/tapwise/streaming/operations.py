@@ -57,9 +57,7 @@ class Operation(Protocol):
     def plan(self, counts: Counts) -> Any:
         """What a step does, from integers alone."""
 
-    def run(
-        self, plan: Any, buffers: Buffers, inputs: Sequence[Tensor]
-    ) -> tuple[Tensor | None, Buffers]:
+    def run(self, plan: Any, buffers: Buffers, inputs: Sequence[Tensor]) -> tuple[Tensor | None, Buffers]:
         """The outputs, None where there are none, and the buffers after the step."""
 
 
@@ -80,9 +78,7 @@ class Pointwise:
         waits = any(after > stop or seen > emitted for seen, after in counts.inputs)
         return counts.n_outputs, waits and not self.is_unary
 
-    def run(
-        self, plan: Any, buffers: Buffers, inputs: Sequence[Tensor]
-    ) -> tuple[Tensor | None, Buffers]:
+    def run(self, plan: Any, buffers: Buffers, inputs: Sequence[Tensor]) -> tuple[Tensor | None, Buffers]:
         count, waits = plan
         if not waits:
             return (self.work(inputs) if count else None), buffers
@@ -109,13 +105,9 @@ class Convolution:
         return [like[0]]
 
     def plan(self, counts: Counts) -> Any:
-        return chunks.advance(
-            self.geometry, *counts.outputs, *counts.inputs[0], length=counts.certain
-        )
+        return chunks.advance(self.geometry, *counts.outputs, *counts.inputs[0], length=counts.certain)
 
-    def run(
-        self, plan: Any, buffers: Buffers, inputs: Sequence[Tensor]
-    ) -> tuple[Tensor | None, Buffers]:
+    def run(self, plan: Any, buffers: Buffers, inputs: Sequence[Tensor]) -> tuple[Tensor | None, Buffers]:
         y, history = chunks.run(plan, self.weight, self.bias, buffers[0], inputs[0])
         return y, [history]
 
@@ -158,9 +150,7 @@ class Padding(_WithHistory):
             sources = [[int(fold(p, seen)) - first for p in side] for side in (before, after)]
         return counts.n_outputs > 0, inside, sides, sources, first_after - first
 
-    def run(
-        self, plan: Any, buffers: Buffers, inputs: Sequence[Tensor]
-    ) -> tuple[Tensor | None, Buffers]:
+    def run(self, plan: Any, buffers: Buffers, inputs: Sequence[Tensor]) -> tuple[Tensor | None, Buffers]:
         has_outputs, (low, high), (left, right), sources, keep = plan
         axis = self.axis
         x = joined(buffers[0], inputs[0], axis)
@@ -168,9 +158,7 @@ class Padding(_WithHistory):
         if has_outputs:
             y = narrowed(x, low, max(high, low), axis)
             if sources is not None:
-                before, after = (
-                    torch.tensor(p, dtype=torch.long, device=x.device) for p in sources
-                )
+                before, after = (torch.tensor(p, dtype=torch.long, device=x.device) for p in sources)
                 y = torch.cat((x.index_select(axis, before), y, x.index_select(axis, after)), axis)
             else:
                 y = _between(y, axis, left, right, self.value)
@@ -205,9 +193,7 @@ class Windowed(_WithHistory):
         padding = (0, 0) if self.geometry.transposed else part.geometry.padding
         return (low, high, *padding), first_after - first
 
-    def run(
-        self, plan: Any, buffers: Buffers, inputs: Sequence[Tensor]
-    ) -> tuple[Tensor | None, Buffers]:
+    def run(self, plan: Any, buffers: Buffers, inputs: Sequence[Tensor]) -> tuple[Tensor | None, Buffers]:
         windows, keep = plan
         x = joined(buffers[0], inputs[0], self.axis)
         y = None
@@ -231,9 +217,7 @@ class Recurrence:
     def plan(self, counts: Counts) -> Any:
         return counts.n_outputs
 
-    def run(
-        self, plan: Any, buffers: Buffers, inputs: Sequence[Tensor]
-    ) -> tuple[Tensor | None, Buffers]:
+    def run(self, plan: Any, buffers: Buffers, inputs: Sequence[Tensor]) -> tuple[Tensor | None, Buffers]:
         return self.work(inputs[0], buffers) if plan else (None, buffers)
 
 
@@ -250,9 +234,7 @@ class UserDefined:
     def plan(self, counts: Counts) -> Any:
         return counts.n_outputs, counts.is_end
 
-    def run(
-        self, plan: Any, buffers: Buffers, inputs: Sequence[Tensor]
-    ) -> tuple[Tensor | None, Buffers]:
+    def run(self, plan: Any, buffers: Buffers, inputs: Sequence[Tensor]) -> tuple[Tensor | None, Buffers]:
         count, is_end = plan
         if not is_end and not any(chunk.numel() for chunk in inputs):
             return None, buffers

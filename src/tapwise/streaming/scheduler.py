@@ -59,9 +59,7 @@ class Scheduler:
         self.graph = replace(graph, every=lcm(*blocks)) if blocks else graph
         self.like = like.detach().new_zeros(())
         axes = [node.size.time for node in graph.nodes]
-        self.operations = [
-            operation_of(node, tuple(axes[n] for n in node.inputs)) for node in graph.nodes[1:]
-        ]
+        self.operations = [operation_of(node, tuple(axes[n] for n in node.inputs)) for node in graph.nodes[1:]]
         self._plans: OrderedDict[tuple[int, int, bool], list[Any]] = OrderedDict()
         self._empty: OrderedDict[tuple[int, int], Tensor] = OrderedDict()
         self.watch: Callable[[int, Tensor], None] | None = None
@@ -206,9 +204,7 @@ class Scheduler:
     def _select(self, number: int, place: int, leaf: Any, keep: list[int]) -> Any:
         axis, per_row = self._batch_axis(number, place)
         rows = [row * per_row + n for row in keep for n in range(per_row)]
-        return pytree.tree_map(
-            lambda t: t.index_select(axis, torch.tensor(rows, device=t.device)), leaf
-        )
+        return pytree.tree_map(lambda t: t.index_select(axis, torch.tensor(rows, device=t.device)), leaf)
 
     def _batch_axis(self, number: int, place: int) -> tuple[int, int]:
         """The axis of the batch in a buffer of an operation, and its entries for each row."""
@@ -240,10 +236,7 @@ class Scheduler:
                 continue
             pairs = zip(other.buffers, group.buffers, strict=True)
             buffers = [
-                [
-                    self._joined(self._batch_axis(number, n)[0], *both)
-                    for n, both in enumerate(zip(*pair, strict=True))
-                ]
+                [self._joined(self._batch_axis(number, n)[0], *both) for n, both in enumerate(zip(*pair, strict=True))]
                 for number, pair in enumerate(pairs)
             ]
             merged[seen] = Group([*other.slots, *group.slots], seen, buffers)

@@ -21,9 +21,7 @@ def cloned(state: Any) -> Any:
     return pytree.tree_map_only(Tensor, lambda t: t.clone(), state)
 
 
-def snapshot(
-    groups: Sequence[Group], batch: int, active: list[bool], ragged: bool
-) -> dict[str, Any]:
+def snapshot(groups: Sequence[Group], batch: int, active: list[bool], ragged: bool) -> dict[str, Any]:
     """A copy of the groups, and of which slots are active, in tensors."""
     return {
         "batch": torch.tensor(batch),
@@ -40,9 +38,7 @@ def snapshot(
     }
 
 
-def restore(
-    state: dict[str, Any], scheduler: Scheduler
-) -> tuple[list[Group], int, list[bool], bool]:
+def restore(state: dict[str, Any], scheduler: Scheduler) -> tuple[list[Group], int, list[bool], bool]:
     """What ``snapshot`` was given: copies.
 
     Raises:
@@ -59,12 +55,10 @@ def restore(
         buffers = [cloned(saved["states"].get(str(n), [])) for n in range(n_nodes)]
         pairs = zip(scheduler.graph.nodes, fresh.buffers, buffers, strict=True)
         if any(int(n) >= n_nodes for n in saved["states"]) or any(
-            not (isinstance(node.work, Registered) or _fits(one, other))
-            for node, one, other in pairs
+            not (isinstance(node.work, Registered) or _fits(one, other)) for node, one, other in pairs
         ):
             raise ShapeError(
-                "the state is another model's",
-                fix="load what a stream of the same model gave, made by tapwise.stream",
+                "the state is another model's", fix="load what a stream of the same model gave, made by tapwise.stream"
             )
         groups.append(Group(slots, seen, buffers))
     active = [bool(yes) for yes in state["active"]]
@@ -108,8 +102,5 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _listed(group: dict[str, Any]) -> dict[str, Any]:
-    states = {
-        name: [buffers[n] for n in sorted(buffers, key=int)]
-        for name, buffers in group.get("states", {}).items()
-    }
+    states = {name: [buffers[n] for n in sorted(buffers, key=int)] for name, buffers in group.get("states", {}).items()}
     return {**group, "states": states}

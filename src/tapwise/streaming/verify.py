@@ -13,12 +13,7 @@ from tapwise.streaming.stream import Stream
 
 
 def verify_stream(
-    model: nn.Module,
-    example: Any,
-    *,
-    time: int | None = None,
-    tries: int = 3,
-    tolerance: float | None = None,
+    model: nn.Module, example: Any, *, time: int | None = None, tries: int = 3, tolerance: float | None = None
 ) -> float:
     """Stream a model in random chunks and compare with one run; returns the largest difference.
 

@@ -62,10 +62,7 @@ def test_silence_before_a_loud_sample_stays_silent_in_fft(loud):
 @pytest.mark.parametrize("kernel", ["fft", "fft32"])
 def test_what_a_transform_would_overflow_is_summed(kernel):
     dtype, huge = (torch.float64, 1e306) if kernel == "fft" else (torch.float32, 1e36)
-    x, w = (
-        torch.full((1, 1, 3000), huge, dtype=dtype),
-        torch.full((1, 1, 1001), 1 / huge, dtype=dtype),
-    )
+    x, w = (torch.full((1, 1, 3000), huge, dtype=dtype), torch.full((1, 1, 1001), 1 / huge, dtype=dtype))
     y = KERNELS[kernel].run(Geometry(1001), x, w, None)
     torch.testing.assert_close(y, torch.full_like(y, 1001))
 
@@ -99,9 +96,7 @@ def short_pieces(monkeypatch):
         (200, 1, 1, (199, 199)),
     ],
 )
-def test_filters_longer_than_a_transform_are_summed_in_pieces(
-    kernel, taps, stride, dilation, padding, mode
-):
+def test_filters_longer_than_a_transform_are_summed_in_pieces(kernel, taps, stride, dilation, padding, mode):
     geometry = Geometry(taps, stride, dilation, padding, 2, mode)
     assert segments.count(geometry) > 1
     random = np.random.default_rng(taps)

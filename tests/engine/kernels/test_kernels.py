@@ -83,9 +83,7 @@ def test_every_kernel_size_and_lengths_around_a_block(kernel, kernel_size, strid
 
 @pytest.mark.parametrize("kernel", ["native", "direct", "gemm", "fft"])
 @pytest.mark.parametrize("mode", PADDING_MODES)
-@pytest.mark.parametrize(
-    "kernel_size", [PRODUCTS_A_SUM - 1, PRODUCTS_A_SUM, PRODUCTS_A_SUM + 1, 1000]
-)
+@pytest.mark.parametrize("kernel_size", [PRODUCTS_A_SUM - 1, PRODUCTS_A_SUM, PRODUCTS_A_SUM + 1, 1000])
 def test_long_filters_in_every_padding_mode(kernel, mode, kernel_size):
     random = np.random.default_rng(kernel_size)
     geometry = Geometry(kernel_size, padding=(kernel_size + 3, 40), padding_mode=mode)
@@ -128,13 +126,7 @@ class Shape:
 def test_many_channels_groups_lengths_and_rows(kernel, shape):
     random = np.random.default_rng(0)
     x = tensor(random, shape.batch, shape.channels, shape.length, dtype=torch.float32)
-    w = tensor(
-        random,
-        shape.outputs,
-        shape.channels // shape.groups,
-        shape.kernel_size,
-        dtype=torch.float32,
-    )
+    w = tensor(random, shape.outputs, shape.channels // shape.groups, shape.kernel_size, dtype=torch.float32)
     for padding in ("same", (0, 3)):
         geometry = Geometry(shape.kernel_size, padding=padding, groups=shape.groups)
         assert check(kernel, geometry, x, w, tensor(random, shape.outputs, dtype=torch.float32))
@@ -166,9 +158,7 @@ def test_whole_numbers_come_out_alike_from_every_kernel(case):
     geometry, length = case
     random = np.random.default_rng(length)
     x = torch.from_numpy(random.integers(-50, 50, (2, geometry.groups, length))).float()
-    w = torch.from_numpy(
-        random.integers(-50, 50, (geometry.groups, 1, geometry.kernel_size))
-    ).float()
+    w = torch.from_numpy(random.integers(-50, 50, (geometry.groups, 1, geometry.kernel_size))).float()
     truth = expected(geometry, x, w, None)
     for kernel in SUMS:
         assert np.array_equal(KERNELS[kernel].run(geometry, x, w, None).numpy(), truth)
@@ -229,15 +219,11 @@ def test_why_not_names_the_obstacle():
     geometry = Geometry(3)
     cases = {
         "runs on the CPU": Problem(geometry, 1, 1, 9, torch.float32, "cuda"),
-        "takes float32, float64, float16, bfloat16, not int64": Problem(
-            geometry, 1, 1, 9, torch.int64, "cpu"
-        ),
+        "takes float32, float64, float16, bfloat16, not int64": Problem(geometry, 1, 1, 9, torch.int64, "cpu"),
     }
     for words, problem in cases.items():
         assert words in KERNELS["direct"].why_not(problem)
-    assert "real numbers" in KERNELS["reference"].why_not(
-        Problem(geometry, 1, 1, 9, torch.complex64, "cpu")
-    )
+    assert "real numbers" in KERNELS["reference"].why_not(Problem(geometry, 1, 1, 9, torch.complex64, "cpu"))
     assert KERNELS["native"].why_not(cases["runs on the CPU"]) is None
 
 
@@ -251,8 +237,7 @@ def test_the_laws_of_convolution():
             both = tw.conv1d(3 * x - z, w, **settings)
             torch.testing.assert_close(both, 3 * y - tw.conv1d(z, w, **settings))
             halves = [
-                tw.conv1d(x[:, half * 2 : half * 2 + 2], w[half * 3 : half * 3 + 3], None, 2, 0, 3)
-                for half in (0, 1)
+                tw.conv1d(x[:, half * 2 : half * 2 + 2], w[half * 3 : half * 3 + 3], None, 2, 0, 3) for half in (0, 1)
             ]
             torch.testing.assert_close(y, torch.cat(halves, 1))
             shifted = tw.conv1d(x[..., 2:], w, **settings)
@@ -282,9 +267,7 @@ def test_a_tap_that_is_no_number_reaches_what_inputs_it_meets(kernel, stride):
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize(
-    "pads", slow_after(3, [(40, 1), (0, 5), (6, 0), (3, 3), (16, 16), (200, 200)])
-)
+@pytest.mark.parametrize("pads", slow_after(3, [(40, 1), (0, 5), (6, 0), (3, 3), (16, 16), (200, 200)]))
 @pytest.mark.parametrize(("taps", "dilation"), [(1, 1), (4, 1), (7, 1), (3, 8), (31, 2)])
 def test_short_rows_of_one_input_channel(taps, dilation, pads, dtype):
     # What lies beside a row is no number: an end that reads it shows.

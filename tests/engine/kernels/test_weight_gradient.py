@@ -19,13 +19,7 @@ from tapwise.geometry import Geometry
 
 
 @pytest.mark.parametrize("kernel", [k for k in KERNELS if KERNELS[k].weight_gradient])
-@given(
-    convolutions(),
-    st.sampled_from([1, 2, 9]),
-    st.integers(1, 5),
-    st.integers(1, 5),
-    st.sampled_from(FLOATS),
-)
+@given(convolutions(), st.sampled_from([1, 2, 9]), st.integers(1, 5), st.integers(1, 5), st.sampled_from(FLOATS))
 def test_the_weights_gradient_sums_what_each_tap_met(kernel, case, batch, fan_in, fan_out, dtype):
     geometry, length = case
     posed = Problem(geometry, geometry.groups, geometry.groups, length, dtype, "cpu")
@@ -48,8 +42,7 @@ def test_the_weights_gradient_sums_what_each_tap_met(kernel, case, batch, fan_in
 
 
 @pytest.mark.parametrize(
-    "shape",
-    [(1, 1, 3, 300_000, 1), (64, 64, 4, 3000, 64), (48, 40, 5, 700, 1), (128, 8, 3, 20_000, 1)],
+    "shape", [(1, 1, 3, 300_000, 1), (64, 64, 4, 3000, 64), (48, 40, 5, 700, 1), (128, 8, 3, 20_000, 1)]
 )
 def test_the_weights_gradient_is_the_same_bits_for_any_count_of_threads(shape):
     channels, outputs, taps, length, groups = shape
@@ -70,9 +63,7 @@ def test_the_weights_gradient_is_the_same_bits_for_any_count_of_threads(shape):
     torch.testing.assert_close(found[0].double(), native, rtol=1e-5, atol=1e-4 * length**0.5)
 
 
-@pytest.mark.parametrize(
-    ("channels", "outputs", "groups"), [(1, 1, 1), (2, 1, 1), (2, 3, 1), (4, 4, 4)]
-)
+@pytest.mark.parametrize(("channels", "outputs", "groups"), [(1, 1, 1), (2, 1, 1), (2, 3, 1), (4, 4, 4)])
 def test_the_weights_gradient_of_many_frames_in_many_turns(channels, outputs, groups):
     random, geometry = np.random.default_rng(0), Geometry(300, groups=groups)
     x = tensor(random, 2, channels, 40_000, dtype=torch.float32)
@@ -80,9 +71,7 @@ def test_the_weights_gradient_of_many_frames_in_many_turns(channels, outputs, gr
     g = tensor(random, 2, outputs, 39_701, dtype=torch.float32)
     truth = KERNELS["direct"].weight_gradient(geometry, g.double(), x.double(), w.double())
     found = KERNELS["fft"].weight_gradient(geometry, g, x, w)
-    torch.testing.assert_close(
-        found.double(), truth, rtol=1e-6, atol=1e-6 * float(truth.abs().max())
-    )
+    torch.testing.assert_close(found.double(), truth, rtol=1e-6, atol=1e-6 * float(truth.abs().max()))
 
 
 def test_groups_that_hold_large_totals_take_turns(monkeypatch):

@@ -36,8 +36,6 @@ def _of(module: ModuleType) -> Kernel:
     return Kernel(module.NAME, module.why_not, module.tiles, module.run, weight_gradient)
 
 
-KERNELS: dict[str, Kernel] = {
-    module.NAME: _of(module) for module in (native, direct, gemm, fft, fft32, reference)
-}
+KERNELS: dict[str, Kernel] = {module.NAME: _of(module) for module in (native, direct, gemm, fft, fft32, reference)}
 # Kernels that don't sum each window's products alone; whether they transform in float64.
 TRANSFORMS = {fft.NAME: True, fft32.NAME: False}

@@ -40,9 +40,7 @@ def run(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) 
         padding = geometry.left
     else:
         input = pad(geometry, input)
-    return torch.conv1d(
-        input, weight, bias, geometry.stride, padding, geometry.dilation, geometry.groups
-    )
+    return torch.conv1d(input, weight, bias, geometry.stride, padding, geometry.dilation, geometry.groups)
 
 
 def gradients(
@@ -57,9 +55,7 @@ def gradients(
         padded = pad(geometry, input) if needs_values else _empty_padded(geometry, input)
         padding = 0
     mask = [needs[0], needs[1], needs[2] and full is grad]
-    grad_input, grad_weight, grad_bias = _backward(
-        geometry, full, padded, weight, mask, padding, output_padding
-    )
+    grad_input, grad_weight, grad_bias = _backward(geometry, full, padded, weight, mask, padding, output_padding)
     if needs[0] and padded is not input:
         grad_input = unpad(geometry, grad_input, input.shape[-1])
     if needs[2] and full is not grad:
@@ -189,9 +185,7 @@ _ADJOINTS = {
 }
 
 
-def _run_transposed(
-    geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None, outputs: int
-) -> Tensor:
+def _run_transposed(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None, outputs: int) -> Tensor:
     if _cut_by_torch(geometry):
         return F.conv_transpose1d(
             input,
@@ -205,9 +199,7 @@ def _run_transposed(
         )
     # full:    0 1 2 3 4 5 6      cut on the left, then cut or extended on the right
     # output:      2 3 4 5 6 .    the bias is added everywhere
-    full = F.conv_transpose1d(
-        input, weight, None, geometry.stride, 0, 0, geometry.groups, geometry.dilation
-    )
+    full = F.conv_transpose1d(input, weight, None, geometry.stride, 0, 0, geometry.groups, geometry.dilation)
     missing = geometry.left + outputs - full.shape[-1]
     if missing > 0:
         full = F.pad(full, (0, missing))
@@ -215,9 +207,7 @@ def _run_transposed(
     return y.contiguous() if bias is None else y + bias[:, None].to(y.dtype)
 
 
-def _without_products(
-    geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None, outputs: int
-) -> Tensor:
+def _without_products(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None, outputs: int) -> Tensor:
     """No sample, channel, batch row or output: the bias remains, as part of the graph of gradients."""
     channels = weight.shape[1] * geometry.groups if geometry.transposed else weight.shape[0]
     nothing = input.flatten(1)[:, :0] @ weight.flatten(1).t()[:0, :1]  # (B, 1), of no products

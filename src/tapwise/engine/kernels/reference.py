@@ -34,9 +34,7 @@ def run(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) 
     w = weight.detach().to(sum_dtype).numpy()
     batch, channels, length = x.shape
     x = x.reshape(batch, groups, channels // groups, length)  # (B, g, C_in/g, L)
-    w = w.reshape(
-        groups, -1, *w.shape[1:]
-    )  # (g, C_out/g, C_in/g, K); transposed: (g, C_in/g, C_out/g, K)
+    w = w.reshape(groups, -1, *w.shape[1:])  # (g, C_out/g, C_in/g, K); transposed: (g, C_in/g, C_out/g, K)
     pattern = "bgc,gco->bgo" if geometry.transposed else "bgc,goc->bgo"
     out_channels = w.shape[2] if geometry.transposed else w.shape[1]
     outputs = geometry.output_length(length)

@@ -116,9 +116,7 @@ def state_of(trace: Trace, title: str, plan: str) -> dict[str, Any]:
         ValueError: complex numbers, which the page doesn't compute with.
     """
     if np.iscomplexobj(trace.input) or np.iscomplexobj(trace.weight):
-        raise ValueError(
-            "the page computes with real numbers, and these are complex: save as .svg or .txt"
-        )
+        raise ValueError("the page computes with real numbers, and these are complex: save as .svg or .txt")
     geometry, weight, bias = trace.geometry, trace.weight, trace.bias
     x, said = trace.input, []
     if x.shape[1] * x.shape[0] > _SAMPLES:

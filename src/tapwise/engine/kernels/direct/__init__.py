@@ -92,9 +92,7 @@ def run(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) 
     return output
 
 
-def _run_transposed(
-    geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None
-) -> Tensor:
+def _run_transposed(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """The transposed convolution: outputs a stride apart are a convolution of stride 1.
 
     # stride 2, K 5   output j = 2m     reads inputs m-2, m-1, m with taps 4, 2, 0
@@ -160,12 +158,7 @@ def _spans(geometry: Geometry, weight: Tensor, batch: int, outputs: int) -> tupl
 
 
 def _run_loops(
-    geometry: Geometry,
-    input: Tensor,
-    w: Tensor,
-    b: Tensor | None,
-    y: Tensor,
-    totals: Tensor | None = None,
+    geometry: Geometry, input: Tensor, w: Tensor, b: Tensor | None, y: Tensor, totals: Tensor | None = None
 ) -> None:
     """Run the loops: ``y`` is written, or read where its correlations are added to ``totals``."""
     batch, _, length = input.shape
@@ -210,9 +203,7 @@ def _run_loops(
     pool.run(loop, job, pieces * groups * shares, threads)
 
 
-def _ends_in_place(
-    geometry: Geometry, length: int, outputs: int, fan_in: int, dtype: torch.dtype
-) -> bool:
+def _ends_in_place(geometry: Geometry, length: int, outputs: int, fan_in: int, dtype: torch.dtype) -> bool:
     """Whether the ends of a short row are computed with zeros outside, rather than from a copy of it."""
     taps, left = geometry.kernel_size, geometry.left
     if outputs > SHORT or geometry.stride != 1 or fan_in != 1 or taps > PRODUCTS_A_SUM:

@@ -17,13 +17,7 @@ from tapwise.engine.kernels.direct.record import SHORT, DirectJob
 from tapwise.engine.kernels.direct.rows import IS_AVX512, Rows, sums
 from tapwise.engine.kernels.direct.tiles import end_tile
 from tapwise.engine.kernels.loops.jobs import allocate_for, gather, jit, next_tasks
-from tapwise.engine.kernels.loops.memory import (
-    array_at,
-    load,
-    release,
-    size_of,
-    two_integers,
-)
+from tapwise.engine.kernels.loops.memory import array_at, load, release, size_of, two_integers
 from tapwise.engine.kernels.loops.vectors import VECTOR, make_correlation
 
 _RECORD = np.dtype(DirectJob)

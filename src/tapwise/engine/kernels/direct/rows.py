@@ -86,33 +86,21 @@ def sums(x, offsets, products, rows, count, item):
             n = min(strip, count - t)
             inputs, o = x + t * size, 0
             while o < rows.count:
-                w, y, bias = (
-                    rows.weight + o * rows.weight_row,
-                    rows.y + o * rows.y_row + t * size,
-                    0,
-                )
+                w, y, bias = (rows.weight + o * rows.weight_row, rows.y + o * rows.y_row + t * size, 0)
                 if q0 == 0:  # the first sum begins with the bias, or with zero
                     bias = rows.bias + o * size if rows.bias else 1
                 left = rows.count - o
                 if IS_AVX512 and left >= 8:
-                    _rows_8(
-                        inputs, offsets, q0, q1, w, rows.weight_row, y, rows.y_row, bias, n, item
-                    )
+                    _rows_8(inputs, offsets, q0, q1, w, rows.weight_row, y, rows.y_row, bias, n, item)
                     o += 8
                 elif left >= 4:
-                    _rows_4(
-                        inputs, offsets, q0, q1, w, rows.weight_row, y, rows.y_row, bias, n, item
-                    )
+                    _rows_4(inputs, offsets, q0, q1, w, rows.weight_row, y, rows.y_row, bias, n, item)
                     o += 4
                 elif left >= 2:
-                    _rows_2(
-                        inputs, offsets, q0, q1, w, rows.weight_row, y, rows.y_row, bias, n, item
-                    )
+                    _rows_2(inputs, offsets, q0, q1, w, rows.weight_row, y, rows.y_row, bias, n, item)
                     o += 2
                 else:
-                    _rows_1(
-                        inputs, offsets, q0, q1, w, rows.weight_row, y, rows.y_row, bias, n, item
-                    )
+                    _rows_1(inputs, offsets, q0, q1, w, rows.weight_row, y, rows.y_row, bias, n, item)
                     o += 1
             t += strip
         q0 = q1

@@ -14,14 +14,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from tapwise.engine.kernels.loops.vectors import (
-    VECTOR,
-    Vectors,
-    add_product,
-    element_of,
-    products_over,
-    splat,
-)
+from tapwise.engine.kernels.loops.vectors import VECTOR, Vectors, add_product, element_of, products_over, splat
 
 _I64 = ir.IntType(64)
 

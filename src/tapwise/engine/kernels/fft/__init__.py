@@ -81,9 +81,7 @@ def run(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) 
     return transformed(geometry, input, weight, bias, torch.float64)
 
 
-def transformed(
-    geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype
-) -> Tensor:
+def transformed(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
     """The same by transforms in ``dtype``."""
     heaviest = float(weight.detach().abs().sum(-1).amax()) if weight.numel() else 0.0
     if not heaviest < (_HEAVIEST if dtype == torch.float64 else _HEAVIEST32):  # or no number
@@ -181,15 +179,7 @@ def _take_taps(total: Tensor | None, result: Tensor, dilation: int, size: int) -
 
 
 def _by_direct(
-    geometry: Geometry,
-    x: Tensor,
-    w: Tensor,
-    bias: Tensor | None,
-    y: Tensor,
-    row: int,
-    g: int,
-    f: int,
-    step: int,
+    geometry: Geometry, x: Tensor, w: Tensor, bias: Tensor | None, y: Tensor, row: int, g: int, f: int, step: int
 ) -> None:
     """Write one frame's outputs of one group in one row, by sums."""
     stride, (_, fan_out, fan_in, _) = geometry.stride, w.shape

@@ -31,9 +31,7 @@ class Turn(NamedTuple):
     f1: int
 
 
-def turns(
-    batch: int, groups: int, channels: int, frames: int, size: int, totals: int = 1
-) -> Iterator[Turn]:
+def turns(batch: int, groups: int, channels: int, frames: int, size: int, totals: int = 1) -> Iterator[Turn]:
     """The turns of a signal, whose frames fit the cache.
 
     A row's turns are the same in any batch, since the bits of a transform may depend on how many are
@@ -56,11 +54,7 @@ def spectra(w: Tensor, dilation: int, size: int, dtype: torch.dtype) -> Tensor:
     for part in parts:
         frames = w.new_empty((len(part), size), dtype=dtype)
         job = FiltersJob(
-            filters=part.data_ptr(),
-            frames=frames.data_ptr(),
-            taps=w.shape[-1],
-            dilation=dilation,
-            size=size,
+            filters=part.data_ptr(), frames=frames.data_ptr(), taps=w.shape[-1], dilation=dilation, size=size
         )
         pool.run(_loop("filters", w, frames), job, len(part), pool.count())
         spectrum = torch.fft.rfft(frames)
@@ -128,9 +122,7 @@ def multiply(x: Tensor, w: Tensor) -> Tensor:
     return torch.einsum("bgcfn,gocn->bgofn", x, w)
 
 
-def write(
-    geometry: Geometry, frames: Tensor, y: Tensor, bias: Tensor | None, turn: Turn, step: int
-) -> None:
+def write(geometry: Geometry, frames: Tensor, y: Tensor, bias: Tensor | None, turn: Turn, step: int) -> None:
     """Write the frames (1, g, o, f, N) of a turn to their places among the outputs y (B, C_out, L_out)."""
     frames = frames.contiguous()
     _, groups, fan_out, n_frames, size = frames.shape

@@ -33,9 +33,7 @@ def _taps(geometry: Geometry) -> int:
     return max((LONGEST - 1) // geometry.dilation + 1, 1)
 
 
-def summed(
-    run: _Run, geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None
-) -> Tensor:
+def summed(run: _Run, geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """The convolution of ``input`` (B, C_in, L), segment by segment of the taps: (B, C_out, L_out)."""
     outputs = geometry.output_length(input.shape[-1])
     total = input.new_zeros((input.shape[0], weight.shape[0], outputs))
@@ -60,9 +58,7 @@ def gradient(
     return result
 
 
-def _segments(
-    geometry: Geometry, input: Tensor, outputs: int
-) -> Iterator[tuple[int, int, Geometry, Tensor]]:
+def _segments(geometry: Geometry, input: Tensor, outputs: int) -> Iterator[tuple[int, int, Geometry, Tensor]]:
     """First and last tap of each segment, its geometry, and the inputs that it reads, if any."""
     left = geometry.left
     if geometry.padding_mode != "zeros":
@@ -75,7 +71,5 @@ def _segments(
         if begin >= length or end <= 0:
             continue  # zeros alone
         padding = (max(-begin, 0), max(end - length, 0))
-        segment = Geometry(
-            stop - start, geometry.stride, geometry.dilation, padding, geometry.groups
-        )
+        segment = Geometry(stop - start, geometry.stride, geometry.dilation, padding, geometry.groups)
         yield start, stop, segment, input[..., max(begin, 0) : min(end, length)]

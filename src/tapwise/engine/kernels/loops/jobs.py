@@ -7,15 +7,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from tapwise.engine.kernels.loops.memory import (
-    allocate,
-    copy,
-    end_tasks,
-    fetch_tasks,
-    load,
-    size_of,
-    store,
-)
+from tapwise.engine.kernels.loops.memory import allocate, copy, end_tasks, fetch_tasks, load, size_of, store
 
 OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
 jit = numba.njit(**OPTIONS)

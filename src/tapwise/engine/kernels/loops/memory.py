@@ -63,9 +63,7 @@ def copy(typing, target, source, size):  # type: ignore[no-untyped-def]
         function = _function(b.module, "llvm.memcpy.p0.p0.i64", ir.VoidType(), signature)
         target, source, size = arguments
         not_volatile = ir.IntType(1)(0)
-        b.call(
-            function, [b.inttoptr(target, _BYTES), b.inttoptr(source, _BYTES), size, not_volatile]
-        )
+        b.call(function, [b.inttoptr(target, _BYTES), b.inttoptr(source, _BYTES), size, not_volatile])
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.int64), codegen

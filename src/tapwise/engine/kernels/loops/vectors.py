@@ -74,9 +74,7 @@ class Vectors:
         lane = ir.Constant(places, list(range(0, VECTOR, self.size)))
         position = self.b.add(lane, splat(self.b, self.b.trunc(first, _I32), self.lanes))
         end = splat(self.b, self.b.trunc(limit, _I32), self.lanes)
-        return self.b.icmp_unsigned(
-            "<", position, end
-        )  # unsigned, a position below 0 is a large one
+        return self.b.icmp_unsigned("<", position, end)  # unsigned, a position below 0 is a large one
 
     def store(self, value: Any, address: Any) -> None:
         place = self.b.inttoptr(address, self.pointer)
@@ -104,9 +102,7 @@ class Vectors:
         return module.globals.get(name) or ir.Function(module, kind, name)
 
 
-def products_over(
-    b: Any, sums: int, zero: Any, begin: Any, end: Any, step: Callable[..., Any]
-) -> Any:
+def products_over(b: Any, sums: int, zero: Any, begin: Any, end: Any, step: Callable[..., Any]) -> Any:
     """The sums after q = begin, ..., end - 1 (at least one), each of which ``step(q, sums)`` adds to."""
     before = b.block
     loop, after = b.append_basic_block("products"), b.append_basic_block("summed")
@@ -150,11 +146,7 @@ def make_correlation(rows: int, columns: int) -> Any:
         def products(memory: Vectors, at: Any, sums: list[Any]) -> list[Any]:
             gs = [memory.load(b.add(start, at)) for start in rows_of_g]
             xs = [memory.load(b.add(start, at)) for start in starts]
-            return [
-                add_product(b, sums[r * columns + c], gs[r], xs[c])
-                for r in range(rows)
-                for c in range(columns)
-            ]
+            return [add_product(b, sums[r * columns + c], gs[r], xs[c]) for r in range(rows) for c in range(columns)]
 
         places = [cgutils.alloca_once(b, full.vector) for _ in range(rows * columns)]
         for place in places:
@@ -197,9 +189,7 @@ def make_correlation(rows: int, columns: int) -> Any:
 def _halves(b: Any, vector: Any, lanes: int) -> tuple[Any, Any, int]:
     places, undefined = ir.VectorType(_I32, lanes // 2), ir.Constant(vector.type, ir.Undefined)
     low, high = range(lanes // 2), range(lanes // 2, lanes)
-    halves = [
-        b.shuffle_vector(vector, undefined, ir.Constant(places, list(h))) for h in (low, high)
-    ]
+    halves = [b.shuffle_vector(vector, undefined, ir.Constant(places, list(h))) for h in (low, high)]
     return halves[0], halves[1], lanes // 2
 
 

@@ -3,149 +3,112 @@ import { PADDING_MODES, PADDING_WORDS } from "./convolution.js";
 import { node } from "./dom.js";
 import { TUTORIAL, copy, resized } from "./state.js";
 
+const paddingCounts = (p) => [p.convolution.geometry.left, p.convolution.geometry.right];
+const NUMBERS_BELOW = "as below";
+
+// Each is [kind, name, label, what it shows, the change that a value asks for].
+const CONTROLS = [
+  ["number", "length", "length", (p) => p.state.x[0].length, (p, length) => resized(p.state, { length })],
+  ["number", "kernel_size", "kernel size", (p) => p.convolution.geometry.kernelSize, resizeTaps],
+  ["number", "stride", "stride", (p) => p.state.stride, (p, stride) => ({ stride })],
+  ["number", "dilation", "dilation", (p) => p.state.dilation, (p, dilation) => ({ dilation })],
+  [
+    "select",
+    "padding",
+    "padding",
+    paddingWord,
+    (p, value) => ({ padding: value === NUMBERS_BELOW ? paddingCounts(p) : value }),
+  ],
+  ["number", "left", "left", (p) => paddingCounts(p)[0], (p, left) => ({ padding: [left, paddingCounts(p)[1]] })],
+  ["number", "right", "right", (p) => paddingCounts(p)[1], (p, right) => ({ padding: [paddingCounts(p)[0], right] })],
+  ["select", "padding_mode", "padding mode", (p) => p.state.padding_mode, (p, padding_mode) => ({ padding_mode })],
+  [
+    "number",
+    "in_channels",
+    "input channels",
+    (p) => p.state.x.length,
+    (p, n) => resizeChannels(p, n, p.convolution.channels),
+  ],
+  [
+    "number",
+    "out_channels",
+    "output channels",
+    (p) => p.convolution.channels,
+    (p, n) => resizeChannels(p, p.state.x.length, n),
+  ],
+  ["number", "groups", "groups", (p) => p.state.groups, (p, groups) => resized(p.state, { groups })],
+  [
+    "check",
+    "has_bias",
+    "bias",
+    (p) => p.state.bias !== null,
+    (p, on) => ({ bias: on ? zeros(p.convolution.channels) : null }),
+  ],
+  ["number", "bias", "its value", (p) => (p.state.bias === null ? "" : p.state.bias[p.state.channel]), changeBias],
+  ["check", "transposed", "transposed", (p) => p.state.transposed, transpose],
+  ["number", "output_padding", "output padding", (p) => p.state.output_padding, (p, n) => ({ output_padding: n })],
+];
+const OPTIONS = { padding: [...PADDING_WORDS, NUMBERS_BELOW], padding_mode: PADDING_MODES };
+const LEAST = { left: 0, right: 0, output_padding: 0 };
+
+const zeros = (count) => new Array(count).fill(0);
+
+function resizeTaps(page, kernelSize) {
+  return resized(page.state, { kernelSize });
+}
+
+function paddingWord(page) {
+  return typeof page.state.padding === "string" ? page.state.padding : NUMBERS_BELOW;
+}
+
+// Channels that the groups don't divide are taken without groups.
+function resizeChannels(page, ins, outs) {
+  const divided = ins % page.state.groups === 0 && outs % page.state.groups === 0;
+  const sizes = divided ? {} : { groups: 1 };
+  if (ins !== page.state.x.length || !divided) sizes.ins = ins;
+  if (outs !== page.convolution.channels || !divided) sizes.outs = outs;
+  return resized(page.state, sizes);
+}
+
+function changeBias(page, value) {
+  return { bias: page.state.bias.map((old, o) => (o === page.state.channel ? value : old)) };
+}
+
+function transpose(page, on) {
+  const { state } = page;
+  const keepsPadding = typeof state.padding !== "string" || state.padding === "causal" || !on;
+  return {
+    ...resized(state, { transposed: on }),
+    padding: keepsPadding ? state.padding : [0, 0],
+    padding_mode: on ? "zeros" : state.padding_mode,
+    output_padding: 0,
+  };
+}
+
 export function button(label, press, name) {
   return node("button", { type: "button", "data-control": name, onclick: press }, label);
 }
 
+function control(page, [kind, name, label, get, change]) {
+  const value = () => (kind === "check" ? input.checked : kind === "number" ? Number(input.value) : input.value);
+  const attributes = { "data-control": name, onchange: () => page.attempt(() => change(page, value()), input) };
+  let input;
+  if (kind === "select") {
+    input = node("select", attributes, ...OPTIONS[name].map((option) => node("option", { value: option }, option)));
+  } else if (kind === "check") input = node("input", { type: "checkbox", ...attributes });
+  else if (name === "bias") input = node("input", { type: "number", step: "any", ...attributes });
+  else input = node("input", { type: "number", min: LEAST[name] ?? 1, step: 1, ...attributes });
+  page.controls[name] = { input, get };
+  return node("label", {}, label, input);
+}
+
 export function buildControls(page) {
-  const number = (name, label, get, make, least, extra = {}) => {
-    const input = node("input", {
-      type: "number",
-      min: least,
-      step: 1,
-      "data-control": name,
-      onchange: () => page.attempt(() => make(Number(input.value)), input),
-      ...extra,
-    });
-    page.controls[name] = { input, get };
-    return node("label", {}, label, input);
-  };
-  const select = (name, label, options, get, make) => {
-    const input = node(
-      "select",
-      { "data-control": name, onchange: () => page.attempt(() => make(input.value), input) },
-      ...options.map((option) => node("option", { value: option }, option)),
-    );
-    page.controls[name] = { input, get };
-    return node("label", {}, label, input);
-  };
-  const check = (name, label, get, make) => {
-    const input = node("input", {
-      type: "checkbox",
-      "data-control": name,
-      onchange: () => page.attempt(() => make(input.checked), input),
-    });
-    page.controls[name] = { input, get };
-    return node("label", {}, label, input);
-  };
   page.controls = {};
-  const s = () => page.state;
-  const g = () => page.convolution.geometry;
-  const side = (n) => (value) => {
-    const pair = [g().left, g().right];
-    pair[n] = value;
-    return { padding: pair };
-  };
+  const submit = (event) => event.preventDefault();
   return node(
     "form",
-    { class: "controls", "aria-label": "Settings", onsubmit: (event) => event.preventDefault() },
-    number(
-      "length",
-      "length",
-      () => s().x[0].length,
-      (length) => resized(s(), { length }),
-      1,
-    ),
-    number(
-      "kernel_size",
-      "kernel size",
-      () => g().kernelSize,
-      (kernelSize) => resized(s(), { kernelSize }),
-      1,
-    ),
-    number(
-      "stride",
-      "stride",
-      () => s().stride,
-      (stride) => ({ stride }),
-      1,
-    ),
-    number(
-      "dilation",
-      "dilation",
-      () => s().dilation,
-      (dilation) => ({ dilation }),
-      1,
-    ),
-    select(
-      "padding",
-      "padding",
-      [...PADDING_WORDS, "as below"],
-      () => (typeof s().padding === "string" ? s().padding : "as below"),
-      (value) => ({ padding: value === "as below" ? [g().left, g().right] : value }),
-    ),
-    number("left", "left", () => g().left, side(0), 0),
-    number("right", "right", () => g().right, side(1), 0),
-    select(
-      "padding_mode",
-      "padding mode",
-      PADDING_MODES,
-      () => s().padding_mode,
-      (padding_mode) => ({ padding_mode }),
-    ),
-    number(
-      "in_channels",
-      "input channels",
-      () => s().x.length,
-      (ins) => resized(s(), { ins, ...groupsFor(page, ins, page.convolution.channels) }),
-      1,
-    ),
-    number(
-      "out_channels",
-      "output channels",
-      () => page.convolution.channels,
-      (outs) => resized(s(), { outs, ...groupsFor(page, s().x.length, outs) }),
-      1,
-    ),
-    number(
-      "groups",
-      "groups",
-      () => s().groups,
-      (groups) => resized(s(), { groups }),
-      1,
-    ),
-    check(
-      "has_bias",
-      "bias",
-      () => s().bias !== null,
-      (on) => ({ bias: on ? new Array(page.convolution.channels).fill(0) : null }),
-    ),
-    number(
-      "bias",
-      "its value",
-      () => (s().bias === null ? "" : s().bias[s().channel]),
-      (value) => ({ bias: s().bias.map((old, o) => (o === s().channel ? value : old)) }),
-      undefined,
-      { step: "any", min: undefined },
-    ),
-    check(
-      "transposed",
-      "transposed",
-      () => s().transposed,
-      (on) => ({
-        ...resized(s(), { transposed: on }),
-        padding: typeof s().padding === "string" && s().padding !== "causal" && on ? [0, 0] : s().padding,
-        padding_mode: on ? "zeros" : s().padding_mode,
-        output_padding: 0,
-      }),
-    ),
-    number(
-      "output_padding",
-      "output padding",
-      () => s().output_padding,
-      (output_padding) => ({ output_padding }),
-      0,
-    ),
+    { class: "controls", "aria-label": "Settings", onsubmit: submit },
+    ...CONTROLS.map((row) => control(page, row)),
     node(
       "div",
       { class: "bar" },
@@ -159,16 +122,11 @@ export function buildControls(page) {
 export function showControls(page) {
   const { state } = page;
   for (const [name, { input, get }] of Object.entries(page.controls)) {
-    if (input.type === "checkbox") input.checked = get();
-    else if (!page.redrawing || input !== document.activeElement) input.value = get(); // not what is being typed
+    if (input.type === "checkbox") input.checked = get(page);
+    else if (!page.redrawing || input !== document.activeElement) input.value = get(page);
     if (!page.trouble) input.removeAttribute("aria-invalid");
     if (name === "bias") input.disabled = state.bias === null;
     if (name === "output_padding") input.disabled = !state.transposed;
     if (name === "padding_mode") input.disabled = state.transposed;
   }
-}
-
-// Channels that the groups don't divide are taken without groups.
-export function groupsFor(page, ins, outs) {
-  return ins % page.state.groups || outs % page.state.groups ? { groups: 1, ins, outs } : {};
 }

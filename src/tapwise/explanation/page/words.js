@@ -27,7 +27,7 @@ export function sentence(step) {
   return `Step ${step.output}: ${shown.join(" + ")}${bias} = ${written(step.sum)}`;
 }
 
-const plural = (n, what) => `${n} ${what}${n === 1 ? "" : "s"}`;
+export const plural = (n, what) => `${n} ${what}${n === 1 ? "" : "s"}`;
 
 function lengthWords(c) {
   const g = c.geometry;

@@ -19,6 +19,7 @@ import json
 import math
 import platform
 from collections.abc import Iterator
+from dataclasses import fields
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -36,25 +37,8 @@ from tapwise.engine.kernels import KERNELS
 from tapwise.engine.problem import Problem
 
 FILE = Path(rates.__file__).with_name("rates.json")
-# Sizes at which a behaviour changes, and choices: not times, so not fitted.
-FIXED = [
-    "_inputs",
-    "_outputs",
-    "_channels",
-    "_taps",
-    "_strided",
-    "_grouped",
-    "_share",
-    "_bytes",
-    "few_vectors",
-    "start_vectors",
-    "autograd.",
-    "margin",
-    "small_products",
-    "large_frame",
-    "end_",
-    "float32_share",
-]
+# Choices, not times.
+FIXED = {"margin", "small_products", "fft.large_frame"}
 
 Measurement = tuple[str, str, Problem, float]  # (what, kernel, problem, seconds a batch row)
 
@@ -62,7 +46,7 @@ Measurement = tuple[str, str, Problem, float]  # (what, kernel, problem, seconds
 def seconds_of(call: Any, least: float) -> float:
     """The least seconds of a call."""
     timer = Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads())
-    return float(min(min(timer.blocked_autorange(min_run_time=least).times) for _ in range(3)))
+    return float(min(timer.blocked_autorange(min_run_time=least).times))
 
 
 def measured(shapes: list[dict[str, Any]], least: float) -> Iterator[Measurement]:
@@ -88,16 +72,23 @@ def measured(shapes: list[dict[str, Any]], least: float) -> Iterator[Measurement
         print(f"{row['name']:<12}{row['family']}", flush=True)
 
 
-def numbers(tree: Any, path: str = "") -> Iterator[tuple[str, float]]:
-    """The paths of all rates that are fitted, with their values."""
-    if isinstance(tree, dict):
-        for key, value in tree.items():
-            yield from numbers(value, f"{path}.{key}" if path else key)
-    elif isinstance(tree, list):
-        for n, value in enumerate(tree):
-            yield from numbers(value, f"{path}.{n}")
-    elif isinstance(tree, float) and tree > 0 and not any(part in path for part in FIXED):
-        yield path, tree
+def numbers(tree: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    """The paths of all rates that are fitted, with their values.
+
+    Fields that ``engine/rates.py`` declares as ``int`` are sizes at which a behaviour changes, which
+    are not fitted, nor is a rate of 0, which switches a term off.
+    """
+    for section, kind in rates.SECTIONS.items():
+        for field in fields(kind):
+            path, value = f"{section}.{field.name}", tree[section][field.name]
+            if field.type == "int" or path in FIXED:
+                continue
+            if field.type == "tuple[tuple[int, float], ...]":
+                yield from ((f"{path}.{n}.1", pair[1]) for n, pair in enumerate(value))
+            elif isinstance(value, list):
+                yield from ((f"{path}.{n}", number) for n, number in enumerate(value))
+            elif value > 0:
+                yield path, value
 
 
 def replaced(tree: dict[str, Any], values: dict[str, float]) -> dict[str, Any]:
@@ -108,7 +99,7 @@ def replaced(tree: dict[str, Any], values: dict[str, float]) -> dict[str, Any]:
         branch: Any = tree
         for key in folders:
             branch = branch[int(key) if isinstance(branch, list) else key]
-        branch[int(last) if isinstance(branch, list) else last] = float(f"{value:.4g}")
+        branch[int(last) if isinstance(branch, list) else last] = value
     return tree
 
 
@@ -130,8 +121,8 @@ def fitted(tree: dict[str, Any], measurements: list[Measurement]) -> dict[str, A
         return np.r_[errors(replaced(tree, values), measurements), 0.05 * (logs - np.log(start))]
 
     bounds = (np.log(start) - math.log(4), np.log(start) + math.log(4))
-    found = least_squares(residuals, np.log(start), bounds=bounds, loss="soft_l1", f_scale=0.2)
-    return replaced(tree, dict(zip(paths, np.exp(found.x), strict=True)))
+    found = least_squares(residuals, np.log(start), bounds=bounds, loss="soft_l1", f_scale=0.2, diff_step=1e-3)
+    return replaced(tree, {path: float(f"{math.exp(log):.4g}") for path, log in zip(paths, found.x, strict=True)})
 
 
 def table(before: Any, after: Any, measurements: list[Measurement]) -> str:

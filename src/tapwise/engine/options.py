@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 
-from tapwise.engine.kernels import KERNELS, TRANSFORMS
+from tapwise.engine.kernels import KERNELS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +52,7 @@ def options(*, kernel: str | None = None, exact: bool | None = None) -> Iterator
         raise ValueError(f"kernel must be one of {names} or None, got {kernel!r}")
     if exact not in (True, False, None):
         raise ValueError(f"exact must be True, False or None, got {exact!r}")
-    if exact and kernel in TRANSFORMS:
+    if exact and kernel is not None and KERNELS[kernel].transform_dtype:
         raise ValueError(f"kernel {kernel!r} is a transform, which exact=True excludes")
     token = _current.set(_interned(kernel, None if exact is None else bool(exact)))
     try:

@@ -12,7 +12,7 @@ from torch import Tensor
 from tapwise.engine import costs
 from tapwise.engine.adjoint import input_gradient_problem, weight_gradient_problem
 from tapwise.engine.checks import only_native_because
-from tapwise.engine.kernels import KERNELS, TRANSFORMS
+from tapwise.engine.kernels import KERNELS
 from tapwise.engine.options import current_options
 from tapwise.engine.problem import Problem
 from tapwise.engine.rates import current_rates
@@ -111,7 +111,7 @@ def choose_grad_weight(problem: Problem) -> str:
     predicted = {
         name: _predict_grad_weight(name, problem)
         for name in costs.GRAD_WEIGHT_COSTS
-        if KERNELS[name].why_not(problem) is None and not (options.exact and name in TRANSFORMS)
+        if KERNELS[name].why_not(problem) is None and not (options.exact and KERNELS[name].transform_dtype)
     }
     if forced is not None:
         return forced if predicted.get(forced, math.inf) < math.inf else NATIVE
@@ -191,11 +191,11 @@ def _obstacles(problem: Problem) -> dict[str, str | None]:
     """By kernel, why it can't or may not run the problem."""
     options = current_options()
     obstacles = {name: kernel.why_not(problem) for name, kernel in KERNELS.items()}
-    for name, is_float64 in TRANSFORMS.items():
-        if obstacles[name] is None and name != options.kernel:
+    for name, kernel in KERNELS.items():
+        if kernel.transform_dtype and obstacles[name] is None and name != options.kernel:
             if options.exact:
                 obstacles[name] = "is excluded by options(exact=True)"
-            elif not is_float64 and options.exact is None:
+            elif kernel.transform_dtype == torch.float32 and options.exact is None:
                 obstacles[name] = "rounds in float32: options(exact=False) allows it"
     return obstacles
 

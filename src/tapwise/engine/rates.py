@@ -1,8 +1,9 @@
 """Rates: what operations take on a family of processors, read from ``rates.json``.
 
-``python benchmarks/fit_rates.py`` measures them on the machine at hand and writes the file. Times are
-in seconds, rates in products a second; sizes say where a processor's behaviour changes. Every number
-was fitted for two threads, where nothing else is said.
+``python benchmarks/fit_rates.py --write`` measures them on the machine at hand and writes its family's
+entry; an entry's ``measured`` says where its numbers came from. Times are in seconds, rates in products
+a second; sizes, which are integers, say where a processor's behaviour changes and are set by hand. Every
+number is for two threads, where nothing else is said.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class NativeRates:
     scatter_output: float
     scatter_output_far: float
     scatter_cached_outputs: int
-    # Gradients, as multiples of the convolution's time.
+    # The gradients' times, as multiples of the convolution's; one call of the weight's, in seconds.
     grad_input: float
     grad_weight_call: float
     grad_weight: float
@@ -184,7 +185,7 @@ class Rates:
     autograd: AutogradRates
 
 
-_SECTIONS = {
+SECTIONS = {
     "native": NativeRates,
     "direct": DirectRates,
     "gemm": GemmRates,
@@ -197,7 +198,7 @@ _SECTIONS = {
 def from_json(values: dict[str, Any]) -> Rates:
     """The rates that one entry of the file holds."""
     sections = {
-        name: kind(**{key: _tuples(value) for key, value in values[name].items()}) for name, kind in _SECTIONS.items()
+        name: kind(**{key: _tuples(value) for key, value in values[name].items()}) for name, kind in SECTIONS.items()
     }
     return Rates(values["margin"], values["small_products"], **sections)
 

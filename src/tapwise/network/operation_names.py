@@ -1,4 +1,7 @@
-"""torch's operations by name, as docs/networks.md lists them: what each does with time."""
+"""torch's operations by name, as docs/networks.md lists them: what each does with time.
+
+The name is the ``__name__`` of the function that torch calls: ``special_gammaln`` for torch.special.gammaln.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +29,8 @@ _SECOND = """
     select softmax softmin sort std std_mean sum unbind var var_mean
 """
 _THIRD = """
-    chunk cosine_similarity diff kthvalue normalize quantile roll split split_with_sizes
-    tensor_split topk vector_norm
+    chunk cosine_similarity diff kthvalue linalg_vector_norm normalize quantile roll split
+    split_with_sizes tensor_split topk
 """
 OVER_AXES = {
     **dict.fromkeys(_SECOND.split(), 1),

@@ -24,7 +24,6 @@ _STOPS = frozenset(
         "clamp",
         "embedding",
         "full_like",
-        "heaviside",
         "isfinite",
         "isinf",
         "isnan",

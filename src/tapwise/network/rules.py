@@ -95,8 +95,8 @@ def rule_of(observed: ObservedCall) -> Rule:
         return SHAPES[name]
     if name in OVER_AXES:
         return _over_axes
-    if name in POINTWISE or name in _SPECIAL:
-        return _SPECIAL.get(name, _pointwise)
+    if name in POINTWISE or name in _NORMS_AND_PRODUCTS:
+        return _NORMS_AND_PRODUCTS.get(name, _pointwise)
     if name in MIXES:
         raise observed.refuse(*MIXES[name])
     raise observed.refuse(
@@ -219,7 +219,7 @@ def _einsum(observed: ObservedCall) -> None:
     observed.aligned()
 
 
-_SPECIAL: dict[str, Rule] = {
+_NORMS_AND_PRODUCTS: dict[str, Rule] = {
     "batch_norm": _batch_norm,
     "instance_norm": _instance_norm,
     "layer_norm": _layer_norm,

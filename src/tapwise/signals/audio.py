@@ -26,6 +26,8 @@ _SUBTYPES: dict[str, tuple[str, int]] = {
     "FLOAT": ("float32", 0),
     "DOUBLE": ("float64", 0),
 }
+# What soundfile calls the format of a suffix.
+_FORMATS = {".wav": "WAV", ".flac": "FLAC"}
 _WRITTEN = {"int16": "PCM_16", "int32": "PCM_32", "uint8": "PCM_U8", "float32": "FLOAT", "float64": "DOUBLE"}
 # A WAV's sizes are 32-bit numbers; beyond them RF64 is written, which is a WAV with 64-bit ones.
 _LARGEST_WAV = 2**32 - 2**16
@@ -102,7 +104,7 @@ class AudioWriter(Writer):
             raise SignalError(f"{path}: a sound file needs a rate: --rate gives it")
         if rate != int(rate) or rate < 1:
             raise SignalError(f"{path}: a sound file's rate is a whole number, got {rate:g}: choose another stride")
-        kind = "FLAC" if path.suffix.lower() == ".flac" else "WAV"
+        kind = _FORMATS[path.suffix.lower()]
         subtype = getattr(source, "subtype", None) or _WRITTEN.get(source.dtype.name)
         if subtype is None or not soundfile.check_format(kind, subtype):
             raise SignalError(

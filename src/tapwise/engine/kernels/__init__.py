@@ -2,8 +2,9 @@
 
 A kernel's module has ``NAME``, ``why_not(problem)`` (None where it can run), ``tiles(problem)`` (how it
 divides the work, in words) and ``run(geometry, input, weight, bias)``. One that computes the weight's
-gradient too has ``weight_gradient(geometry, grad, input, weight)``. What a kernel costs is said in
-``engine/costs.py``.
+gradient too has ``weight_gradient(geometry, grad, input, weight)``. One that doesn't sum each window's
+products alone, but transforms, says in which dtype: ``TRANSFORM_DTYPE``; ``options(exact=True)`` excludes
+it. What a kernel costs is said in ``engine/costs.py``.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 
+import torch
 from torch import Tensor
 
 from tapwise.engine.kernels import direct, fft, gemm, native, reference
@@ -28,14 +30,13 @@ class Kernel:
     why_not: Callable[[Problem], str | None]
     tiles: Callable[[Problem], str]
     run: Callable[[Geometry, Tensor, Tensor, Tensor | None], Tensor]
-    weight_gradient: Callable[[Geometry, Tensor, Tensor, Tensor], Tensor] | None = None
+    weight_gradient: Callable[[Geometry, Tensor, Tensor, Tensor], Tensor] | None
+    transform_dtype: torch.dtype | None  # None: each output is the sum of its window's products
 
 
 def _of(module: ModuleType) -> Kernel:
-    weight_gradient = getattr(module, "weight_gradient", None)
-    return Kernel(module.NAME, module.why_not, module.tiles, module.run, weight_gradient)
+    extras = (getattr(module, name, None) for name in ("weight_gradient", "TRANSFORM_DTYPE"))
+    return Kernel(module.NAME, module.why_not, module.tiles, module.run, *extras)
 
 
 KERNELS: dict[str, Kernel] = {module.NAME: _of(module) for module in (native, direct, gemm, fft, fft32, reference)}
-# Kernels that don't sum each window's products alone; whether they transform in float64.
-TRANSFORMS = {fft.NAME: True, fft32.NAME: False}

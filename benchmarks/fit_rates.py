@@ -120,7 +120,8 @@ def fitted(tree: dict[str, Any], measurements: list[Measurement]) -> dict[str, A
         # A rate that no measurement asks for stays where it was.
         return np.r_[errors(replaced(tree, values), measurements), 0.05 * (logs - np.log(start))]
 
-    bounds = (np.log(start) - math.log(4), np.log(start) + math.log(4))
+    highest = [min(4 * a, 1.0) if path.endswith("_share") else 4 * a for path, a in zip(paths, start, strict=True)]
+    bounds = (np.log(start) - math.log(4), np.log(np.maximum(highest, np.multiply(start, 1.001))))
     found = least_squares(residuals, np.log(start), bounds=bounds, loss="soft_l1", f_scale=0.2, diff_step=1e-3)
     return replaced(tree, {path: float(f"{math.exp(log):.4g}") for path, log in zip(paths, found.x, strict=True)})
 
@@ -171,6 +172,8 @@ def main() -> None:
                 "processor": f"{_processor()}, {platform.machine()}",
                 "torch": torch.__version__,
                 "command": command,
+                "rates": "those that float32 outputs and weight gradients on random shapes depend on; "
+                "others as they were: " + document[family]["measured"]["command"],
             },
             "rates": new,
         }

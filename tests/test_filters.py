@@ -83,3 +83,25 @@ def test_bad_rates_are_refused():
         tw.Upfirdn([[1.0]])
     with pytest.raises(ValueError, match="at least 1"):
         tw.Resample(0, 1)
+
+
+def test_a_nan_reaches_the_outputs_that_read_it_alone():
+    x = torch.ones(1, 1, 12, dtype=torch.float64)
+    change = tw.Upfirdn([1.0, 2.0], 2, 5)
+    for value in (float("nan"), float("inf")):
+        x[0, 0, 6] = value
+        expected = torch.from_numpy(scipy.signal.upfirdn([1.0, 2.0], x.numpy(), 2, 5))
+        torch.testing.assert_close(change(x), expected, equal_nan=True)
+
+
+def test_an_empty_batch_and_signals_without_one():
+    change = tw.Upfirdn([1.0, 2.0, 3.0], 3, 2)
+    assert change(torch.zeros(0, 1, 5)).shape == (0, 1, 8)
+    assert torch.equal(change(torch.ones(2, 5)), change(torch.ones(1, 2, 5))[0])
+    with pytest.raises(tw.TimelineError, match="no axis of channels"):
+        tw.stream(change, torch.randn(2, 40))
+
+
+def test_a_stream_that_only_goes_down_computes_what_it_keeps():
+    report = tw.inspect(tw.Upfirdn(torch.ones(256), 1, 8), torch.randn(1, 4, 4800))
+    assert report.multiplications == 4 * 256 / 8

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.overrides import handle_torch_function
 
 from tapwise.chunks import State
+from tapwise.engine.autograd import is_traced
+from tapwise.engine.checks import only_native_because
 from tapwise.engine.dispatch import is_overridden
 from tapwise.errors import ShapeError
 from tapwise.functional import conv1d, conv_transpose1d
@@ -119,9 +121,16 @@ def upfirdn(x: Tensor, taps: Tensor, up: int, down: int) -> Tensor:
     channels = x.shape[-2]
     if up == 1:
         return conv1d(x, taps.flip(-1).expand(channels, 1, -1), None, down, "full", 1, channels)
-    if down == 1:
-        return conv_transpose1d(x, taps.expand(channels, 1, -1), None, up, 0, 0, channels)
+    if down == 1 or not _is_polyphase_exact(x, taps):
+        return conv_transpose1d(x, taps.expand(channels, 1, -1), None, up, 0, 0, channels)[..., ::down]
     return _polyphase(x, taps, up, down)
+
+
+def _is_polyphase_exact(x: Tensor, taps: Tensor) -> bool:
+    """Whether zero taps may lie over samples: all are finite, and a call can look at them."""
+    if is_traced() or only_native_because(x, taps, None) is not None:
+        return False
+    return bool(x.detach().abs().sum().isfinite())
 
 
 def _polyphase(x: Tensor, taps: Tensor, up: int, down: int) -> Tensor:
@@ -144,7 +153,7 @@ def _polyphase(x: Tensor, taps: Tensor, up: int, down: int) -> Tensor:
     left, frames = longest - 1, -(-outputs // up)
     right = max((frames - 1) * down + weight.shape[-1] - left - x.shape[-1], 0)
     y = conv1d(x, weight, None, down, (left, right), 1, channels)  # (..., channels * up, frames)
-    y = y.reshape(*y.shape[:-2], channels, up, -1).transpose(-1, -2).flatten(-2)
+    y = y.reshape(*y.shape[:-2], channels, up, frames).transpose(-1, -2).flatten(-2)
     return y[..., :outputs]
 
 

@@ -360,3 +360,21 @@ def test_problems_travel_between_processes():
     again = pickle.loads(pickle.dumps(problem))
     assert again == problem
     assert hash(again) == hash(problem)
+
+
+@pytest.mark.parametrize("kernel", [None, "direct", "gemm"])
+@pytest.mark.parametrize("padding", [0, 1, (1, 0)])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
+def test_every_mode_has_gradients_at_every_stride(mode, stride, padding, kernel):
+    torch.manual_seed(0)
+    x, w = (torch.randn(n, 4, size, dtype=torch.float64, requires_grad=True) for n, size in ((2, 40), (4, 9)))
+    sides = (padding, padding) if isinstance(padding, int) else padding
+    padded = x if sides == (0, 0) else F.pad(x, sides, "constant" if mode == "zeros" else mode)
+    with tw.options(kernel=kernel):
+        ours = tw.conv1d(x, w, None, stride, padding, 1, 1, mode)
+        theirs = F.conv1d(padded, w, None, stride)
+        one, other = (torch.autograd.grad((y**3).sum(), (x, w), create_graph=True) for y in (ours, theirs))
+        torch.testing.assert_close(one, other)
+        one, other = (torch.autograd.grad((g[0] * g[0]).sum() + g[1].sum(), (x, w)) for g in (one, other))
+        torch.testing.assert_close(one, other)

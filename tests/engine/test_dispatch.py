@@ -1,5 +1,7 @@
 """The one cache of decisions: a call is run as the plan says, whatever surrounds it."""
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -8,10 +10,10 @@ from torch import nn
 from torch.nn import functional as F
 
 import tapwise as tw
-from tapwise.engine import dispatch
+from tapwise.engine import dispatch, op
 from tapwise.engine.adjoint import input_gradient_problem
 from tapwise.engine.kernels import KERNELS
-from tapwise.engine.plan import NATIVE_TRAINING, choose, choose_training
+from tapwise.engine.plan import NATIVE_TRAINING, choose, choose_kernel, choose_training
 from tapwise.engine.problem import Problem
 
 SETTINGS = (1, 0, 1, 1, "zeros", False, 0)
@@ -257,3 +259,67 @@ def test_the_gradients_of_a_layer_do_not_depend_on_the_batch():
     (one,) = torch.autograd.grad(layer(x[1:2]).square().sum(), x)
     assert torch.equal(batch[1:2], one[1:2])
     assert isinstance(layer, nn.Conv1d)
+
+
+def test_a_transposed_calls_bias_is_checked_although_we_add_it():
+    x, w, b = torch.randn(1, 4, 50), torch.randn(4, 3, 4), torch.randn(3)
+    tw.conv_transpose1d(x, w, b, 2, "causal")
+    for wrong in (torch.randn(1), b.double()):
+        with pytest.raises(tw.ShapeError):
+            tw.conv_transpose1d(x, w, wrong, 2, "causal")
+
+
+def test_no_setting_is_taken_for_an_equal_float():
+    x, w = torch.randn(1, 4, 50), torch.randn(4, 3, 4)
+    tw.conv_transpose1d(x, w, None, 2, 0, 1)
+    tw.conv_transpose1d(x, w, None, 2, 0, (1,))
+    for wrong in (1.0, (1.0,)):
+        with pytest.raises(TypeError):
+            tw.conv_transpose1d(x, w, None, 2, 0, wrong)
+    tw.conv1d(x, torch.randn(4, 4, 3), None, 2, 1, 1, 1)
+    for n in range(4):
+        settings = [2, 1, 1, 1]
+        settings[n] = float(settings[n])
+        with pytest.raises(TypeError):
+            tw.conv1d(x, torch.randn(4, 4, 3), None, *settings)
+
+
+def test_calls_with_and_without_a_bias_are_both_kept():
+    x, w, b = dense()
+    for bias in (b, None, b, None):
+        tw.conv1d(x, w, bias, padding=2)
+    assert len(dispatch._decisions) == 2
+
+
+def test_the_op_ignores_autocast_as_its_shapes_say():
+    x, w, _ = dense()
+    expected = op.convolution(Problem.of(x, w, None).geometry, x, w, None)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = op.convolution(Problem.of(x, w, None).geometry, x, w, None)
+    assert y.dtype == torch.float32
+    assert torch.equal(y, expected)
+
+
+def test_threads_may_fill_the_cache_together(monkeypatch):
+    monkeypatch.setattr(dispatch, "MOST_DECISIONS", 20)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            filled = [
+                pool.submit(lambda n=n: [dispatch._keep((n, m), (None, None)) for m in range(2000)]) for n in range(4)
+            ]
+        assert all(len(future.result()) == 2000 for future in filled)
+        assert len(dispatch._decisions) <= 20
+    finally:
+        sys.setswitchinterval(interval)
+        dispatch._decisions.clear()
+
+
+@pytest.mark.parametrize("dilation", [1, 2, 5])
+@pytest.mark.parametrize("channels", [1, 2, 8])
+def test_a_plan_that_is_explained_is_the_plan_that_runs(dilation, channels):
+    for length in (12, 40, 200, 1000, 20_000):
+        x, w = torch.randn(1, channels, length), torch.randn(channels, channels, 2)
+        problem = Problem.of(x, w, None, dilation=dilation)
+        assert choose(problem).kernel == choose_kernel(problem)

@@ -276,3 +276,29 @@ def test_pure_forms_of_several_outputs_and_of_padding_after_a_look_ahead():
         y = torch.cat(parts, -1)[..., pure.lead :]
         many = min(y.shape[-1], 70)
         torch.testing.assert_close(y[..., :many], late(X)[..., :many], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("settings", [(64, 256, 16, 8, 1), (256, 256, 12, 5, 2), (512, 128, 7, 3, 1)])
+def test_frames_of_a_large_transposed_layer(settings):
+    """Few inputs are one product of matrices: the same outputs, within their bound, and gradients."""
+    torch.manual_seed(0)
+    fan_in, fan_out, taps, stride, groups = settings
+    layer = nn.ConvTranspose1d(fan_in, fan_out, taps, stride, 2, 1, groups, dilation=2).double().eval()
+    x = torch.randn(2, fan_in, 9, dtype=torch.float64)
+    stream = tw.stream(layer, x)
+    parts = [stream.step(part) for part in (x[..., :1], x[..., 1:2], x[..., 2:5], x[..., 5:])]
+    y = torch.cat([part for part in (*parts, stream.flush()) if part is not None], -1)
+    torch.testing.assert_close(y, layer(x))
+
+
+def test_a_state_of_the_version_before_is_refused_where_it_means_something_else():
+    for model, fits in ((nn.Conv1d(2, 2, 3), True), (nn.ConvTranspose1d(2, 2, 2, 1), False)):
+        stream = tw.stream(model.eval(), torch.randn(1, 2, 20))
+        stream.step(torch.randn(1, 2, 7))
+        state = stream.state
+        del state["format"]
+        if fits:
+            stream.load_state(state)
+        else:
+            with pytest.raises(tw.ShapeError, match="another version"):
+                stream.load_state(state)

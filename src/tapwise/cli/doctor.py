@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import time
-from importlib.metadata import PackageNotFoundError, version
 
 _PACKAGES = ["tapwise", "torch", "numpy", "numba", "triton", "scipy", "soundfile", "polars", "safetensors"]
 # The loops that convolutions of float32 and float64 need.
@@ -89,6 +88,8 @@ def _compiled() -> str:
 
 
 def _version(name: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(name)
     except PackageNotFoundError:

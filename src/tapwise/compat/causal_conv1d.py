@@ -1,7 +1,8 @@
 """The functions of the ``causal_conv1d`` library, on any processor, with nothing to compile.
 
 State-space models (Mamba, Mamba-2, Falcon-H1, LFM2) call them. ``install()`` lets code that imports
-``causal_conv1d``, as transformers does, find this module. Source: the interface of Dao-AILab/causal-conv1d, whose arguments mean the same here.
+``causal_conv1d``, as transformers does, find this module. Source: the interface
+of Dao-AILab/causal-conv1d, whose arguments mean the same here.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tapwise.chunks import joined
 from tapwise.compat._checks import check_shapes, check_types, expect
 from tapwise.errors import ShapeError
 from tapwise.functional import conv1d
@@ -77,7 +79,7 @@ def causal_conv1d_fn(
         return _activated(out, activation, x.dtype)
     if initial_states is not None:
         expect("initial_states", initial_states, (x.shape[0], dim, width - 1))
-        samples = torch.cat([initial_states.to(weight.dtype), x.to(weight.dtype)], dim=-1)
+        samples = joined(initial_states.to(weight.dtype), x.to(weight.dtype))
         out = x.to(weight.dtype)
         if x.shape[-1]:
             out = conv1d(samples, weight[:, None], bias, groups=dim)
@@ -162,7 +164,7 @@ def causal_conv1d_update(
         past = state.gather(2, (before % size)[:, None].expand(-1, dim, -1))
     else:
         past = state
-    samples = torch.cat([past.to(weight.dtype), steps.to(weight.dtype)], dim=-1)
+    samples = joined(past.to(weight.dtype), steps.to(weight.dtype))
     if length == 1:
         out = (samples[..., samples.shape[-1] - width :] * weight).sum(-1, keepdim=True)
         out = out if bias is None else out + bias[:, None]

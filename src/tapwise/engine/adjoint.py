@@ -58,7 +58,7 @@ def grad_input_of(geometry: Geometry, length: int, outputs: int) -> GradInput:
         return GradInput(backward, max(-left, 0), outputs - max(-right, 0))
     padded = length + geometry.left + geometry.right
     unread = padded - effective - (outputs - 1) * geometry.stride
-    backward = replace(geometry, transposed=True, output_padding=unread)
+    backward = replace(geometry, transposed=True, padding_mode="zeros", output_padding=unread)
     return GradInput(backward, 0, outputs)
 
 

@@ -129,8 +129,11 @@ def _convolve(geometry: Geometry, input: Tensor, weight: Tensor, kernel: str | N
     """A convolution within a gradient: by the kernel named, or by the op where a graph has to hold it."""
     if only_native_because(input, weight, None) is not None:
         return native.run(geometry, input, weight, None)
-    if kernel is None or is_traced() or requires_grad(input, weight):
+    if kernel is None or is_traced():
         return op.convolution(geometry, input, weight, None)
+    if requires_grad(input, weight):  # of a gradient's gradient
+        training = choose_training(Problem.unchecked(geometry, input, weight))._replace(forward=kernel)
+        return Convolution.apply(input, weight, None, geometry, training)  # type: ignore[no-untyped-call,no-any-return]
     return KERNELS[kernel].run(geometry, input, weight, None)
 
 

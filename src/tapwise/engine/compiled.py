@@ -129,7 +129,8 @@ def _fingerprint() -> str:
     cpu, features = processor()
     digest = sha256(f"{version('numba')} {version('llvmlite')} {cpu} {features} {vector_bytes()}".encode())
     threads = Path(__file__).with_name("threads.py")  # the head of a job
-    for source in (*sorted(_KERNELS.rglob("*.py")), threads, Path(__file__)):
+    loops = (source for name in ("direct", "fft", "loops") for source in sorted((_KERNELS / name).glob("*.py")))
+    for source in (*loops, threads, Path(__file__)):
         digest.update(source.read_bytes())
     return digest.hexdigest()[:24]
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from operator import is_
+from threading import Lock
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +22,7 @@ from torch.overrides import is_tensor_like
 
 from tapwise.engine import op
 from tapwise.engine.autograd import Convolution, is_traced, requires_grad, run_weight_gradient
-from tapwise.engine.checks import autocast_dtype, only_native_because
+from tapwise.engine.checks import autocast_dtype, only_native_because, without_autocast
 from tapwise.engine.kernels import KERNELS, native
 from tapwise.engine.options import current_options
 from tapwise.engine.plan import NATIVE, NATIVE_TRAINING, choose_grad_weight, choose_kernel, choose_training, is_small
@@ -40,21 +42,18 @@ class _Decision(NamedTuple):
         run: the call itself.
         torch_only: whether it is made of torch's operations alone, which every transform takes.
         settings: those that were checked.
-        weight: (shape, dtype, device) of the weight.
-        bias: the same of the bias, or None.
     """
 
     run: Run
     torch_only: bool
     settings: Settings
-    weight: Any
-    bias: Any
 
 
 # By call, the decisions where nothing requires a gradient and where something does: one object where
 # they are the same.
 _decisions: dict[Any, tuple[_Decision | None, _Decision | None]] = {}
 MOST_DECISIONS = 4096
+_lock = Lock()
 
 # Looked up once: each look takes longer than some calls do.
 _is_dynamo, _threads = torch.compiler.is_dynamo_compiling, torch.get_num_threads
@@ -82,10 +81,10 @@ def run_cached(input: Tensor, weight: Tensor, bias: Tensor | None, settings: Set
             decision = training
         if decision is None or _function_modes():
             return None
-        run, torch_only, checked, _, _ = decision
+        run, torch_only, checked = decision
         if not _are_exact(settings, checked):
             return None
-        if torch_only or _takes_ours(input, weight, bias, decision):  # what torch runs, torch checks
+        if torch_only or not (is_traced() or only_native_because(input, weight, bias)):
             return run(input, weight, bias)
         return None
     except (KeyError, AttributeError, TypeError, RuntimeError, ValueError):
@@ -101,25 +100,13 @@ def _key(input: Tensor, weight: Tensor, bias: Tensor | None, settings: Settings)
         input.shape,
         weight.shape,
         input.dtype,
+        weight.dtype,
+        None if bias is None else (bias.shape, bias.dtype),
         (input.is_cpu and weight.is_cpu and (bias is None or bias.is_cpu)) or _one_device(input, weight, bias),
         _threads(),
         current_options(),
         _any_autocast() and autocast_dtype(input),
     )
-
-
-def _takes_ours(input: Tensor, weight: Tensor, bias: Tensor | None, decision: _Decision) -> bool:
-    """Whether a kernel of ours may run: the tensors are like those that were checked, and nothing traces."""
-    return (
-        _kind(weight) == decision.weight
-        and _kind(bias) == decision.bias
-        and not is_traced()
-        and only_native_because(input, weight, bias) is None
-    )
-
-
-def _kind(tensor: Tensor | None) -> Any:
-    return None if tensor is None else (tensor.shape, tensor.dtype, tensor.device)
 
 
 def _one_device(*tensors: Tensor | None) -> Any:
@@ -134,9 +121,9 @@ def _are_exact(settings: Settings, checked: Settings) -> bool:
         return True
     one: Any = settings
     other: Any = checked
-    if one[1] is other[1] and one[0] is other[0] and one[2] is other[2] and one[3] is other[3]:
+    if all(map(is_, one, other)):
         return True
-    flat = [n for s in one[:5] for n in (s if type(s) is tuple else (s,))]
+    flat = [n for s in (*one[:5], *one[6:]) for n in (s if type(s) is tuple else (s,))]  # one[5]: transposed
     return all(type(n) in (int, str) for n in flat)
 
 
@@ -174,7 +161,7 @@ def decide(input: Tensor, weight: Tensor, bias: Tensor | None, settings: Setting
             geometry,
             cast,
         )
-    decision = _Decision(run, torch_only, settings, _kind(weight), _kind(bias))
+    decision = _Decision(run, torch_only, settings)
     with suppress(TypeError):  # lists can't be keys
         key = _key(input, weight, bias, settings)
         if is_small(problem):
@@ -186,10 +173,10 @@ def decide(input: Tensor, weight: Tensor, bias: Tensor | None, settings: Setting
 
 
 def _keep(key: Any, decisions: tuple[_Decision | None, _Decision | None]) -> None:
-    if len(_decisions) >= MOST_DECISIONS:
-        with suppress(KeyError, StopIteration):  # another thread removed the same
+    with _lock:
+        while len(_decisions) >= MOST_DECISIONS:
             del _decisions[next(iter(_decisions))]
-    _decisions[key] = decisions
+        _decisions[key] = decisions
 
 
 def _torch_run(geometry: Geometry) -> Run:
@@ -240,6 +227,7 @@ def is_overridden(input: Any, weight: Any, bias: Any) -> bool:
 # The ops' implementations
 
 
+@without_autocast
 def _convolution(input: Tensor, weight: Tensor, bias: Tensor | None, *ints: Any) -> Tensor:
     _, stride, dilation, left, right, groups, mode, transposed, output_padding = ints
     settings = (stride, (left, right), dilation, groups, mode, transposed, output_padding)
@@ -260,7 +248,7 @@ def _weight_gradient(grad: Tensor, input: Tensor, weight: Tensor, *ints: Any) ->
         geometry = op.geometry_of(*ints)
         kernel = choose_grad_weight(Problem.unchecked(geometry, input, weight))
         run = partial(run_weight_gradient, kernel, geometry)
-        decision = _Decision(run, False, settings, None, None)
+        decision = _Decision(run, False, settings)
         _keep(key, (decision, decision))
     return decision.run(grad, input, weight)
 

@@ -74,7 +74,8 @@ def choose(problem: Problem) -> Plan:
     forced, margin = current_options().kernel, current_rates().margin
     obstacles = _obstacles(problem)
     predicted = _predicted(problem, obstacles)
-    best = _fastest(obstacles, predicted)
+    small = is_small(problem)
+    best = NATIVE if small else _fastest(obstacles, predicted)
     why_not = {
         name: obstacle or f"predicted {time_text(predicted[name])} a batch row"
         for name, obstacle in obstacles.items()
@@ -90,7 +91,9 @@ def choose(problem: Problem) -> Plan:
             reason += f", native {time_text(predicted[NATIVE])}"
         else:
             rival = _rival(predicted)
-            if predicted[rival] < predicted[NATIVE]:
+            if small and predicted[rival] < predicted[NATIVE]:
+                reason += ", of so few products that no other is asked"
+            elif predicted[rival] < predicted[NATIVE]:
                 why_not[rival] += f", which has to be {1 - margin:.0%} less than native to be surely less"
     tiles = KERNELS[best].tiles(problem)
     return Plan(best, reason, tuple(why_not.items()), tiles, predicted[best])

@@ -70,6 +70,10 @@ class NativeRates:
     scatter_output: float
     scatter_output_far: float
     scatter_cached_outputs: int
+    # Transposed, in a stream: one product of matrices for all taps is faster than torch's own with at
+    # most so many inputs and at least so many weights.
+    few_inputs: int
+    few_inputs_weights: int
     # The gradients' times, as multiples of the convolution's; one call of the weight's, in seconds.
     grad_input: float
     grad_weight_call: float

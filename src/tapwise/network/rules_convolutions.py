@@ -85,7 +85,14 @@ def _upfirdn(observed: ObservedCall) -> None:
     taps, up, down = (observed.same(n, name) for n, name in enumerate(("taps", "up", "down"), 1))
     (ref,) = observed.refs
     node = observed.node(ref)
-    channels = node.size.entries[-2]
+    axis = len(node.size.entries) - 2
+    if axis < 0 or any(axis == other for other, _ in node.size.batch):
+        raise observed.refuse("has no axis of channels beside the batch's", "give (batch, channels, time)")
+    channels = node.size.entries[axis]
+    if up == 1:
+        geometry = Geometry(taps.shape[0], down, padding=(taps.shape[0] - 1,) * 2, groups=channels)
+        observed.add(Windows(geometry), Convolve(taps.flip(-1).expand(channels, 1, -1), None))
+        return
     size = Size((*node.size.entries[:-2], channels, 0), node.size.time, node.size.batch)
     geometry = Geometry(taps.shape[0], up, groups=channels, transposed=True)
     work = Convolve(taps.expand(channels, 1, -1), None)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tapwise.chunks import joined, kept_from, narrowed
 from tapwise.errors import TimelineError
 from tapwise.geometry import Geometry
 from tapwise.network.graph import Node
@@ -68,9 +69,9 @@ def pointwise(node: Node, sources: Sequence[Pace], pace: Pace) -> Run:
         ready, after, waiting = [], [], iter(history)
         for x, n, source in zip(inputs, ahead, sources, strict=True):
             if n:
-                available = torch.cat((next(waiting), x), source.axis)
-                after.append(available.narrow(source.axis, source.n_outputs, n))
-                x = available.narrow(source.axis, 0, source.n_outputs)
+                available = joined(next(waiting), x, source.axis)
+                after.append(kept_from(available, source.n_outputs, source.axis))
+                x = narrowed(available, 0, source.n_outputs, source.axis)
             ready.append(x)
         return work(ready), after
 
@@ -99,14 +100,14 @@ def windows(node: Node, source: Pace, pace: Pace) -> Run:
 
     def run(inputs: Tensors, steps: Tensor, history: Tensors) -> tuple[Tensor, list[Tensor]]:
         x = _masked(inputs[0], steps, source, fill)
-        x = torch.cat((history[0], x), source.axis) if keep else x
+        x = joined(history[0], x, source.axis) if keep else x
         length = x.shape[source.axis]
-        inside = x.narrow(source.axis, skip, min(last - first, length - skip))
+        inside = narrowed(x, skip, min(skip + last - first, length), source.axis)
         if isinstance(work, Convolve):
             y = _convolve(geometry, work, inside, pace.lead - first * geometry.stride, pace)
         else:
             y = work.apply([inside])
-        return y, [x.narrow(source.axis, length - keep, keep)] if keep else []
+        return y, [kept_from(x, length - keep, source.axis)] if keep else []
 
     return run
 
@@ -137,7 +138,7 @@ def padding(node: Node, source: Pace, pace: Pace) -> Run:
         x = inputs[0]
         if timeline.left > 0 and not copies:
             x = _masked(x, steps, source, value)
-        x = torch.cat((history[0], x), axis) if keep else x
+        x = joined(history[0], x, axis) if keep else x
         if copies:
             first = pace.lead - timeline.left
             position = _positions(steps, pace.n_outputs, first, x)
@@ -147,8 +148,8 @@ def padding(node: Node, source: Pace, pace: Pace) -> Run:
             index = index.clamp(0, x.shape[axis] - 1)  # before the beginning, anything
             y = x.index_select(axis, index)
         else:
-            y = x.narrow(axis, 0, pace.n_outputs)
-        return y, [x.narrow(axis, pace.n_outputs, keep)] if keep else []
+            y = narrowed(x, 0, pace.n_outputs, axis)
+        return y, [kept_from(x, pace.n_outputs, axis)] if keep else []
 
     return run
 

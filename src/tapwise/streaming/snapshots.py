@@ -12,8 +12,13 @@ from torch.utils import _pytree as pytree
 
 from tapwise.atomic_file import write_atomically
 from tapwise.errors import ShapeError
+from tapwise.network.graph import Node
 from tapwise.network.operations import Registered
+from tapwise.network.timeline import Windows
 from tapwise.streaming.scheduler import Group, Scheduler
+
+# Raised where what operations remember changes. 2: transposed convolutions keep inputs, not sums.
+FORMAT = 2
 
 
 def cloned(state: Any) -> Any:
@@ -24,6 +29,7 @@ def cloned(state: Any) -> Any:
 def snapshot(groups: Sequence[Group], batch: int, active: list[bool], ragged: bool) -> dict[str, Any]:
     """A copy of the groups, and of which slots are active, in tensors."""
     return {
+        "format": torch.tensor(FORMAT),
         "batch": torch.tensor(batch),
         "active": torch.tensor(active),
         "ragged": torch.tensor(ragged),
@@ -42,8 +48,16 @@ def restore(state: dict[str, Any], scheduler: Scheduler) -> tuple[list[Group], i
     """What ``snapshot`` was given: copies.
 
     Raises:
-        ShapeError: a state of another model.
+        ShapeError: a state of another model, or in another format.
     """
+    written = int(state.get("format", 1))
+    if written > FORMAT or (written < 2 and any(_is_transposed(node) for node in scheduler.graph.nodes)):
+        raise ShapeError(
+            "the state was saved by another version of Tapwise",
+            got=f"format {written}",
+            expected=f"format {FORMAT}",
+            fix="begin the stream anew, or load the state with the version that saved it",
+        )
     groups = []
     for saved in state["groups"]:
         slots = [int(n) for n in saved["slots"]]
@@ -63,6 +77,10 @@ def restore(state: dict[str, Any], scheduler: Scheduler) -> tuple[list[Group], i
         groups.append(Group(slots, seen, buffers))
     active = [bool(yes) for yes in state["active"]]
     return groups, int(state["batch"]), active, bool(state["ragged"])
+
+
+def _is_transposed(node: Node) -> bool:
+    return isinstance(node.timeline, Windows) and node.timeline.geometry.transposed
 
 
 def _fits(fresh: Sequence[Any], saved: Sequence[Any]) -> bool:

@@ -31,7 +31,7 @@ from bench_conv1d import random_shapes
 from scipy.optimize import least_squares
 from torch.utils.benchmark import Timer
 
-from tapwise.cli.doctor import _processor
+from tapwise.cli.doctor import processor_name
 from tapwise.engine import costs, rates
 from tapwise.engine.kernels import KERNELS
 from tapwise.engine.problem import Problem
@@ -169,7 +169,7 @@ def main() -> None:
         document[family] = {
             "measured": {
                 "date": date.today().isoformat(),
-                "processor": f"{_processor()}, {platform.machine()}",
+                "processor": f"{processor_name()}, {platform.machine()}",
                 "torch": torch.__version__,
                 "command": command,
                 "rates": "those that float32 outputs and weight gradients on random shapes depend on; "

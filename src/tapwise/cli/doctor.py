@@ -39,7 +39,7 @@ def report() -> str:
     lines += [f"{name:<12} {_version(name)}" for name in _PACKAGES]
     lines += [
         "",
-        f"processor    {_processor()}, {platform.machine()}, {os.cpu_count()} cores",
+        f"processor    {processor_name()}, {platform.machine()}, {os.cpu_count()} cores",
         f"vector units {torch.backends.cpu.get_cpu_capability()} (as torch uses them)",
         f"rates        {processor_family()}'s, by which plans are predicted",
         f"threads      {torch.get_num_threads()} for torch, {threads.count()} of them for Tapwise",
@@ -96,7 +96,7 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def _processor() -> str:
+def processor_name() -> str:
     try:
         with open("/proc/cpuinfo") as lines:
             names = [line.partition(":")[2].strip() for line in lines if "model name" in line]

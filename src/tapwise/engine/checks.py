@@ -15,7 +15,7 @@ from tapwise.errors import ShapeError
 from tapwise.geometry import Geometry
 from tapwise.padding import Padding
 
-_ORDINARY = (Tensor, torch.nn.Parameter)
+ORDINARY = (Tensor, torch.nn.Parameter)
 _TRACED = (FakeTensor, FunctionalTensor)  # what torch's tracers use in place of a tensor
 _is_zeros, _is_functional = torch._is_zerotensor, torch._is_functional_tensor
 EMPTY_ALLOWED = ("causal", "semicausal")
@@ -38,14 +38,14 @@ def without_autocast(function: Any) -> Any:
     """The function with autocast off: a gradient has the dtype that its forward had."""
 
     @wraps(function)
-    def uncast(*arguments: Any) -> Any:
+    def run(*arguments: Any) -> Any:
         device = next(a for a in arguments if isinstance(a, Tensor)).device.type
         if device == "meta" or not torch.is_autocast_enabled(device):
             return function(*arguments)
         with torch.autocast(device, enabled=False):
             return function(*arguments)
 
-    return uncast
+    return run
 
 
 def refuse_dimensions(name: str, input: Tensor, weight: Tensor) -> None:
@@ -223,7 +223,7 @@ def only_native_because(input: Tensor, weight: Tensor, bias: Tensor | None) -> s
     for tensor in (input, weight) if bias is None else (input, weight, bias):
         if tensor.layout is not torch.strided:
             return f"torch alone reads the layout {tensor.layout}"
-        if type(tensor) not in _ORDINARY and type(tensor) not in _TRACED:
+        if type(tensor) not in ORDINARY and type(tensor) not in _TRACED:
             return f"torch alone knows what a {type(tensor).__name__} means"
         if not compiling and (tensor.is_neg() or _is_zeros(tensor) or _is_functional(tensor)):
             return "torch alone reads a view whose numbers are negated, or not there"

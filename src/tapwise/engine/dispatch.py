@@ -22,7 +22,7 @@ from torch.overrides import is_tensor_like
 
 from tapwise.engine import op
 from tapwise.engine.autograd import Convolution, is_traced, requires_grad, run_weight_gradient
-from tapwise.engine.checks import autocast_dtype, only_native_because, without_autocast
+from tapwise.engine.checks import ORDINARY, autocast_dtype, only_native_because, without_autocast
 from tapwise.engine.kernels import KERNELS, native
 from tapwise.engine.options import current_options
 from tapwise.engine.plan import NATIVE, NATIVE_TRAINING, choose_grad_weight, choose_kernel, choose_training, is_small
@@ -58,7 +58,6 @@ _lock = Lock()
 # Looked up once: each look takes longer than some calls do.
 _is_dynamo, _threads = torch.compiler.is_dynamo_compiling, torch.get_num_threads
 _function_modes, _any_autocast = (torch._C._len_torch_function_stack, torch._C._is_any_autocast_enabled)
-_ORDINARY = (Tensor, torch.nn.Parameter)
 
 
 def convolve(input: Tensor, weight: Tensor, bias: Tensor | None, settings: Settings) -> Tensor:
@@ -143,14 +142,18 @@ def decide(input: Tensor, weight: Tensor, bias: Tensor | None, settings: Setting
     geometry = problem.geometry
     cast = None if problem.dtype == input.dtype else problem.dtype
     if only_native_because(input, weight, bias) is not None:
-        return _batched(native.run, geometry)
+        run = _batched(native.run, geometry)
+        if (input.is_complex() or input.numel() == 0) and not is_traced():  # which the key says
+            decision = _Decision(run, True, settings)
+            with suppress(TypeError):
+                _keep(_key(input, weight, bias, settings), (decision, decision))
+        return run
     if is_traced() if traced is None else traced:
         return _batched(op.convolution, geometry, cast)
     needs_grad = requires_grad(input, weight, bias)
     training = choose_training(problem) if needs_grad else None
     kernel = choose_kernel(problem) if training is None else training.forward
     torch_only = kernel == NATIVE and training in (None, NATIVE_TRAINING)
-    run: Run
     if torch_only:
         run = _torch_run(geometry)
     elif training is None:
@@ -213,7 +216,7 @@ def is_overridden(input: Any, weight: Any, bias: Any) -> bool:
         TypeError: an argument that is no tensor, and stands for none.
     """
     modes = bool(_function_modes())
-    if all(type(tensor) in _ORDINARY for tensor in (input, weight)) and (bias is None or type(bias) in _ORDINARY):
+    if all(type(tensor) in ORDINARY for tensor in (input, weight)) and (bias is None or type(bias) in ORDINARY):
         return modes
     for name, value in (("input", input), ("weight", weight), ("bias", bias)):
         if isinstance(value, Tensor) or (name == "bias" and value is None):

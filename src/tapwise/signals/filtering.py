@@ -122,9 +122,9 @@ def rows_of_outputs(geometry: Geometry, length: int) -> list[int | None]:
         >>> rows_of_outputs(Geometry(3), 5), rows_of_outputs(Geometry(3, padding="same"), 5)
         ([2, 3, 4], [0, 1, 2, 3, 4])
     """
-    reach = geometry.effective_kernel_size
-    centred = geometry.right > 0 and geometry.left < reach - 1
-    offset = ((reach - 1) // 2 if centred else reach - 1) - geometry.left
+    effective = geometry.effective_kernel_size
+    centred = geometry.right > 0 and geometry.left < effective - 1
+    offset = ((effective - 1) // 2 if centred else effective - 1) - geometry.left
     rows = [i * geometry.stride + offset for i in range(geometry.output_length(length))]
     return [row if 0 <= row < length else None for row in rows]
 

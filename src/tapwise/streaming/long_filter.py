@@ -85,7 +85,7 @@ class LongFilter:
             x.new_zeros((*lead, outputs, self.block), dtype=torch.float64),
         ]
 
-    def plan(self, counts: Counts) -> Any:
+    def schedule(self, counts: Counts) -> Any:
         (seen, seen_after), (emitted, stop) = counts.inputs[0], counts.outputs
         # Output i is fixed by input i + taps - 1 - left; at the end, zeros stand for inputs to come.
         offset = self.taps - 1 - self.left
@@ -94,8 +94,8 @@ class LongFilter:
         first = emitted + offset - seen  # of the new samples, the first that determines an output
         return seen % self.block, zeros, max(first, 0), stop - emitted
 
-    def run(self, plan: Any, buffers: Buffers, inputs: Sequence[Tensor]) -> tuple[Tensor | None, Buffers]:
-        at, zeros, first, count = plan
+    def run(self, schedule: Any, buffers: Buffers, inputs: Sequence[Tensor]) -> tuple[Tensor | None, Buffers]:
+        at, zeros, first, count = schedule
         x = inputs[0]
         if zeros:
             x = torch.nn.functional.pad(x, (0, zeros))

@@ -1,7 +1,7 @@
 """Operations of a stream: each kind of a graph's node, advanced by what has come of its inputs.
 
-What a step does is planned from integers alone, once for each place in the model's period and length of
-chunk. Running the plan only cuts, joins and computes tensors.
+What a step does is scheduled from integers alone, once for each place in the model's period and length of
+chunk. Running the schedule only cuts, joins and computes tensors.
 
 # history   [ first needed ... seen )                 of each input, from the steps before
 # chunk                      [ seen ... seen_after )
@@ -54,10 +54,10 @@ class Operation(Protocol):
     def start(self, batch: int, like: Sequence[Tensor]) -> Buffers:
         """The buffers before the first chunk. ``like`` are empty tensors of its inputs."""
 
-    def plan(self, counts: Counts) -> Any:
+    def schedule(self, counts: Counts) -> Any:
         """What a step does, from integers alone."""
 
-    def run(self, plan: Any, buffers: Buffers, inputs: Sequence[Tensor]) -> tuple[Tensor | None, Buffers]:
+    def run(self, schedule: Any, buffers: Buffers, inputs: Sequence[Tensor]) -> tuple[Tensor | None, Buffers]:
         """The outputs, None where there are none, and the buffers after the step."""
 
 
@@ -73,13 +73,13 @@ class Pointwise:
     def start(self, batch: int, like: Sequence[Tensor]) -> Buffers:
         return [] if self.is_unary else list(like)
 
-    def plan(self, counts: Counts) -> Any:
+    def schedule(self, counts: Counts) -> Any:
         emitted, stop = counts.outputs
         waits = any(after > stop or seen > emitted for seen, after in counts.inputs)
         return counts.n_outputs, waits and not self.is_unary
 
-    def run(self, plan: Any, buffers: Buffers, inputs: Sequence[Tensor]) -> tuple[Tensor | None, Buffers]:
-        count, waits = plan
+    def run(self, schedule: Any, buffers: Buffers, inputs: Sequence[Tensor]) -> tuple[Tensor | None, Buffers]:
+        count, waits = schedule
         if not waits:
             return (self.work(inputs) if count else None), buffers
         pairs = zip(buffers, inputs, self.axes, strict=True)
@@ -104,11 +104,11 @@ class Convolution:
     def start(self, batch: int, like: Sequence[Tensor]) -> Buffers:
         return [like[0]]
 
-    def plan(self, counts: Counts) -> Any:
+    def schedule(self, counts: Counts) -> Any:
         return chunks.advance(self.geometry, *counts.outputs, *counts.inputs[0], length=counts.certain)
 
-    def run(self, plan: Any, buffers: Buffers, inputs: Sequence[Tensor]) -> tuple[Tensor | None, Buffers]:
-        y, history = chunks.run(plan, self.weight, self.bias, buffers[0], inputs[0])
+    def run(self, schedule: Any, buffers: Buffers, inputs: Sequence[Tensor]) -> tuple[Tensor | None, Buffers]:
+        y, history = chunks.run(schedule, self.weight, self.bias, buffers[0], inputs[0])
         return y, [history]
 
 
@@ -136,7 +136,7 @@ class Padding(_WithHistory):
         assert isinstance(node.work, Fill)
         self.ends, self.value = node.timeline, node.work.value
 
-    def plan(self, counts: Counts) -> Any:
+    def schedule(self, counts: Counts) -> Any:
         first, first_after = self.first_kept(counts)
         (emitted, stop), seen = counts.outputs, counts.inputs[0][1]
         low, high = emitted - self.ends.left, stop - self.ends.left
@@ -150,8 +150,8 @@ class Padding(_WithHistory):
             sources = [[int(fold(p, seen)) - first for p in side] for side in (before, after)]
         return counts.n_outputs > 0, inside, sides, sources, first_after - first
 
-    def run(self, plan: Any, buffers: Buffers, inputs: Sequence[Tensor]) -> tuple[Tensor | None, Buffers]:
-        has_outputs, (low, high), (left, right), sources, keep = plan
+    def run(self, schedule: Any, buffers: Buffers, inputs: Sequence[Tensor]) -> tuple[Tensor | None, Buffers]:
+        has_outputs, (low, high), (left, right), sources, keep = schedule
         axis = self.axis
         x = joined(buffers[0], inputs[0], axis)
         y = None
@@ -184,7 +184,7 @@ class Windowed(_WithHistory):
         assert isinstance(node.work, Within)
         self.geometry, self.work = node.timeline.geometry, node.work
 
-    def plan(self, counts: Counts) -> Any:
+    def schedule(self, counts: Counts) -> Any:
         first, first_after = self.first_kept(counts)
         if counts.n_outputs == 0:
             return None, first_after - first
@@ -193,8 +193,8 @@ class Windowed(_WithHistory):
         padding = (0, 0) if self.geometry.transposed else part.geometry.padding
         return (low, high, *padding), first_after - first
 
-    def run(self, plan: Any, buffers: Buffers, inputs: Sequence[Tensor]) -> tuple[Tensor | None, Buffers]:
-        windows, keep = plan
+    def run(self, schedule: Any, buffers: Buffers, inputs: Sequence[Tensor]) -> tuple[Tensor | None, Buffers]:
+        windows, keep = schedule
         x = joined(buffers[0], inputs[0], self.axis)
         y = None
         if windows is not None:
@@ -214,11 +214,11 @@ class Recurrence:
     def start(self, batch: int, like: Sequence[Tensor]) -> Buffers:
         return self.work.start(batch)
 
-    def plan(self, counts: Counts) -> Any:
+    def schedule(self, counts: Counts) -> Any:
         return counts.n_outputs
 
-    def run(self, plan: Any, buffers: Buffers, inputs: Sequence[Tensor]) -> tuple[Tensor | None, Buffers]:
-        return self.work(inputs[0], buffers) if plan else (None, buffers)
+    def run(self, schedule: Any, buffers: Buffers, inputs: Sequence[Tensor]) -> tuple[Tensor | None, Buffers]:
+        return self.work(inputs[0], buffers) if schedule else (None, buffers)
 
 
 class UserDefined:
@@ -231,11 +231,11 @@ class UserDefined:
     def start(self, batch: int, like: Sequence[Tensor]) -> Buffers:
         return []
 
-    def plan(self, counts: Counts) -> Any:
+    def schedule(self, counts: Counts) -> Any:
         return counts.n_outputs, counts.is_end
 
-    def run(self, plan: Any, buffers: Buffers, inputs: Sequence[Tensor]) -> tuple[Tensor | None, Buffers]:
-        count, is_end = plan
+    def run(self, schedule: Any, buffers: Buffers, inputs: Sequence[Tensor]) -> tuple[Tensor | None, Buffers]:
+        count, is_end = schedule
         if not is_end and not any(chunk.numel() for chunk in inputs):
             return None, buffers
         state = buffers[0] if buffers else None

@@ -19,7 +19,7 @@ from tapwise.streaming.long_filter import LongFilter, block_of
 from tapwise.streaming.operations import OPERATIONS, Buffers, Counts, Operation
 
 # Plans that are cached: one for each position in the period and length of chunk.
-_MOST_PLANS = 512
+_MOST_SCHEDULES = 512
 
 
 @dataclass(eq=False)
@@ -60,7 +60,7 @@ class Scheduler:
         self.like = like.detach().new_zeros(())
         axes = [node.size.time for node in graph.nodes]
         self.operations = [operation_of(node, tuple(axes[n] for n in node.inputs)) for node in graph.nodes[1:]]
-        self._plans: OrderedDict[tuple[int, int, bool], list[Any]] = OrderedDict()
+        self._schedules: OrderedDict[tuple[int, int, bool], list[Any]] = OrderedDict()
         self._empty: OrderedDict[tuple[int, int], Tensor] = OrderedDict()
         self.watch: Callable[[int, Tensor], None] | None = None
         # The model itself, for signals too short for the graph: its results for a full signal.
@@ -69,7 +69,7 @@ class Scheduler:
     def holds_from(self, shortest: int) -> None:
         """Say how short signals may be for the graph to hold; the model itself runs shorter ones."""
         self.graph.begin_at(shortest)
-        self._plans.clear()
+        self._schedules.clear()
 
     @cached_property
     def separable(self) -> bool:
@@ -124,25 +124,25 @@ class Scheduler:
                 self._empty.popitem(last=False)
         return self._empty[key]
 
-    def _plans_of(self, seen: int, length: int, is_end: bool) -> list[Any]:
+    def _schedules_of(self, seen: int, length: int, is_end: bool) -> list[Any]:
         graph = self.graph
         seen = graph.canonical(seen)
         key = (seen, length, is_end)
-        cached = self._plans.get(key)
+        cached = self._schedules.get(key)
         if cached is not None:
             return cached
         before, after = graph.counts(seen), graph.counts(seen + length, is_end)
-        plans = []
+        schedules = []
         for number, operation in enumerate(self.operations, 1):
             node = graph.nodes[number]
             inputs = tuple((before[n][0], after[n][0]) for n in node.inputs)
             certain = max(after[n][1] for n in node.inputs)
             outputs = (before[number][0], after[number][0])
-            plans.append(operation.plan(Counts(inputs, outputs, certain, is_end)))
-        self._plans[key] = plans
-        if len(self._plans) > _MOST_PLANS:
-            self._plans.popitem(last=False)
-        return plans
+            schedules.append(operation.schedule(Counts(inputs, outputs, certain, is_end)))
+        self._schedules[key] = schedules
+        if len(self._schedules) > _MOST_SCHEDULES:
+            self._schedules.popitem(last=False)
+        return schedules
 
     def run(self, group: Group, chunk: Tensor | None, is_end: bool) -> list[Tensor]:
         """By result of the graph, what a chunk of a group determines; the group then stands after it."""
@@ -157,12 +157,12 @@ class Scheduler:
                 return self._not_emitted(self.model(beginning[0]), seen)
             except (RuntimeError, ValueError):  # too short for the model as well: it gives nothing
                 return [self._no_outputs(n, rows) for n in self.graph.results]
-        plans = self._plans_of(group.seen, length, is_end)
+        schedules = self._schedules_of(group.seen, length, is_end)
         chunks = [chunk]
         after: list[Buffers] = [beginning]
-        for number, (operation, plan) in enumerate(zip(self.operations, plans, strict=True), 1):
+        for number, (operation, schedule) in enumerate(zip(self.operations, schedules, strict=True), 1):
             inputs = [chunks[n] for n in nodes[number].inputs]
-            y, buffer = operation.run(plan, buffers[number], inputs)
+            y, buffer = operation.run(schedule, buffers[number], inputs)
             after.append(buffer)
             chunks.append(self._no_outputs(number, rows) if y is None else y)
             if self.watch is not None:

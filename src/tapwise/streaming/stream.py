@@ -223,18 +223,18 @@ class Stream:
         if not self._groups:
             self._groups = [self._scheduler.begin(range(self._batch))]
 
-    def _advance(self, chunk: Tensor | None, ended: bool, chosen: list[bool] | None) -> Any:
+    def _advance(self, chunk: Tensor | None, is_end: bool, chosen: list[bool] | None) -> Any:
         self._begin()
         if not self._ragged and chosen is None:
-            return self._returned(self._scheduler.run(self._groups[0], chunk, ended))
+            return self._returned(self._scheduler.run(self._groups[0], chunk, is_end))
         if chosen is not None:
             self._groups = self._scheduler.split(self._groups, chosen)
         outputs = []
         for group in self._groups:
             if chosen is None or chosen[group.slots[0]]:
                 rows = None if chunk is None else chunk[group.slots]
-                outputs.append((group.slots, self._scheduler.run(group, rows, ended)))
-        if not ended:
+                outputs.append((group.slots, self._scheduler.run(group, rows, is_end)))
+        if not is_end:
             self._groups = self._scheduler.merged(self._groups)
         return self._as_batch(outputs)
 

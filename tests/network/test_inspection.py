@@ -106,7 +106,7 @@ REFUSED = {
     "softmax": (nn.Softmax(-1), "softmax.*all of time"),
     "mean": (Of(lambda self, x: x - x.mean(-1, keepdim=True)), "mean.*all of time"),
     "global mean": (Of(lambda self, x: x.mean()), "mean.*all of time"),
-    "pooled": (nn.AdaptiveAvgPool1d(4), "depend on the whole length"),
+    "pooled": (nn.AdaptiveAvgPool1d(4), "depend on the full length"),
     "two-way": (
         Of(lambda self, x: self.lstm(x.mT)[0], lstm=nn.LSTM(2, 2, batch_first=True, bidirectional=True)),
         "runs from the end",

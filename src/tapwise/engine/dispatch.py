@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from operator import is_
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -120,7 +119,7 @@ def _are_exact(settings: Settings, checked: Settings) -> bool:
         return True
     one: Any = settings
     other: Any = checked
-    if all(map(is_, one, other)):
+    if one[1] is other[1] and one[0] is other[0] and one[2] is other[2] and one[3] is other[3] and one[6] is other[6]:
         return True
     flat = [n for s in (*one[:5], *one[6:]) for n in (s if type(s) is tuple else (s,))]  # one[5]: transposed
     return all(type(n) in (int, str) for n in flat)

@@ -90,7 +90,8 @@ export function button(label, press, name) {
 }
 
 function control(page, [kind, name, label, get, change]) {
-  const value = () => (kind === "check" ? input.checked : kind === "number" ? Number(input.value) : input.value);
+  const number = kind === "number" ? Number : (text) => text;
+  const value = () => (kind === "check" ? input.checked : number(input.value));
   const attributes = { "data-control": name, onchange: () => page.attempt(() => change(page, value()), input) };
   let input;
   if (kind === "select") {

@@ -31,13 +31,10 @@ function impulse(canvas, taps, g, left, available) {
     dot.append(title);
     canvas.add(dot);
   });
-  for (const time of new Set([first, 0, last]))
-    canvas.text(
-      x(time),
-      top + height + 16,
-      phrase(time === 0 ? "now" : time > 0 ? "later" : "ahead", { n: Math.abs(time) }),
-      "index",
-    );
+  for (const time of new Set([first, 0, last])) {
+    const side = time > 0 ? "later" : "ahead";
+    canvas.text(x(time), top + height + 16, phrase(time === 0 ? "now" : side, { n: Math.abs(time) }), "index");
+  }
   canvas.height += 104;
 }
 

@@ -49,7 +49,9 @@ export function drawCone(geometries, layout, width, output) {
           class: kind,
         });
         const title = element("title");
-        title.textContent = `${level ? `layer ${level}` : "input"} ${p}${shown.has(p) ? "" : ": not read, a hole"}${future ? ": in the future" : ""}`;
+        const place = level ? `layer ${level}` : "input";
+        const hole = shown.has(p) ? "" : ": not read, a hole";
+        title.textContent = `${place} ${p}${hole}${future ? ": in the future" : ""}`;
         rect.append(title);
         canvas.add(rect);
       }

@@ -54,9 +54,9 @@ export function decoded(value) {
 
 export function encoded(value) {
   if (Array.isArray(value)) return value.map(encoded);
-  if (typeof value === "number" && !Number.isFinite(value))
-    return Number.isNaN(value) ? "nan" : value > 0 ? "inf" : "-inf";
-  return value;
+  if (Number.isNaN(value)) return "nan";
+  if (value === Infinity) return "inf";
+  return value === -Infinity ? "-inf" : value;
 }
 
 // A state with some of it replaced, checked as a whole; throws a Refusal and changes nothing.
@@ -135,7 +135,8 @@ export function resized(state, sizes) {
     const row = state.x[c] || state.x[0].map((value) => value * (c + 1));
     const ramp = row.every((value, n) => n === 0 || value - row[n - 1] === row[1] - row[0]);
     const step = row.length > 1 && ramp ? row[1] - row[0] : 0;
-    return Array.from({ length: next.length }, (_, n) => (n < row.length ? row[n] : step ? row[0] + n * step : 0));
+    const beyond = (n) => (step ? row[0] + n * step : 0);
+    return Array.from({ length: next.length }, (_, n) => (n < row.length ? row[n] : beyond(n)));
   });
   const oldTaps = (o, r) => {
     const [oldIn, oldOut] = [old.ins / old.groups, old.outs / old.groups];

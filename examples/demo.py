@@ -43,9 +43,9 @@ def smooth_co2() -> None:
     years = 1964 + (4 + np.arange(len(ppm))) / 12
     late, centred = (pl.read_csv(OUT / f"co2_{padding}.csv")["co2_ppm"].to_numpy() for padding in ("causal", "same"))
     # Of the centred mean, only what whole windows gave: the last 6 months still wait for theirs.
-    known = slice(5, -6)
+    inside = slice(5, -6)
     level = late[-30]
-    shift = years[-30] - np.interp(level, centred[known], years[known])
+    shift = years[-30] - np.interp(level, centred[inside], years[inside])
     recent = years > 1996
     picture = chart(
         "CO2 at Mauna Loa, Hawaii, and its mean over 12 months",
@@ -53,7 +53,7 @@ def smooth_co2() -> None:
         "ppm",
         [
             Line("each month", years[recent], ppm[recent], "thin"),
-            Line("centred", years[known][recent[known]], centred[known][recent[known]], "solid"),
+            Line("centred", years[inside][recent[inside]], centred[inside][recent[inside]], "solid"),
             Line("causal", years[recent], late[recent], "dashed"),
         ],
         shift=(years[-30] - shift, years[-30], level, f"{12 * shift:.1f} months late"),

@@ -113,12 +113,12 @@ def wav2vec2_layer_normed():
 class Chomp(nn.Module):
     """Cuts what padding on both sides leaves too much on the right."""
 
-    def __init__(self, many):
+    def __init__(self, n_cut):
         super().__init__()
-        self.many = many
+        self.n_cut = n_cut
 
     def forward(self, x):
-        return x[:, :, : -self.many].contiguous()
+        return x[:, :, : -self.n_cut].contiguous()
 
 
 class TemporalBlock(nn.Module):

@@ -23,7 +23,7 @@ def streamed(live, x, sizes, time=-1):
 def assert_streams(model, x, dice, live=None, bound=1e-12):
     """The stream's outputs together are the model's, and come when its timeline says."""
     live = tw.stream(model, x) if live is None else live
-    whole = model(x)
+    offline = model(x)
     sizes = chunks_of(dice, x.shape[-1])
     seen, came = 0, 0
     graph = live._graph
@@ -35,9 +35,9 @@ def assert_streams(model, x, dice, live=None, bound=1e-12):
         assert came == graph.counts(seen)[result][0]
     parts.append(live.flush())
     y = torch.cat(parts, -1)
-    assert y.shape == whole.shape, (y.shape, whole.shape)
-    scale = 1 + whole.abs().max().item() if whole.numel() else 1
-    assert (y - whole).abs().max() <= bound * scale if whole.numel() else True
+    assert y.shape == offline.shape, (y.shape, offline.shape)
+    scale = 1 + offline.abs().max().item() if offline.numel() else 1
+    assert (y - offline).abs().max() <= bound * scale if offline.numel() else True
     return live
 
 

@@ -43,8 +43,8 @@ def picture(clean: Wave, rows: dict[str, Wave], offline: Wave, rate: int, chunk:
     """
     loudest = float(np.abs(rows["noisy"]).max())
     shapes, top = [], 62.0
-    whole = {"noisy": rows["noisy"], "streamed": rows["streamed"], "clean": clean}
-    for name, wave in whole.items():
+    waves = {"noisy": rows["noisy"], "streamed": rows["streamed"], "clean": clean}
+    for name, wave in waves.items():
         shapes.append(f'<text class="name" x="16" y="{top + ROW / 2 + 4:.0f}">{name}</text>')
         shapes.append(_row(wave, top, name, loudest))
         top += ROW + GAP

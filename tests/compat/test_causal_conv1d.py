@@ -54,8 +54,8 @@ def test_the_function_with_states(size, has_bias, activation, has_before, given_
     )
     np.testing.assert_allclose(out, brute(x, w, b, before, None, activation), atol=1e-12)
     earlier = np.zeros((batch, dim, width - 1)) if before is None else before
-    whole = np.concatenate([earlier, x], -1)
-    np.testing.assert_array_equal(final, whole[..., whole.shape[-1] - (width - 1) :])
+    offline = np.concatenate([earlier, x], -1)
+    np.testing.assert_array_equal(final, offline[..., offline.shape[-1] - (width - 1) :])
     assert room is None or final is room
 
 
@@ -192,7 +192,7 @@ def test_transformers_give_the_same_outputs_whole_and_token_by_token(name):
 
     def outputs():
         with torch.no_grad():
-            whole = model(tokens, use_cache=False).last_hidden_state
+            offline = model(tokens, use_cache=False).last_hidden_state
             first = model(tokens[:, :8], use_cache=True)
             cache = getattr(first, "past_key_values", None) or getattr(first, "cache_params", None)
             named = "past_key_values" if getattr(first, "past_key_values", None) is not None else "cache_params"
@@ -200,7 +200,7 @@ def test_transformers_give_the_same_outputs_whole_and_token_by_token(name):
             for t in range(8, 12):
                 step = model(tokens[:, t : t + 1], use_cache=True, **{named: copy.copy(cache)})
                 steps.append(step.last_hidden_state)
-        return whole, torch.cat(steps, 1)
+        return offline, torch.cat(steps, 1)
 
     expected = outputs()
     changed = compat.install()

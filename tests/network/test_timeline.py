@@ -80,10 +80,10 @@ def test_what_is_determined_reads_nothing_to_come(geometry, seen, more):
 def end_settings(draw):
     mode = draw(st.sampled_from(["zeros", "reflect", "replicate"]))
     left = draw(st.integers(-5 if mode == "zeros" else 0, 6))
-    many = draw(st.integers(1, 5))
+    multiple = draw(st.integers(1, 5))
     low = draw(st.integers(-4 if mode == "zeros" else 0, 4))
-    rest = draw(st.integers(0, many - 1))
-    return Ends(left, tuple(low + (rest - n) % many for n in range(many)), mode)
+    rest = draw(st.integers(0, multiple - 1))
+    return Ends(left, tuple(low + (rest - n) % multiple for n in range(multiple)), mode)
 
 
 @given(end_settings(), st.integers(12, 40))
@@ -108,14 +108,14 @@ def test_ends_pad_and_cut(ends, length):
 
 
 @given(st.integers(2, 40), st.integers(-20, 20), st.integers(0, 39), st.integers(1, 60))
-def test_padding_up_to_a_multiple_is_found(many, low, rest, first):
-    lengths = [first + n for n in (*range(6), many, 2 * many + 1, 3 * many - 1, 5 * many + 2)]
-    amounts = [low + (rest - n) % many for n in lengths]
+def test_padding_up_to_a_multiple_is_found(multiple, low, rest, first):
+    lengths = [first + n for n in (*range(6), multiple, 2 * multiple + 1, 3 * multiple - 1, 5 * multiple + 2)]
+    amounts = [low + (rest - n) % multiple for n in lengths]
     table = fit_ends(lengths, amounts)
     assert table is not None
     for n in range(first + 200, first + 320):
-        if len(table) == many:
-            assert table[n % many] - (low + (rest - n) % many) in (0, many, -many)
+        if len(table) == multiple:
+            assert table[n % multiple] - (low + (rest - n) % multiple) in (0, multiple, -multiple)
     assert all(table[n % len(table)] == r for n, r in zip(lengths, amounts, strict=True))
 
 

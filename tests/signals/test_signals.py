@@ -167,14 +167,14 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path, nameless, monkeypatch):
         monkeypatch.delattr(os, "O_TMPFILE")
     target = tmp_path / "x.bin"
     target.write_bytes(b"old")
-    whole = AtomicFile(target)
-    whole.file.write(b"new")
+    output = AtomicFile(target)
+    output.file.write(b"new")
     assert target.read_bytes() == b"old"
-    whole.discard()
+    output.discard()
     assert [p.name for p in tmp_path.iterdir()] == ["x.bin"]
-    whole = AtomicFile(target)
-    whole.file.write(b"new")
-    whole.commit()
+    output = AtomicFile(target)
+    output.file.write(b"new")
+    output.commit()
     assert target.read_bytes() == b"new"
     assert [p.name for p in tmp_path.iterdir()] == ["x.bin"]
 

@@ -35,10 +35,10 @@ def assert_pure(model, x, chunk=None):
     axis = graph.nodes[result].size.time
     y = torch.cat(parts, axis)
     y = y.narrow(axis, pure.lead, y.shape[axis] - pure.lead)
-    many = min(y.shape[axis], graph.counts(length)[result][0])
-    whole = model(x).narrow(axis, 0, many)
-    assert many > 0
-    assert (y.narrow(axis, 0, many) - whole).abs().max() < 1e-10 * (1 + whole.abs().max())
+    n_outputs = min(y.shape[axis], graph.counts(length)[result][0])
+    offline = model(x).narrow(axis, 0, n_outputs)
+    assert n_outputs > 0
+    assert (y.narrow(axis, 0, n_outputs) - offline).abs().max() < 1e-10 * (1 + offline.abs().max())
     return pure
 
 

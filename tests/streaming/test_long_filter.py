@@ -18,12 +18,12 @@ def test_long_filters_are_partitioned_and_equal(dtype, taps, left):
     x = torch.randn(2, 2, taps + 900, dtype=dtype)
     live = tw.stream(layer, x)
     assert isinstance(live._scheduler.operations[-1], LongFilter)
-    whole = layer(x)
+    offline = layer(x)
     for sizes in ([7] * 20, [240] * 5, [1, 0, 700]):
         sizes = [*sizes, x.shape[-1] - sum(sizes)]
         y = torch.cat(streamed(live, x, sizes), -1)
         torch.testing.assert_close(
-            y, whole, rtol=1e-5 if dtype == torch.float32 else 1e-12, atol=2e-5 if dtype == torch.float32 else 1e-12
+            y, offline, rtol=1e-5 if dtype == torch.float32 else 1e-12, atol=2e-5 if dtype == torch.float32 else 1e-12
         )
 
 
@@ -32,10 +32,10 @@ def test_a_loud_burst_and_a_nan_stay_in_their_windows():
     x = torch.randn(1, 1, 6000)
     x[..., 2000], x[..., 100] = float("nan"), 1e20
     live = tw.stream(layer, torch.zeros(1, 1, 4000))
-    y, whole = torch.cat(streamed(live, x, [100] * 60), -1), layer(x)
-    assert torch.equal(y.isnan(), whole.isnan())
-    known = ~whole.isnan()
-    torch.testing.assert_close(y[known], whole[known], rtol=1e-4, atol=1e-4)
+    y, offline = torch.cat(streamed(live, x, [100] * 60), -1), layer(x)
+    assert torch.equal(y.isnan(), offline.isnan())
+    known = ~offline.isnan()
+    torch.testing.assert_close(y[known], offline[known], rtol=1e-4, atol=1e-4)
 
 
 def test_a_long_filter_forks_in_mid_block():
@@ -50,7 +50,7 @@ def test_a_long_filter_forks_in_mid_block():
     y, lengths = live.step(both[..., 1357:])
     rest = other.step(both[..., 1357:])
     assert lengths.tolist() == [3643, 3643]
-    whole = layer(x)
-    torch.testing.assert_close(torch.cat((first[:1], y[:1]), -1), whole)
-    torch.testing.assert_close(torch.cat((first, rest), -1), whole.expand(2, 1, -1))
+    offline = layer(x)
+    torch.testing.assert_close(torch.cat((first[:1], y[:1]), -1), offline)
+    torch.testing.assert_close(torch.cat((first, rest), -1), offline.expand(2, 1, -1))
     torch.testing.assert_close(y[1:], layer(x[..., 1357:]))

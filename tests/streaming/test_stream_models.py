@@ -78,12 +78,12 @@ class Several(nn.Module):
 def test_several_outputs_and_a_constant_input():
     model, gain = Several().double(), torch.tensor(3.0, dtype=F64)
     x = torch.randn(1, 2, 40, dtype=F64)
-    live, whole = tw.stream(model, (x, gain)), model(x, gain)
+    live, offline = tw.stream(model, (x, gain)), model(x, gain)
     parts = streamed(live, x, [7, 0, 13, 20])
     assert parts[0]["b"][1] == "words"
     assert parts[0]["none"] is None
-    torch.testing.assert_close(torch.cat([p["a"] for p in parts], -1), whole["a"])
-    torch.testing.assert_close(torch.cat([p["b"][0] for p in parts], -1), whole["b"][0])
+    torch.testing.assert_close(torch.cat([p["a"] for p in parts], -1), offline["a"])
+    torch.testing.assert_close(torch.cat([p["b"][0] for p in parts], -1), offline["b"][0])
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])

@@ -73,7 +73,7 @@ def warmed() -> str:
             compiled.loop(module, name, announce=False)
             seconds = time.perf_counter() - started
             after = "" if compiled.is_cached(module, name) else ", but can't be cached"
-            done = "was there" if was_cached else f"compiled in {seconds:.1f} s{after}"
+            done = "cached" if was_cached else f"compiled in {seconds:.1f} s{after}"
             lines.append(f"{kernel} {name}: {done}")
             bar.advance(task)
     return "\n".join([*lines, f"in {compiled.folder()}"])

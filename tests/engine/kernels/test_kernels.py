@@ -191,16 +191,16 @@ def test_the_same_bits_for_every_batch_run_and_count_of_threads(kernel, dtype, s
     w = tensor(random, outputs, 4 // groups, kernel_size, dtype=dtype)
     geometry = Geometry(kernel_size, padding="causal", groups=groups)
     run, before = KERNELS[kernel].run, torch.get_num_threads()
-    whole = run(geometry, x, w, None)
+    expected_bits = run(geometry, x, w, None)
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
             if kernel == "direct":  # torch's products and transforms vary with their threads
-                assert torch.equal(whole, run(geometry, x, w, None))
-            whole = run(geometry, x, w, None)
-            assert torch.equal(whole, run(geometry, x, w, None))
+                assert torch.equal(expected_bits, run(geometry, x, w, None))
+            expected_bits = run(geometry, x, w, None)
+            assert torch.equal(expected_bits, run(geometry, x, w, None))
             for batch in (1, 2, 3):
-                assert torch.equal(run(geometry, x[:batch], w, None), whole[:batch])
+                assert torch.equal(run(geometry, x[:batch], w, None), expected_bits[:batch])
     finally:
         torch.set_num_threads(before)
 

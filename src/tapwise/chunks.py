@@ -84,7 +84,7 @@ def _is_frame(geometry: Geometry, x: Tensor, weight: Tensor, bias: Tensor | None
     if not geometry.transposed or x.ndim != 3:
         return False
     rates = current_rates().native
-    if x.shape[0] * x.shape[-1] > rates.few_inputs or weight.numel() < rates.few_inputs_weights:
+    if x.shape[-1] > rates.few_inputs or weight.numel() < rates.few_inputs_weights:
         return False
     if x.dtype not in (torch.float32, torch.float64) or autocast_dtype(x) != x.dtype:
         return False

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 import tapwise as tw
 from networks import Of
 from streamed import streamed
+from tapwise import chunks
 from tapwise.network import rules
 
 X = torch.randn(2, 4, 100)
@@ -289,6 +290,17 @@ def test_frames_of_a_large_transposed_layer(settings):
     parts = [stream.step(part) for part in (x[..., :1], x[..., 1:2], x[..., 2:5], x[..., 5:])]
     y = torch.cat([part for part in (*parts, stream.flush()) if part is not None], -1)
     torch.testing.assert_close(y, layer(x))
+
+
+def test_a_batch_of_frames_takes_the_way_of_one(monkeypatch):
+    """A row's way to its outputs must not depend on the rows beside it."""
+    taken, product = [], chunks._of_few_inputs
+    monkeypatch.setattr(chunks, "_of_few_inputs", lambda *a: taken.append(a[0].shape) or product(*a))
+    layer = tw.CausalConvTranspose1d(256, 128, 8, stride=4).requires_grad_(False)
+    for batch in (1, 3, 40):
+        layer.step(torch.randn(batch, 256, 1), layer.init_state(batch))
+    layer.step(torch.randn(1, 256, 11), layer.init_state())
+    assert taken == [(batch, 256, 1) for batch in (1, 3, 40)]
 
 
 def test_gradients_of_frames_of_a_large_transposed_layer():

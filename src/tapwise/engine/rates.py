@@ -71,7 +71,7 @@ class NativeRates:
     scatter_output_far: float
     scatter_cached_outputs: int
     # Transposed, in a stream: one product of matrices for all taps is faster than torch's own with at
-    # most so many inputs and at least so many weights.
+    # most so many inputs in a row of the batch, whatever the batch, and at least so many weights.
     few_inputs: int
     few_inputs_weights: int
     # The gradients' times, as multiples of the convolution's; one call of the weight's, in seconds.

@@ -13,6 +13,7 @@ from tapwise.network.operations import Convolve
 from tapwise.network.probe import probe
 from tapwise.network.reading import read
 from tapwise.network.receptive_field import extents, receptive_field_of
+from tapwise.network.record import evaluating
 from tapwise.network.report import Report
 from tapwise.network.runs import Runs
 
@@ -52,13 +53,15 @@ def _probed_length(graph: Graph, runs: Runs) -> int:
     base = runs.shortest()
     reach = receptive_field_of(graph)
     wide = reach.last - (reach.first or 0)
-    return min(base + max(wide, 0), max(2 * base, 8192))
+    most = max(2 * base, 8192)
+    return base + min(-(-max(wide, 0) // runs.multiple), (most - base) // runs.multiple) * runs.multiple
 
 
 def _table(model: nn.Module, example: Any, graph: Graph) -> ModelExplanation | None:
     """The table of ``explain``, with what each convolution reads of the model's input."""
     try:
-        table = explain_model(model, example, explain)
+        with evaluating(model):
+            table = explain_model(model, example, explain)
     except TypeError:
         return None
     strides, reads = {}, {}

@@ -29,7 +29,7 @@ _SECOND = """
     select softmax softmin sort std std_mean sum unbind var var_mean
 """
 _THIRD = """
-    chunk cosine_similarity diff kthvalue linalg_vector_norm normalize quantile roll split
+    chunk cosine_similarity diff kthvalue linalg_norm linalg_vector_norm nanquantile norm normalize quantile roll split
     split_with_sizes tensor_split topk
 """
 OVER_AXES = {
@@ -37,6 +37,25 @@ OVER_AXES = {
     **dict.fromkeys(_THIRD.split(), 2),
     **dict.fromkeys(("fft_fft", "fft_ifft", "fft_rfft", "fft_irfft"), 2),
 }
+# What gives some of the entries of an axis, unchanged.
+PICKS = frozenset(
+    [
+        "chunk",
+        "flip",
+        "getitem",
+        "index_select",
+        "gather",
+        "narrow",
+        "roll",
+        "select",
+        "split",
+        "split_with_sizes",
+        "tensor_split",
+        "unbind",
+    ]
+)
+# What lays tensors beside each other.
+JOINS = frozenset(["cat", "concat", "concatenate", "stack"])
 # Which axis, where the call doesn't say; for others, all of them.
 USUAL_AXIS = {
     **dict.fromkeys(("fft_fft", "fft_ifft", "fft_rfft", "fft_irfft"), -1),

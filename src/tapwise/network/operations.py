@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
@@ -28,11 +29,30 @@ class Size:
         entries: a number for each axis; of the axis of time, 0.
         time: which axis is time.
         batch: by axis, the entries of each row of the batch.
+        flat: whether the model has time and the axis before it as one, the moments of each row together. In a
+            graph they are two.
     """
 
     entries: tuple[int, ...]
     time: int
     batch: tuple[tuple[int, int], ...] = ()
+    flat: bool = False
+
+    @property
+    def model_time(self) -> int:
+        """The axis of time in the model's own tensor."""
+        return self.time - self.flat
+
+    def rows_in_time(self, batch: int) -> int:
+        """How many rows the model's axis of time holds, one after the other."""
+        return self.of(batch, 1)[self.time - 1] if self.flat else 1
+
+    def like_graph(self, x: Tensor, batch: int) -> Tensor:
+        """The model's own tensor, with time an axis of its own."""
+        if not self.flat:
+            return x
+        axis = self.model_time
+        return x.reshape(*x.shape[:axis], self.rows_in_time(batch), -1, *x.shape[axis + 1 :])
 
     def of(self, batch: int, length: int) -> tuple[int, ...]:
         """The size for a batch and a length."""
@@ -51,6 +71,7 @@ class Apply:
         leaves: the flattened arguments, with places for the inputs.
         pick: which of its flattened outputs counts.
         copies: copy the first input, since the function writes over it.
+        flat: where the function takes time and the axis before it as one: that axis, of inputs and output.
     """
 
     func: Callable[..., Any]
@@ -58,6 +79,7 @@ class Apply:
     spec: pytree.TreeSpec
     pick: int = 0
     copies: bool = False
+    flat: tuple[int, int] | None = None
 
     @cached_property
     def _flat(self) -> tuple[int, tuple[str, ...]] | None:
@@ -69,6 +91,14 @@ class Apply:
 
     def __call__(self, inputs: Sequence[Tensor]) -> Tensor:
         """The output for these inputs."""
+        if self.flat is not None:
+            axis, output_axis = self.flat
+            rows = inputs[0].shape[axis : axis + 2]
+            y = self._called([x.flatten(axis, axis + 1) for x in inputs])
+            return y.reshape(*y.shape[:output_axis], *rows, *y.shape[output_axis + 1 :])
+        return self._called(inputs)
+
+    def _called(self, inputs: Sequence[Tensor]) -> Tensor:
         leaves = [inputs[leaf.number] if type(leaf) is Input else leaf for leaf in self.leaves]
         if self.copies:
             first = next(n for n, leaf in enumerate(self.leaves) if type(leaf) is Input)
@@ -176,6 +206,63 @@ class Recur:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class Accumulate:
+    """A sum, a product or an extreme of all of the past: its state is its last output.
+
+    Arguments:
+        name: torch's function, as ``cumsum``.
+        axis: of time.
+        dtype: of the output.
+        before: what is accumulated, from the samples; None: they themselves.
+        after: the output, from what is accumulated; None: that itself.
+    """
+
+    name: str
+    axis: int
+    dtype: torch.dtype
+    before: Callable[[Tensor], Tensor] | None = None
+    after: Callable[[Tensor], Tensor] | None = None
+
+    def start(self, like: Tensor) -> list[Tensor]:
+        """The state before the first sample; ``like`` is an empty tensor of the input."""
+        size = list(like.shape)
+        size[self.axis] = 1
+        x = like.new_zeros(size)
+        x = x if self.before is None else self.before(x)
+        dtype = self.dtype if self.after is None else x.dtype
+        return [torch.full_like(x, _IDENTITIES[self.name](dtype), dtype=dtype)]
+
+    def __call__(self, x: Tensor, state: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """The outputs for these samples, and the state after them."""
+        x = x if self.before is None else self.before(x)
+        y: Any = getattr(torch, self.name)(x.to(state[0].dtype), self.axis)
+        y = _JOINS[self.name](state[0], y if isinstance(y, Tensor) else y[0])
+        last = y.narrow(self.axis, y.shape[self.axis] - 1, 1).clone()
+        return y if self.after is None else self.after(y), [last]
+
+
+def _least(dtype: torch.dtype) -> float:
+    return float("-inf") if dtype.is_floating_point else torch.iinfo(dtype).min
+
+
+_IDENTITIES: dict[str, Callable[[torch.dtype], float]] = {
+    "cumsum": lambda dtype: 0,
+    "cumprod": lambda dtype: 1,
+    "cummax": _least,
+    "cummin": lambda dtype: float("inf") if dtype.is_floating_point else torch.iinfo(dtype).max,
+    "logcumsumexp": _least,
+}
+_JOINS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cumsum": torch.add,
+    "cumprod": torch.mul,
+    "cummax": torch.maximum,
+    "cummin": torch.minimum,
+    "logcumsumexp": torch.logaddexp,
+}
+ACCUMULATIONS = frozenset(_JOINS)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class Registered:
     """An operation of ``register``: its own step.
 
@@ -187,11 +274,11 @@ class Registered:
     step: Callable[..., tuple[Tensor, Any]]
 
 
-Work = Apply | Reshape | Convolve | Fill | Within | Recur | Registered | None
+Work = Apply | Reshape | Convolve | Fill | Within | Recur | Accumulate | Registered | None
 
 
 # Products of the signal with constant matrices.
-_PRODUCTS = {"linear", "matmul", "bmm", "mm", "einsum"}
+_PRODUCTS = {"linear", "matmul", "bmm", "mm", "einsum", "addmm", "baddbmm"}
 
 
 def multiplications(name: str, work: Work, geometry: Geometry | None) -> int:

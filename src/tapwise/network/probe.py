@@ -9,10 +9,12 @@ from __future__ import annotations
 import random
 
 import numpy as np
+from torch import Tensor
 
 from tapwise.errors import TimelineError
 from tapwise.network.graph import Graph, Node
 from tapwise.network.reading import check_lengths
+from tapwise.network.record import Recording
 from tapwise.network.runs import Runs
 from tapwise.network.timeline import Ends, Mask
 
@@ -66,28 +68,50 @@ def probe(graph: Graph, runs: Runs, length: int, positions: int = 4) -> None:
     rng = random.Random(1)
     inner = [rng.randrange(length) for _ in range(positions)]
     for position in dict.fromkeys((0, length - 1, *inner)):
-        signal = runs.signal(length)
-        signal.select(runs.time, position).fill_(float("nan"))
-        run = runs.run(signal, keep=True)
+        signals = runs.signals(length)
+        undisturbed = [signal.clone() for signal in signals]
+        clean: Recording | None = None  # the model's run without our NaN, made where it has some of its own
+        marked: list[Mask] = []
+        for source, signal in zip(runs.sources, signals, strict=True):
+            at = source.length(position)
+            mask = np.zeros(signal.shape[source.time], bool)
+            if signal.is_floating_point() and at < len(mask):
+                signal.select(source.time, at).fill_(float("nan"))
+                mask[at] = True
+            marked.append(mask)
+        run = runs.run(signals, keep=True)
         check_lengths(graph, run, length)
         totals = graph.totals(length)
-        first = np.zeros(length, bool)
-        first[position] = True
-        marked, exact = [first], [True]
-        for number, node in enumerate(graph.nodes[1:], 1):
+        exact = [True] * len(marked)
+        for number, node in enumerate(graph.nodes[len(marked) :], len(marked)):
             mask = _spread(graph, number, marked, totals[number])
-            sure = all(exact[n] for n in node.inputs) and node.name not in _STOPS
+            sure = all(exact[n] for n in node.inputs) and node.name not in _STOPS and not node.is_bound
             y = None if node.value is None else run.values[node.value]
             if y is not None and y.is_floating_point():
-                others = tuple(axis for axis in range(y.ndim) if axis != node.size.time)
-                reached = (y.isnan().any(dim=others) if others else y.isnan()).cpu().numpy()
+                assert node.value is not None
+                reached = _moments_of(node, y.isnan(), graph.batch)
                 wrong = reached != mask if sure else reached & ~mask
+                if wrong.any() or clean is not None:
+                    clean = runs.run(undisturbed, keep=True) if clean is None else clean
+                    had_nan = clean.values[node.value].isnan()
+                    reached = _moments_of(node, y.isnan() & ~had_nan, graph.batch)
+                    unsure = _moments_of(node, had_nan, graph.batch)
+                    wrong = reached & ~mask | (~reached & mask & ~unsure if sure else False)
+                    sure = sure and not unsure.any()
                 if wrong.any():
                     _refuse(node, position, int(np.flatnonzero(wrong)[0]), reached)
             elif y is not None:
                 sure = False  # integers and bools have no NaN
             marked.append(mask)
             exact.append(sure)
+
+
+def _moments_of(node: Node, marked: Tensor, batch: int) -> Mask:
+    """The moments at which any entry of a node's tensor is marked."""
+    y = node.size.like_graph(marked, batch)
+    others = tuple(axis for axis in range(y.ndim) if axis != node.size.time)
+    mask: Mask = (y.any(dim=others) if others else y).cpu().numpy()
+    return mask
 
 
 def _refuse(node: Node, position: int, place: int, reached: Mask) -> None:

@@ -5,30 +5,34 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from math import inf
 from typing import Any
 
 from torch import nn
 
 from tapwise.errors import TimelineError
 from tapwise.network import rules
+from tapwise.network.aligned_calls import aligned_to, longest
 from tapwise.network.graph import Graph
 from tapwise.network.graph_builder import GraphBuilder
 from tapwise.network.observed_call import ObservedCall
 from tapwise.network.record import Recording
 from tapwise.network.runs import Runs
+from tapwise.network.samples import Source
 
 RUNS = 16
 # Lengths beyond the first: next to it, where remainders show, and apart, where multiples do.
-_MORE = (1, 2, 3, 5, 8, 64, 521, 2053)
-# Numbers that a run may compute, for it to be one of the longer ones.
-_NUMBERS = (2e8, 3e7)
+_MORE = (1, 2, 3, 5, 8, 64, 521, 2053, 20011)
+# Numbers that a run may compute, by the last of these lengths.
+_NUMBERS = (2e8, 3e7, 1e7)
 
 
-def build(runs: Sequence[Recording], rows: Sequence[int], time: int, batches: bool) -> Graph:
+def build(runs: Sequence[Recording], rows: Sequence[int], sources: Sequence[Source], batches: bool) -> Graph:
     """The graph of runs that made the same calls.
 
     Arguments:
         rows: the batch of each run.
+        sources: the model's inputs that are signals.
         batches: whether some runs have another batch than the first.
     """
     first = runs[0].calls
@@ -40,12 +44,18 @@ def build(runs: Sequence[Recording], rows: Sequence[int], time: int, batches: bo
             longer = max(first, run.calls, key=len)
             extra = longer[min(len(first), len(run.calls))]
             raise _other_calls(extra.path, extra.name)
-    builder = GraphBuilder(runs, rows, time)
+    builder = GraphBuilder(runs, rows, sources)
     for calls in zip(*(run.calls for run in runs), strict=True):
         observed = ObservedCall(builder, calls)
-        # A call may read what no rule gave a node, as a recurrence's last state: an error only where used.
-        if all(ref in builder.numbers for ref in observed.refs):
-            rules.rule_of(observed)(observed)
+        # A call that can't be followed, or reads what can't be, is an error only where the output needs it.
+        reason = next((builder.refused[ref] for ref in observed.refs if ref in builder.refused), None)
+        try:
+            if reason is None and all(ref in builder.numbers for ref in observed.refs):
+                rules.rule_of(observed)(observed)
+        except TimelineError as error:
+            reason = error
+        if reason is not None:
+            builder.refused.update((value, reason) for value in observed.first.outputs if value is not None)
     return builder.graph(batches)
 
 
@@ -73,13 +83,15 @@ def read(model: nn.Module, example: Any, time: int | None = None) -> tuple[Graph
     """
     runs = Runs(model, example, time)
     base = runs.shortest()
-    first = runs.run(runs.signal(base))
-    made = [first, *(runs.run(runs.signal(base + more)) for more in _affordable(first, base))]
-    others = _other_batch(runs, base, first)
-    tried = {base + more for more in (0, *_MORE)}
+    first = runs.run(runs.signals(base))
+    longer = [runs.run(runs.signals(base + more)) for more in _affordable(first, base, runs.multiple)]
+    made = _aligned(runs, [first, *longer])
+    others = _other_batch(runs, base, made[0])
+    tried = {base + more * runs.multiple for more in (0, *_MORE)}
     while True:
-        rows = [runs.rows] * len(made) + [runs.rows + 1] * len(others)
-        graph = build([*made, *others], rows, runs.time, bool(others))
+        graph = _graph(runs, made, others)
+        graph.multiple, graph.example_length = runs.multiple, runs.length
+        graph.places = tuple(source.place for source in runs.sources)
         wrong = _wrong(graph, runs, base)
         if wrong is None:
             return graph, runs
@@ -87,13 +99,32 @@ def read(model: nn.Module, example: Any, time: int | None = None) -> tuple[Graph
         if length in tried:
             check_lengths(graph, run, length)
         tried.add(length)
-        made.append(run)  # what it shows was not seen before: fit anew
+        made = _aligned(runs, [*made, run])  # what it shows was not seen before: fit anew
 
 
-def _affordable(first: Recording, base: int) -> list[int]:
+def _aligned(runs: Runs, made: Sequence[Recording]) -> list[Recording]:
+    """The runs with the same calls, as far as the shorter ones padded or cut nothing."""
+    runs.template = longest(made)
+    return [aligned_to(runs.template, run) for run in made]
+
+
+def _graph(runs: Runs, made: Sequence[Recording], others: Sequence[Recording]) -> Graph:
+    """The graph, for any batch where it can be read so."""
+    rows = [runs.rows] * len(made)
+    if others:
+        try:
+            return build([*made, *others], [*rows, runs.rows + 1], runs.sources, True)
+        except TimelineError:
+            pass  # what it does depends on the batch: it is read at one
+    return build(made, rows, runs.sources, False)
+
+
+def _affordable(first: Recording, base: int, multiple: int) -> list[int]:
     """How much longer than the first the further runs are: less where each sample costs much."""
     numbers = sum(math.prod(size) for size in first.sizes) / base
-    return [more for more in _MORE if numbers * (base + more) <= _NUMBERS[more > 521] or more <= 64]
+    longer = [multiple * more for more in _MORE]
+    most = [inf, inf, inf, *[_NUMBERS[0]] * 4, *_NUMBERS[1:]]
+    return [more for more, allowed in zip(longer, most, strict=True) if numbers * (base + more) <= allowed]
 
 
 def _other_batch(runs: Runs, length: int, like: Recording) -> list[Recording]:
@@ -101,7 +132,7 @@ def _other_batch(runs: Runs, length: int, like: Recording) -> list[Recording]:
     if runs.time == 0:
         return []
     try:
-        other = runs.run(runs.signal(length, runs.rows + 1))
+        other = runs.run(runs.signals(length, runs.rows + 1))
     except Exception:
         return []
     same = [call.name for call in other.calls] == [call.name for call in like.calls]
@@ -111,17 +142,17 @@ def _other_batch(runs: Runs, length: int, like: Recording) -> list[Recording]:
 
 def _wrong(graph: Graph, runs: Runs, base: int) -> tuple[int, Recording] | None:
     """The first of runs at other lengths in which an operation gave another length than the graph says."""
-    period = graph.period
     rng = random.Random(0)
-    rests = list(range(period)) if period <= RUNS else rng.sample(range(period), RUNS)
+    n_rests = graph.period // runs.multiple  # the period is a multiple of it
+    rests = list(range(n_rests)) if n_rests <= RUNS else rng.sample(range(n_rests), RUNS)
     while len(rests) < RUNS:
-        rests.append(rng.randrange(period))
-    spread = max(1, 64 // period)
+        rests.append(rng.randrange(n_rests))
+    spread = max(1, 64 // graph.period)
     for rest in rests:
-        length = base + (rest - base) % period + period * rng.randrange(spread)
-        run = runs.run(runs.signal(length))
+        length = base + rest * runs.multiple + graph.period * rng.randrange(spread)
+        run = runs.run(runs.signals(length))
         if len(run.calls) != graph.calls:
-            raise _other_calls("", "forward")
+            return length, run
         try:
             check_lengths(graph, run, length)
         except TimelineError:
@@ -131,10 +162,12 @@ def _wrong(graph: Graph, runs: Runs, base: int) -> tuple[int, Recording] | None:
 
 def check_lengths(graph: Graph, run: Recording, length: int) -> None:
     """Raise where an operation of a run gave another length than the graph says."""
+    if len(run.calls) != graph.calls:
+        raise _other_calls("", "forward")
     for node, total in zip(graph.nodes, graph.totals(length), strict=True):
         if node.value is None:
             continue
-        found = run.sizes[node.value][node.size.time]
+        found = node.length_in(run.sizes[node.value], graph.batch)
         if found != total:
             raise TimelineError(
                 f"gave {found} samples where its timeline says {total}, for a signal of {length}",

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from math import ceil
 
 import numpy as np
 import numpy.typing as npt
 
 from tapwise.network.graph import Graph
-from tapwise.network.timeline import NOWHERE, Positions, Windows
+from tapwise.network.timeline import NOWHERE, Positions
 
 _Array = npt.NDArray[np.int64]
-# Of windows of more taps only the ends are followed.
-_MOST_TAPS = 4096
 
 
 @dataclass(frozen=True)
@@ -38,64 +37,106 @@ class ReceptiveField:
     delay: int
 
 
-def read_by(graph: Graph, number: int, outputs: Positions) -> list[tuple[_Array, _Array] | None]:
-    """By node, pairs (which of ``outputs`` of node ``number``, position) of what is read of it.
+@dataclass(frozen=True)
+class _Reads:
+    """What outputs read of a node, far from both ends: rows of marks, each row shared by outputs that read alike.
 
-    Far from both ends: positions below 0 stand for samples before the first.
+    Arguments:
+        row: by output, its row.
+        marks: (rows, n): which positions are read, counted from ``first``.
     """
-    which = np.arange(len(outputs), dtype=np.int64)
-    pairs: list[list[tuple[_Array, _Array]]] = [[] for _ in graph.nodes]
-    pairs[number].append((which, np.asarray(outputs, np.int64)))
-    found: list[tuple[_Array, _Array] | None] = [None] * len(graph.nodes)
+
+    row: _Array
+    marks: npt.NDArray[np.bool_]
+    first: int
+
+
+def _read_by(graph: Graph, number: int, outputs: Positions) -> list[_Reads | None]:
+    """By node, what ``outputs`` of node ``number`` read of it; positions below 0 stand before the first sample."""
+    count = int(outputs[-1] - outputs[0]) + 1
+    marks = np.zeros((len(outputs), count), bool)
+    marks[np.arange(len(outputs)), outputs - outputs[0]] = True
+    waiting: list[list[_Reads]] = [[] for _ in graph.nodes]
+    waiting[number].append(_Reads(np.arange(len(outputs)), marks, int(outputs[0])))
+    found: list[_Reads | None] = [None] * len(graph.nodes)
     for n in range(number, -1, -1):
-        if not pairs[n]:
+        if not waiting[n]:
             continue
-        owner, position = _unique(pairs[n], len(outputs))
-        found[n] = owner, position
+        found[n] = reads = _without_repeats(_joined(waiting[n]))
+        waiting[n] = []
         node = graph.nodes[n]
-        for source in node.inputs:
-            timeline = node.timeline
-            if isinstance(timeline, Windows) and timeline.geometry.kernel_size > _MOST_TAPS:
-                reads = timeline.reads(position)[:, [0, -1]]
-            else:
-                reads = timeline.reads(position)
-            owners = np.repeat(owner, reads.shape[1])
-            flat = reads.reshape(-1)
-            met = flat != NOWHERE
-            pairs[source].append((owners[met], flat[met]))
+        if node.inputs:
+            sources = _Reads(reads.row, *node.timeline.sources(reads.marks, reads.first))
+            for source in dict.fromkeys(node.inputs):
+                waiting[source].append(sources)
+            if n != number:
+                found[n] = None
     return found
 
 
-def _unique(pairs: list[tuple[_Array, _Array]], owners: int) -> tuple[_Array, _Array]:
-    owner = np.concatenate([o for o, _ in pairs])
-    position = np.concatenate([p for _, p in pairs])
-    if len(position) == 0:
-        return owner, position
-    low = position.min()
-    keys = np.unique((position - low) * owners + owner)
-    return keys % owners, keys // owners + low
+def _joined(parts: list[_Reads]) -> _Reads:
+    """What any of the parts reads."""
+    if len(parts) == 1:
+        return parts[0]
+    pairs, row = np.unique(np.stack([part.row for part in parts]), axis=1, return_inverse=True)
+    first = min(part.first for part in parts)
+    stop = max(part.first + part.marks.shape[1] for part in parts)
+    marks = np.zeros((pairs.shape[1], stop - first), bool)
+    for own, part in zip(pairs, parts, strict=True):
+        begin = part.first - first
+        marks[:, begin : begin + part.marks.shape[1]] |= part.marks[own]
+    return _Reads(row.reshape(-1), marks, first)
+
+
+def _without_repeats(reads: _Reads) -> _Reads:
+    """The same, of fewer rows and of no more positions than are read."""
+    used = np.flatnonzero(reads.marks.any(0))
+    if not len(used):
+        return reads
+    marks = reads.marks[:, used[0] : used[-1] + 1]
+    packed = np.ascontiguousarray(np.packbits(marks, axis=1))
+    _, kept, row = np.unique(
+        packed.view([("", packed.dtype, packed.shape[1])]).reshape(-1), return_index=True, return_inverse=True
+    )
+    return _Reads(row.reshape(-1)[reads.row], marks[kept], reads.first + int(used[0]))
+
+
+# Marks that are held at a time.
+_MOST_MARKS = 30_000_000
 
 
 def receptive_field_of(graph: Graph, number: int | None = None) -> ReceptiveField:
-    """What the outputs of a node, by default the model's first result, read of the model's input."""
+    """What the outputs of a node, by default the model's first result, read of the model's inputs."""
     number = graph.results[0] if number is None else number
     rate = graph.rates[number]
     phases = np.arange(int(rate * graph.repeats[number]), dtype=np.int64)
-    found = read_by(graph, number, phases)[0]
     now = phases * rate.denominator // rate.numerator
-    endless = _endless(graph, number)
-    if found is None or len(found[1]) == 0:
+    extent = extents(graph)[number]
+    width = (extent.latest - (extent.earliest or 0) + 2) * max(1, ceil(max(graph.rates)))
+    at_once = max(1, _MOST_MARKS // width)
+    firsts, lasts, most, holes = [], [], 0, 0
+    for start in range(0, len(phases), at_once):
+        outputs = phases[start : start + at_once]
+        for n, reads in enumerate(_read_by(graph, number, outputs)):
+            if reads is None or graph.nodes[n].inputs or not reads.marks.any():
+                continue
+            counts = reads.marks.sum(1)
+            low, high = reads.marks.argmax(1), reads.marks.shape[1] - 1 - reads.marks[:, ::-1].argmax(1)
+            own = graph.nodes[n].rate
+            moments = [(reads.first + x) * own.denominator // own.numerator for x in (low, high)]
+            has = counts[reads.row] > 0
+            firsts.append(int((moments[0][reads.row] - now[start : start + at_once])[has].min()))
+            lasts.append(int((moments[1][reads.row] - now[start : start + at_once])[has].max()))
+            best = int(counts.argmax())
+            if int(counts[best]) > most:
+                most = int(counts[best])
+                holes = int(high[best] - low[best] + 1) - most
+    if not firsts:
         return ReceptiveField(1 / rate, 0, 0, 0, 0, 0)
-    owner, position = found
-    relative = position - now[owner]
-    first, last = int(relative.min()), int(relative.max())
-    if endless:
+    first, last = min(firsts), max(lasts)
+    if _endless(graph, number):
         return ReceptiveField(1 / rate, None, last, None, None, max(last, 0))
-    counts = np.bincount(owner, minlength=len(phases))
-    most = int(counts.argmax())
-    own = position[owner == most]
-    holes = int(own.max() - own.min() + 1 - len(own))
-    return ReceptiveField(1 / rate, first, last, int(counts[most]), holes, max(last, 0))
+    return ReceptiveField(1 / rate, first, last, most, holes, max(last, 0))
 
 
 def _endless(graph: Graph, number: int) -> bool:

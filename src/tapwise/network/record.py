@@ -6,8 +6,9 @@ signal, or a tensor computed from it, is recorded. Nothing is traced symbolicall
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,8 +68,15 @@ class Call:
 class Recording:
     """A run: its calls in order, the size of every tensor of the signal, and what the model returned.
 
-    Value 0 is the model's input.
+    The first values are the signals that the model was given.
+
+    Arguments:
+        signals: how many those are.
+        numbers: by the id of a tensor that was computed from positions (``torch.arange``), the numbers that it
+            met on its way, as those that positions are compared with.
     """
+
+    signals: int = 1
 
     calls: list[Call] = field(default_factory=list)
     sizes: list[tuple[int, ...]] = field(default_factory=list)
@@ -76,6 +84,7 @@ class Recording:
     values: list[Tensor] = field(default_factory=list)
     leaves: list[Any] = field(default_factory=list)
     spec: pytree.TreeSpec | None = None
+    numbers: dict[int, frozenset[float]] = field(default_factory=dict)
 
 
 # What asks about a tensor without reading its numbers.
@@ -98,6 +107,15 @@ _READS_NUMBERS = frozenset(
 )
 
 
+# Where the signal may stand for its dtype, device or size alone: no number of it goes in.
+_LIKENESS = frozenset(["to", "type_as", "view_as", "expand_as", "reshape_as"])
+# Of the signal's size and dtype: constants where the model writes into them.
+_LIKE = frozenset(["zeros_like", "ones_like", "full_like", "empty_like"])
+# Constants that differ from moment to moment begin here.
+_POSITIONS = frozenset(["arange", "linspace", "cumsum"])
+_WRITES_WITHOUT_READING = frozenset(["setitem", "copy", "zero", "fill"])
+
+
 class _Recorder(TorchFunctionMode):
     def __init__(self, keep: bool, atomic: tuple[type, ...]) -> None:
         super().__init__()
@@ -107,8 +125,11 @@ class _Recorder(TorchFunctionMode):
         self.paths = [""]
         self.inside = 0  # of how many atomic modules
         self.numbers: dict[int, int] = {}
-        self.alive: list[Tensor] = []  # so that no two tensors share an id
+        self.alive: list[Any] = []  # so that no two tensors share an id
         self.stale: dict[int, str] = {}
+        self.like: set[int] = set()
+        # Memory of constants that the signal was written into, and by what.
+        self.written: dict[int, str] = {}
         self.autocast = False
 
     def admit(self, tensor: Tensor) -> int:
@@ -120,6 +141,7 @@ class _Recorder(TorchFunctionMode):
             self.recording.values.append(tensor.detach().clone())
         self.numbers[id(tensor)] = number
         self.stale.pop(id(tensor), None)
+        self.like.discard(id(tensor))
         self.alive.append(tensor)
         return number
 
@@ -127,12 +149,25 @@ class _Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         if self.inside:
             return func(*args, **kwargs)
+        target = kwargs.get("out")
+        if target is None and "out" in kwargs:
+            kwargs = {name: value for name, value in kwargs.items() if name != "out"}
         leaves, spec = pytree.tree_flatten((args, kwargs))
         is_signal = [isinstance(leaf, Tensor) and id(leaf) in self.numbers for leaf in leaves]
-        if not any(is_signal):
-            return func(*args, **kwargs)
         name = plain_name(func)
-        if name == "setitem" or "out" in kwargs:
+        self._check_written(name, leaves, is_signal)
+        if not any(is_signal):
+            return self._beside(name, leaves, func(*args, **kwargs))
+        if name.startswith("new_") or (name in _LIKENESS and not is_signal[0]):
+            return func(*args, **kwargs)
+        in_place = name == "setitem" or _is_in_place(func)
+        if in_place and id(leaves[0]) in self.like and not any(is_signal[1:]):
+            self._forget(leaves[0])
+            return func(*args, **kwargs)
+        if name in ("setitem", "copy") and not is_signal[0]:
+            self._mark_written(leaves[0], name)  # a buffer of the model's own: fine as long as nothing reads it
+            return func(*args, **kwargs)
+        if name == "setitem" or target is not None:
             raise TimelineError(
                 "writes into a part of a tensor", self.paths[-1], name, "make a new tensor, by torch.cat or torch.where"
             )
@@ -141,9 +176,12 @@ class _Recorder(TorchFunctionMode):
         ]
         signals = [leaf for leaf, yes in zip(leaves, is_signal, strict=True) if yes]
         versions = [_version(tensor) for tensor in signals]
+        recorded = func
+        if in_place and not is_signal[0] and isinstance(leaves[0], Tensor):
+            refs[0] = leaves[0].clone()  # what it held before the signal was added to it
+            recorded = getattr(torch.Tensor, name, func)
+            self._mark_written(leaves[0], name)
         result = func(*args, **kwargs)
-        if name.startswith("new_"):
-            return result  # the signal gives its dtype alone
         if torch.is_autocast_enabled(signals[0].device.type) != self.autocast:
             raise TimelineError(
                 "turns autocast on or off by itself",
@@ -152,8 +190,52 @@ class _Recorder(TorchFunctionMode):
                 "stream all of it under autocast, or convert the model's parameters",
             )
         writes = versions != [_version(tensor) for tensor in signals]
-        self._record(Call(func, name, self.paths[-1], refs, spec, [], writes), result, leaves)
+        self._record(Call(recorded, name, self.paths[-1], refs, spec, [], writes), result, leaves)
+        if name in _LIKE:
+            self.like.add(id(result))
         return result
+
+    def _beside(self, name: str, leaves: list[Any], result: Any) -> Any:
+        """A call without the signal: of what is computed from positions, the numbers that it met."""
+        met = self.recording.numbers
+        before = [met[id(leaf)] for leaf in leaves if id(leaf) in met]
+        if before or name in _POSITIONS:
+            numbers = frozenset(float(n) for leaf in leaves if (n := _number(leaf)) is not None).union(*before)
+            for leaf in pytree.tree_leaves(result):
+                if isinstance(leaf, Tensor):
+                    met[id(leaf)] = numbers
+                    self.alive.append(leaf)
+        return result
+
+    def _forget(self, tensor: Tensor) -> None:
+        del self.numbers[id(tensor)]
+        self.like.discard(id(tensor))
+
+    def _mark_written(self, tensor: Any, name: str) -> None:
+        if isinstance(tensor, Tensor):
+            self.written[tensor.untyped_storage().data_ptr()] = f"{name} in {self.paths[-1] or 'the model itself'}"
+            self.alive.append(tensor)
+
+    def _check_written(self, name: str, leaves: list[Any], is_signal: list[bool]) -> None:
+        """Refuse to read a constant's memory after the signal was written into it."""
+        if not self.written or name in _READS_NOTHING:
+            return
+        for n, (leaf, yes) in enumerate(zip(leaves, is_signal, strict=True)):
+            if yes or not isinstance(leaf, Tensor) or (n == 0 and name in _WRITES_WITHOUT_READING):
+                continue
+            by = self.written.get(leaf.untyped_storage().data_ptr())
+            if by is not None:
+                raise TimelineError(
+                    f"reads a tensor that {by} wrote the signal into",
+                    self.paths[-1],
+                    name,
+                    "make a new tensor, by torch.cat or torch.where; a buffer of earlier samples is the stream's to keep",
+                )
+
+    def check_returned(self, leaves: list[Any]) -> None:
+        """Refuse a model that returns a constant's memory after the signal was written into it."""
+        is_signal = [isinstance(leaf, Tensor) and id(leaf) in self.numbers for leaf in leaves]
+        self._check_written("output", [None, *leaves], [False, *is_signal])
 
     def _record(self, call: Call, result: Any, arguments: list[Any]) -> None:
         outputs = pytree.tree_leaves(result)
@@ -217,6 +299,53 @@ class _Recorder(TorchFunctionMode):
                 hook.remove()
 
 
+# Attributes of a tensor, and what asks about it without reading its numbers.
+_READS_NOTHING = frozenset(
+    [
+        "shape",
+        "size",
+        "dim",
+        "ndim",
+        "ndimension",
+        "numel",
+        "nelement",
+        "dtype",
+        "device",
+        "layout",
+        "requires_grad",
+        "is_floating_point",
+        "is_complex",
+        "is_contiguous",
+        "stride",
+        "storage_offset",
+        "data_ptr",
+        "element_size",
+        "itemsize",
+        "nbytes",
+        "is_cuda",
+        "grad",
+        "grad_fn",
+        "is_leaf",
+        "untyped_storage",
+    ]
+)
+
+
+def _number(leaf: Any) -> float | None:
+    """A number among arguments, as such or as a tensor of one."""
+    if isinstance(leaf, Tensor):
+        is_one = leaf.numel() == 1 and not leaf.is_complex()
+        return float(leaf.reshape(()).item()) if is_one else None
+    return float(leaf) if type(leaf) in (int, float) else None
+
+
+def _is_in_place(func: Callable[..., Any]) -> bool:
+    name = getattr(func, "__name__", "")
+    if name.startswith("__i") and name.endswith("__"):
+        return name[3:-2] in _OPERATORS
+    return name.endswith("_") and not name.endswith("__")
+
+
 def _version(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
@@ -243,8 +372,9 @@ _OPERATORS = {"add", "sub", "mul", "truediv", "div", "floordiv", "mod", "pow", "
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation, without gradients; afterwards every part is as it was."""
+    """The model in evaluation, without gradients; afterwards every part and every buffer is as it was."""
     modes = {module: module.training for module in model.modules()}
+    buffers = {name: (buffer, _version(buffer), buffer.detach().clone()) for name, buffer in model.named_buffers()}
     try:
         model.eval()
         with torch.no_grad():
@@ -252,24 +382,71 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes.items():
             module.training = training
+        for name, (buffer, version, before) in buffers.items():
+            owner, _, last = name.rpartition(".")
+            module = model.get_submodule(owner)
+            if module._buffers.get(last) is not buffer:
+                module._buffers[last] = buffer
+            if _version(buffer) != version:
+                with torch.no_grad():
+                    buffer.copy_(before)
 
 
-def record(model: nn.Module, inputs: tuple[Any, ...], keep: bool = False, atomic: tuple[type, ...] = ()) -> Recording:
+@contextmanager
+def _read_through() -> Iterator[None]:
+    """Scripted and compiled functions run as the Python that they were made of, call by call."""
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        function = getattr(self, "_torchdynamo_inline", None)
+        return scripted(self, *args, **kwargs) if function is None else function(*args, **kwargs)
+
+    kind: Any = torch.jit.ScriptFunction
+    scripted = kind.__call__
+    kind.__call__ = call
+    # Where torch's compiler was never loaded, nothing is compiled; loading it takes seconds.
+    is_loaded = "torch._dynamo" in sys.modules
+    try:
+        with torch.compiler.set_stance("force_eager") if is_loaded else nullcontext():
+            yield
+    finally:
+        kind.__call__ = scripted
+
+
+def record(
+    model: nn.Module,
+    inputs: tuple[Any, ...],
+    keep: bool = False,
+    atomic: tuple[type, ...] = (),
+    places: Sequence[int] = (0,),
+) -> Recording:
     """Run a model, as in evaluation and without gradients, and record every call that takes the signal.
 
     Arguments:
-        inputs: the model's arguments; the first is the signal.
+        inputs: the model's arguments.
         keep: keep a copy of every tensor of the signal.
         atomic: types of modules that are one call each, whatever they contain.
+        places: which of the arguments are signals; the first is.
     """
+    for path, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise TimelineError(
+                "is compiled by TorchScript, which hides its operations",
+                path,
+                "forward",
+                "give the module that was scripted or traced",
+            )
     recorder = _Recorder(keep, atomic)
-    signal = inputs[0].detach().clone()  # a model may write over its input
-    recorder.admit(signal)
-    recorder.autocast = torch.is_autocast_enabled(signal.device.type)
-    with evaluating(model), recorder.watching(model), recorder:
-        result = model(signal, *inputs[1:])
+    arguments = list(inputs)
+    for place in places:
+        arguments[place] = inputs[place].detach().clone()  # a model may write over its input
+        recorder.admit(arguments[place])
+    recorder.autocast = torch.is_autocast_enabled(arguments[places[0]].device.type)
+    with evaluating(model), _read_through(), recorder.watching(model), recorder:
+        result = model(*arguments)
     found = recorder.recording
+    found.signals = len(places)
     leaves, found.spec = pytree.tree_flatten(result)
+    recorder.check_returned(leaves)
     found.leaves = [
         Ref(recorder.numbers[id(leaf)]) if isinstance(leaf, Tensor) and id(leaf) in recorder.numbers else leaf
         for leaf in leaves

@@ -14,7 +14,7 @@ from tapwise.atomic_file import write_atomically
 from tapwise.explanation.model import ModelExplanation, page_around
 from tapwise.network.figure import figure
 from tapwise.network.graph import Graph
-from tapwise.network.operations import Recur, multiplications
+from tapwise.network.operations import Accumulate, Recur, multiplications
 from tapwise.network.receptive_field import Extent, ReceptiveField, extents, receptive_field_of
 from tapwise.network.timeline import Windows
 
@@ -133,7 +133,9 @@ class Report:
             emitted = counts[number][0]
             if not node.inputs:
                 continue
-            if isinstance(node.work, Recur):
+            if isinstance(node.work, Accumulate):
+                total += node.dtype.itemsize * _numbers(node.size)
+            elif isinstance(node.work, Recur):
                 total += sum(s.numel() * s.element_size() for s in node.work.start(1))
             else:
                 for source in node.inputs:
@@ -159,6 +161,7 @@ class Report:
 
     def _facts(self) -> list[tuple[str, str]]:
         reach = self.reach
+        bound = "no more than " if self.is_bound else ""
         if reach.first is None:
             field = f"all of the past, to {reach.last:+d}"
         else:
@@ -172,14 +175,39 @@ class Report:
                     f"{reach.first:+d} to {reach.last:+d}"
                 )
         return [
-            ("causal", "yes" if self.causal else f"no: it reads {self.delay} samples ahead"),
-            ("receptive field", field),
+            ("time", self._time()),
+            ("causal", "yes" if self.causal else f"no: it reads {bound}{self.delay} samples ahead"),
+            ("receptive field", bound + field),
             ("stride", f"{reach.stride} of the signal's samples for each output"),
             ("delay", f"{self.delay} samples; the first output comes after {self.start_up}"),
             ("shortest input", f"{self.minimum_input}"),
             ("multiplications", f"{self.multiplications:,.0f} for each sample"),
             ("bytes", f"{self.weights:,} of weights, {self.state_bytes:,} kept while streaming"),
         ]
+
+    def _time(self) -> str:
+        """Which axis of the input is time, and which lengths the model takes."""
+        graph = self.graph
+        source = graph.nodes[0].size
+        shown = ["length" if axis == source.time else str(n) for axis, n in enumerate(source.of(graph.batch, 0))]
+        words = f"axis {source.time} of the input ({', '.join(shown)})"
+        if graph.multiple > 1:
+            rest = graph.example_length % graph.multiple
+            words += f"; lengths: multiples of {graph.multiple}" + (f" and {rest} more" if rest else "")
+        if graph.n_sources > 1:
+            words += f"; the inputs {', '.join(map(str, graph.places))} are signals"
+        return words
+
+    @cached_property
+    def is_bound(self) -> bool:
+        """Whether the receptive field and the delay say what is read at most: channels that were joined, then parted."""
+        reached = set(self.graph.results)
+        for number in range(len(self.graph.nodes) - 1, -1, -1):
+            if number in reached:
+                if self.graph.nodes[number].is_bound:
+                    return True
+                reached.update(self.graph.nodes[number].inputs)
+        return False
 
     def _facts_lines(self) -> list[str]:
         return [f"{name:<16} {value}" for name, value in self._facts()]

@@ -6,16 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from tapwise.geometry import Geometry
 from tapwise.network.observed_call import ObservedCall
-from tapwise.network.operation_names import MIXES, OVER_AXES, PER_MOMENT, POINTWISE, USUAL_AXIS
-from tapwise.network.operations import Registered
+from tapwise.network.operation_names import MIXES, OVER_AXES, PER_MOMENT, PICKS, POINTWISE, USUAL_AXIS
+from tapwise.network.operations import ACCUMULATIONS, Accumulate, Registered, Within
 from tapwise.network.record import Ref
 from tapwise.network.rules_convolutions import CONVOLUTIONS
 from tapwise.network.rules_shapes import SHAPES
-from tapwise.network.timeline import Timeline, Windows
+from tapwise.network.rules_windows_2d import WINDOWS_2D
+from tapwise.network.timeline import Aligned, Timeline, Windows
 
 Rule = Callable[[ObservedCall], None]
 
@@ -78,6 +80,10 @@ def atomic_types() -> tuple[type, ...]:
     return tuple(target for target in _registrations if isinstance(target, type))
 
 
+# Functions of one name that do different things.
+_BY_FUNCTION: dict[Any, Rule] = {torch.nn.functional.unfold: WINDOWS_2D["im2col"]}
+
+
 def rule_of(observed: ObservedCall) -> Rule:
     """The rule for a call.
 
@@ -89,8 +95,12 @@ def rule_of(observed: ObservedCall) -> Rule:
     registration = _registrations.get(func) or _registrations.get(next(types, None))
     if registration is not None:
         return lambda call: _registered(call, registration)
+    if func in _BY_FUNCTION:
+        return _BY_FUNCTION[func]
     if name in CONVOLUTIONS:
         return CONVOLUTIONS[name]
+    if name in WINDOWS_2D:
+        return WINDOWS_2D[name]
     if name in SHAPES:
         return SHAPES[name]
     if name in OVER_AXES:
@@ -151,12 +161,45 @@ def _over_axes(observed: ObservedCall) -> None:
     if observed.name in ("max", "min") and (len(observed.refs) > 1 or any(pair)):
         _pointwise(observed)
         return
-    named = axes(observed, OVER_AXES[observed.name], USUAL_AXIS.get(observed.name))
-    if observed.name.startswith("cum") and observed.time(observed.refs[0]) in named:
-        raise observed.refuse("adds up all of the past", "tapwise.register a module with a step that goes on")
+    usual = USUAL_AXIS.get(observed.name)
+    if observed.name in ("softmax", "log_softmax", "softmin"):  # torch's own rule where dim is None
+        usual = 0 if len(observed.sizes(observed.refs[0])[0]) in (0, 1, 3) else 1
+    named = axes(observed, OVER_AXES[observed.name], usual)
     if observed.time(observed.refs[0]) in named:
-        raise observed.refuse("runs over all of time", PER_MOMENT if "norm" in observed.name else _OVER)
-    observed.aligned()
+        if observed.name in ACCUMULATIONS and not observed.node(observed.refs[0]).size.flat:
+            _accumulated(observed)
+        elif observed.name == "diff":
+            _differences(observed)
+        else:
+            raise observed.refuse("runs over all of time", PER_MOMENT if "norm" in observed.name else _OVER)
+        return
+    if observed.name in PICKS and len(observed.refs) == 1:
+        observed.picked()
+    else:
+        observed.aligned()
+
+
+def _accumulated(observed: ObservedCall) -> None:
+    """cumsum and its like along time: all of the past, as a recurrence."""
+    ref, value = observed.refs[0], observed.first.outputs[0]
+    assert value is not None
+    if observed.same(2, "dtype", None) is not None and observed.builder.runs[0].dtypes[value].is_complex:
+        raise observed.refuse("accumulates complex numbers of another dtype", "convert the signal first")
+    dtype = observed.builder.runs[0].dtypes[value]
+    work = Accumulate(observed.name, observed.time(ref), dtype)
+    observed.add(Aligned(endless=True), work)
+
+
+def _differences(observed: ObservedCall) -> None:
+    """diff along time: each output reads n + 1 samples."""
+    order = observed.same(1, "n", 1)
+    if len(observed.refs) > 1 or any(
+        observed.same(n, name, None) is not None for n, name in ((3, "prepend"), (4, "append"))
+    ):
+        raise observed.refuse("takes differences with what stands before or after the signal", "F.pad, then diff")
+    axis = observed.time(observed.refs[0])
+    work = Within(lambda inputs: torch.diff(inputs[0], order, axis))
+    observed.add(Windows(Geometry(order + 1)), work)
 
 
 _OVER = "let it run over another axis, or over windows: avg_pool1d, max_pool1d, unfold"
@@ -202,7 +245,60 @@ def _matmul(observed: ObservedCall) -> None:
     summed = ndim - 1 if first else max(ndim - 2, 0)
     if time == summed:
         raise observed.refuse("sums over all of time", "multiply over channels")
+    observed.aligned(function=torch.matmul)
+
+
+def _affine_product(observed: ObservedCall) -> None:
+    """addmm, baddbmm: a product with a constant, and something added."""
+    places = [n for n, leaf in enumerate(observed.first.leaves) if isinstance(leaf, Ref)]
+    factors = [(n, ref) for n, ref in zip(places, observed.refs, strict=True) if n in (1, 2)]
+    if len(factors) != 1:
+        raise observed.refuse("multiplies the signal by itself over time", "write products of channels as x * y")
+    ((place, ref),) = factors
+    ndim = len(observed.sizes(ref)[0])
+    if observed.time(ref) == (ndim - 1 if place == 1 else ndim - 2):
+        raise observed.refuse("sums over all of time", "multiply over channels")
+    if len(places) > 1:
+        _check_places(observed)
+    observed.aligned(function=_sum_and_product)
+
+
+def _sum_and_product(input: Tensor, left: Tensor, right: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    """addmm and baddbmm of any batch: a constant for one row serves all."""
+    product = alpha * torch.matmul(left, right)
+    return product if beta == 0 else beta * input + product
+
+
+def _tensordot(observed: ObservedCall) -> None:
+    if len(observed.refs) > 1:
+        raise observed.refuse("multiplies the signal by itself over time", "write products of channels as x * y")
+    (ref,) = observed.refs
+    place = 0 if isinstance(observed.first.leaves[0], Ref) else 1
+    dims = observed.same(2, "dims", 2)
+    ndim = len(observed.sizes(ref)[0])
+    if isinstance(dims, int):
+        summed = list(range(ndim - dims, ndim) if place == 0 else range(dims))
+    else:
+        summed = [axis % ndim for axis in observed.ints(dims[place])]
+    if observed.time(ref) in summed:
+        raise observed.refuse("sums over all of time", "multiply over channels")
     observed.aligned()
+
+
+def _distances(observed: ObservedCall) -> None:
+    """cdist from the signal to a constant table."""
+    if len(observed.refs) > 1 or not isinstance(observed.first.leaves[0], Ref):
+        raise observed.refuse("compares the signal with itself over time", "compare it with a constant table")
+    (ref,) = observed.refs
+    if observed.time(ref) == len(observed.sizes(ref)[0]) - 1:
+        raise observed.refuse("sums over all of time", "transpose, so that it runs over channels")
+    observed.aligned()
+
+
+def _shuffled(observed: ObservedCall) -> None:
+    if observed.time(observed.refs[0]) == 1:
+        raise observed.refuse("mixes moments, which stand in the place of channels", "transpose")
+    observed.aligned(is_bound=observed.is_mixed)
 
 
 def _einsum(observed: ObservedCall) -> None:
@@ -229,4 +325,9 @@ _NORMS_AND_PRODUCTS: dict[str, Rule] = {
     "bmm": _matmul,
     "mm": _matmul,
     "einsum": _einsum,
+    "addmm": _affine_product,
+    "baddbmm": _affine_product,
+    "tensordot": _tensordot,
+    "cdist": _distances,
+    "channel_shuffle": _shuffled,
 }

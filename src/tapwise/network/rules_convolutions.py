@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -143,13 +144,45 @@ def _interpolate(observed: ObservedCall) -> None:
     sizes = observed.sizes(value)
     if any(size[:-1] != old[:-1] for size, old in zip(sizes, observed.sizes(ref), strict=True)):
         raise observed.refuse("interpolates along other axes as well", "interpolate (batch, channels, time)")
-    factors = {size[-1] / n for size, n in zip(sizes, observed.lengths(ref), strict=True)}
-    if mode not in ("nearest", "nearest-exact") or len(factors) > 1 or min(factors) % 1:
+    factors = {Fraction(size[-1], n) for size, n in zip(sizes, observed.lengths(ref), strict=True)}
+    if len(factors) > 1:
         raise observed.refuse(
-            f"interpolates by {mode!r}, a factor of {min(factors):g}",
-            "mode='nearest' by an integer factor, or a ConvTranspose1d whose taps interpolate",
+            "interpolates to a length that is no multiple of the signal's", "scale_factor=n, an integer"
         )
-    _repeated(observed, int(factors.pop()))
+    (factor,) = factors
+    if factor.denominator > 1:
+        raise observed.refuse(f"interpolates by a factor of {factor}", "an integer factor, or tw.Resample")
+    if mode == "linear" and not observed.same(4, "align_corners", None) and len(sizes[0]) == 3:
+        _linearly(observed, factor.numerator)
+    elif mode in ("nearest", "nearest-exact"):
+        _repeated(observed, factor.numerator)
+    else:
+        ends = ", whose corners are aligned to the ends" if observed.same(4, "align_corners", None) else ""
+        raise observed.refuse(
+            f"interpolates by {mode!r}{ends}", "mode='nearest' or 'linear', align_corners=False, by an integer factor"
+        )
+
+
+def _linearly(observed: ObservedCall, factor: int) -> None:
+    """Linear interpolation: the samples at the ends stand for those beyond; each gives a triangle of outputs.
+
+    # factor 2, taps .25 .75 .75 .25      output 2i+1 is .75 x[i] + .25 x[i+1], and so on
+    """
+    if factor == 1:
+        observed.aligned()
+        return
+    (ref,) = observed.refs
+    node = observed.node(ref)
+    copies = observed.add(Ends(1, (1,), "replicate"), Fill(), size=node.size, last=False)
+    # Tap m, counted from the sample's own first output, weighs 1 - |m + (1 - factor) / 2| / factor. At its
+    # zeros torch multiplies by zero.
+    first, taps = -((factor + 1) // 2), 2 * factor + factor % 2
+    places = (torch.arange(taps, dtype=torch.float64) + first + (1 - factor) / 2) / factor
+    channels = node.size.entries[-2]
+    weight = (1 - places.abs()).clamp(min=0).to(node.dtype).expand(channels, 1, -1)
+    # Both copied samples' own outputs are cut.
+    geometry = Geometry(taps, factor, padding=(factor - first, taps + first), groups=channels, transposed=True)
+    observed.add(Windows(geometry), Convolve(weight, None), inputs=[copies], is_bound=factor % 2 == 1)
 
 
 def _repeat_interleave(observed: ObservedCall) -> None:

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from tapwise.geometry import Geometry
-from tapwise.network.observed_call import ObservedCall
-from tapwise.network.operations import Apply, Input, Reshape, Within
+from tapwise.network.observed_call import LARGEST, ObservedCall
+from tapwise.network.operations import Apply, Input, Reshape, Size, Within
 from tapwise.network.record import Ref
 from tapwise.network.rules_convolutions import cut_and_padded
 from tapwise.network.timeline import Aligned, Windows
@@ -29,31 +29,72 @@ def _reshaped(observed: ObservedCall) -> None:
     # (B, C, T)     -> (B * C, T)      beside it
     # (B, C, T, r)  -> (B, C, T * r)   r samples from each
     # (B, C, T * r) -> (B, C, T, r)    frames of r samples
+    # (B, T, C)     -> (B * T, C)      time and the batch as one, moments of a row together
     """
     (ref,) = observed.refs
     value = observed.first.outputs[0]
     assert value is not None
     before = observed.node(ref).size
-    size = observed.size(value)
-    old, new = observed.sizes(ref), observed.sizes(value)
-    after_old = {prod(s[before.time + 1 :]) for s in old}
+    size = observed.plain_size(value)
+    old, new, time = observed.sizes(ref), observed.sizes(value), before.model_time
+    after_old = {prod(s[time + 1 :]) for s in old}
     after_new = {prod(s[size.time + 1 :]) for s in new}
     if len(after_old) > 1 or len(after_new) > 1:
         raise observed.refuse(_TORN, _KEEP)
     inner, outer = after_old.pop(), after_new.pop()
-    pairs = {(n[size.time], o[before.time]) for n, o in zip(new, old, strict=True)}
+    pairs = {(n[size.time], o[time]) for n, o in zip(new, old, strict=True)}
     if inner == outer and all(n == o for n, o in pairs):
+        size = observed.size(value)  # where time and another axis were one, they still are
         observed.add(Aligned(), Reshape(size, before.time), size=size)
+    elif before.flat:
+        _unflattened(observed, size)
     elif inner % outer == 0 and all(n == o * (inner // outer) for n, o in pairs):
         factor = inner // outer
         work = Within(Reshape(size, before.time, gives=factor))
-        observed.add(Windows(Geometry(factor, factor, transposed=True)), work, size=size)
+        timeline = Windows(Geometry(factor, factor, transposed=True))
+        observed.add(timeline, work, size=size, is_bound=observed.is_mixed)
     elif outer % inner == 0 and all(o == n * (outer // inner) for n, o in pairs):
         factor = outer // inner
         work = Within(Reshape(size, before.time, takes=factor))
         observed.add(Windows(Geometry(factor, factor)), work, size=size)
+    elif inner == outer:
+        _flattened(observed, size)
     else:
         raise observed.refuse(_TORN, _KEEP)
+
+
+def _flattened(observed: ObservedCall, size: Size) -> None:
+    """Time and axes before it become one: in the graph they stay two."""
+    (ref,) = observed.refs
+    value = observed.first.outputs[0]
+    assert value is not None
+    old, new, time = observed.sizes(ref), observed.sizes(value), observed.time(ref)
+    for start in range(time - 1, -1, -1):
+        rows = [prod(o[start:time]) for o in old]
+        if all(n[size.time] == o[time] * m for n, o, m in zip(new, old, rows, strict=True)):
+            break
+    else:
+        raise observed.refuse(_TORN, _KEEP)
+    batch = tuple((axis, n) for axis, n in size.batch if axis < size.time)
+    per_row = [m / count for m, count in zip(rows, observed.builder.rows, strict=True)]
+    if len(set(rows)) > 1:
+        if len(set(per_row)) > 1:
+            raise observed.refuse(_TORN, _KEEP)
+        batch = (*batch, (size.time, int(per_row[0])))
+    entries = (*size.entries[: size.time], rows[0], *size.entries[size.time :])
+    flat = Size(entries, size.time + 1, batch, flat=True)
+    observed.add(Aligned(), Reshape(flat, observed.node(ref).size.time), size=flat)
+
+
+def _unflattened(observed: ObservedCall, size: Size) -> None:
+    """Time becomes an axis of its own again."""
+    (ref,) = observed.refs
+    value = observed.first.outputs[0]
+    assert value is not None
+    before, lengths = observed.node(ref).size, observed.lengths(ref)
+    if lengths != [new[size.time] for new in observed.sizes(value)]:
+        raise observed.refuse(_TORN, _KEEP)
+    observed.add(Aligned(), Reshape(size, before.time), size=size)
 
 
 _TORN = "lays time and another axis into one, out of order"
@@ -94,6 +135,7 @@ def _indexed(observed: ObservedCall) -> None:
     if not isinstance(entry, slice):
         raise observed.refuse("picks single moments", "cut by slices, or pool")
     lengths = observed.lengths(ref)
+    _check_limits(observed, [index[place] for index in found])
     cuts = [index[place].indices(n) for index, n in zip(found, lengths, strict=True)]
     step = cuts[0][2]
     if step < 1:
@@ -130,7 +172,22 @@ def _indexed(observed: ObservedCall) -> None:
         inputs = [number]
     index = tuple(rest)
     work = Apply(lambda x: x[index], (Input(0),), _ONE)
-    observed.add(Aligned(), work, inputs=inputs)
+    observed.picked(work, inputs)
+
+
+def _check_limits(observed: ObservedCall, entries: list[slice]) -> None:
+    """Refuse a cut at a fixed place, which no signal that was read may have reached: a longer one is cut there."""
+    for name, backwards in (("stop", False), ("start", True)):
+        places = {getattr(entry, name) for entry in entries}
+        place = places.pop() if len(places) == 1 else None
+        if place is None:
+            continue
+        place = place.__index__()
+        if (place < 0) == backwards and abs(place) < LARGEST:
+            raise observed.refuse(
+                f"keeps the {'last' if backwards else 'first'} {abs(place)} samples of a longer signal",
+                "cut the signal outside of the model",
+            )
 
 
 def _same_entry(one: Any, other: Any) -> bool:
@@ -166,7 +223,7 @@ def _narrowed(observed: ObservedCall) -> None:
     ref = observed.refs[0]
     axis = observed.same(1, "dim") % len(observed.sizes(ref)[0])
     if axis != observed.time(ref):
-        observed.aligned()
+        observed.picked()
         return
     starts = [observed.ints(s)[0] for s in observed.each(2, "start")]
     counts = [observed.ints(s)[0] for s in observed.each(3, "length")]
@@ -202,6 +259,45 @@ def _concatenated(observed: ObservedCall) -> None:
     cut_and_padded(observed, lefts, rights, "zeros", value, None)
 
 
+def _picked(observed: ObservedCall) -> None:
+    """index_select, gather: entries of an axis that isn't time, by places that are the same at every moment."""
+    ref = observed.refs[0]
+    axis = observed.same(1, "dim") % len(observed.sizes(ref)[0])
+    if not isinstance(observed.first.leaves[0], Ref):
+        raise observed.refuse("picks by places that come of the signal", "F.embedding looks a table up")
+    if axis == observed.time(ref):
+        raise observed.refuse("picks single moments", "cut by slices, or pool")
+    if observed.name == "index_select":
+        observed.picked()
+        return
+    if len(observed.refs) > 1:
+        observed.aligned(is_bound=observed.is_mixed)
+        return
+    index, time = observed.constant(observed.each(2, "index")), observed.node(ref).size.time
+
+    def gather(x: Tensor) -> Tensor:
+        size = [own if n == axis else all_ for n, (own, all_) in enumerate(zip(index.shape, x.shape, strict=True))]
+        return torch.gather(x, axis, index.expand(size))
+
+    if time >= index.ndim or observed.node(ref).size.flat:
+        raise observed.refuse("gathers along several axes", "index_select")
+    observed.add(Aligned(), Apply(gather, (Input(0),), _ONE), is_bound=observed.is_mixed)
+
+
+def _repeated_axes(observed: ObservedCall) -> None:
+    """repeat, tile: copies along axes that aren't time."""
+    (ref,) = observed.refs
+    value = observed.first.outputs[0]
+    assert value is not None
+    size = observed.size(value)
+    times = {len(s) for s in observed.sizes(value)}.pop() - len(observed.sizes(ref)[0])
+    if observed.lengths(ref) != [s[size.model_time] for s in observed.sizes(value)] or size.flat:
+        raise observed.refuse("repeats the signal along time", "repeat_interleave, or upsampling")
+    if size.time != observed.time(ref) + times:
+        raise observed.refuse("repeats the signal along time", "repeat_interleave, or upsampling")
+    observed.aligned()
+
+
 MOVES = [
     "permute",
     "transpose",
@@ -215,6 +311,7 @@ MOVES = [
     "mH",
     "adjoint",
     "view_as_real",
+    "view_as_complex",
 ]
 
 # squeeze by itself would take time away from a chunk of one sample.
@@ -231,4 +328,8 @@ SHAPES: dict[str, Callable[[ObservedCall], None]] = {
     "concat": _concatenated,
     "concatenate": _concatenated,
     "stack": _concatenated,
+    "index_select": _picked,
+    "gather": _picked,
+    "repeat": _repeated_axes,
+    "tile": _repeated_axes,
 }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -10,18 +11,26 @@ from torch import Tensor, nn
 
 from tapwise.errors import TimelineError
 from tapwise.network import rules
+from tapwise.network.aligned_calls import aligned_to
 from tapwise.network.record import Recording, record
+from tapwise.network.samples import Source, drawn_like, is_zero
 
 # Longer examples are cut to this at first, since reading takes some twenty runs.
 LONGEST = 4096
+# Steps in length that are tried until the model takes a signal longer by one of them.
+_STEPS = (*range(1, 65), *range(72, 257, 8), *range(272, 1025, 16), 1200, 1280, 1536, 1920, 2048, 2560, 3200, 4096)
 
 
 class Runs:
     """Runs of one model on signals of any length, made of the example's kind of numbers.
 
+    The signal is the first input. Further inputs are constants where the model takes signals of other
+    lengths with them as they are, else signals too, where an axis of theirs is as long.
+
     Arguments:
         example: the model's input, or a tuple of its inputs, of which the first is the signal.
-        time: the signal's axis of time; None: the last axis that the model takes at other lengths.
+        time: the signal's axis of time; None: the last axis, besides the batch's, along which the model takes
+            other lengths.
     """
 
     def __init__(self, model: nn.Module, example: Any, time: int | None) -> None:
@@ -32,59 +41,154 @@ class Runs:
             raise TypeError("example must be a tensor, or a tuple whose first entry is the signal")
         self.model, self.inputs = model, inputs
         self.example = inputs[0].detach()
-        if self.example.ndim == 0:
+        ndim = self.example.ndim
+        if ndim == 0:
             raise TypeError("example must have an axis of time, got a tensor without axes")
+        if time is not None and not -ndim <= time < ndim:
+            raise ValueError(f"time must be an axis of an example with {ndim} axes, -{ndim} to {ndim - 1}, got {time}")
         self.random = torch.Generator(device="cpu").manual_seed(0)
         self.rows = int(self.example.shape[0])
-        axes = range(self.example.ndim - 1, -1, -1) if time is None else [time]
-        self.time = self._find_time(axes)
+        self.positive = False
+        self.template: Recording | None = None
+        self.sources: tuple[Source, ...] = ()
+        # Lengths that the model takes: the example's, and longer or shorter by multiples of this.
+        self.multiple = 1
+        self._check_example()
+        self._find_time([time % ndim] if time is not None else range(ndim - 1, 0 if ndim > 1 else -1, -1))
+        self._find_positive()
 
-    def signal(self, length: int, rows: int | None = None, time: int | None = None) -> Tensor:
-        """A signal of a length and a batch, of numbers like the example's."""
-        time = self.time if time is None else time
-        size = list(self.example.shape)
-        size[time] = length
-        if rows is not None:
-            size[0] = rows
-        like = self.example
-        if like.is_floating_point() or like.is_complex():
-            drawn = torch.randn(size, generator=self.random, dtype=torch.float64)
-            return drawn.to(like.dtype).to(like.device)
-        places = torch.randint(like.numel(), (int(torch.tensor(size).prod()),), generator=self.random)
-        return like.reshape(-1)[places.to(like.device)].reshape(size)
+    @property
+    def time(self) -> int:
+        """The signal's axis of time."""
+        return self.sources[0].time
 
-    def run(self, signal: Tensor, keep: bool = False) -> Recording:
-        """The model's run on a signal."""
-        return record(self.model, (signal, *self.inputs[1:]), keep, rules.atomic_types())
+    @property
+    def length(self) -> int:
+        """The samples of the example."""
+        return int(self.example.shape[self.time])
 
-    def _find_time(self, axes: Iterable[int]) -> int:
+    @property
+    def examples(self) -> list[Tensor]:
+        """The example of each signal."""
+        return [self.inputs[source.place].detach() for source in self.sources]
+
+    def takes(self, length: int) -> bool:
+        """Whether the model takes signals of this length, as far as multiples tell."""
+        return length > 0 and (length - self.length) % self.multiple == 0
+
+    def signals(self, length: int, rows: int | None = None) -> tuple[Tensor, ...]:
+        """Signals of a length and a batch, one for each source, of numbers like the example's."""
+        return tuple(self._signal(source, length, rows) for source in self.sources)
+
+    def _signal(self, source: Source, length: int, rows: int | None) -> Tensor:
+        like: Tensor = self.inputs[source.place]
+        in_batch = rows if like.shape[0] == self.rows else None
+        return drawn_like(
+            like.detach(),
+            source.time,
+            source.length(length),
+            in_batch,
+            self.random,
+            self.positive and source.place == 0,
+        )
+
+    def run(self, signals: Sequence[Tensor], keep: bool = False) -> Recording:
+        """The model's run on signals, with the calls of the template where it made fewer by padding nothing."""
+        inputs, places = list(self.inputs), [source.place for source in self.sources] or [0]
+        for place, signal in zip(places, signals, strict=True):
+            inputs[place] = signal
+        found = record(self.model, tuple(inputs), keep, rules.atomic_types(), places)
+        return found if self.template is None else aligned_to(self.template, found)
+
+    def _check_example(self) -> None:
+        try:
+            self.run([self.example])
+        except TimelineError:
+            return  # it runs, but can't be followed: reported later
+        except Exception as error:
+            raise ValueError(
+                f"the model doesn't run on an example of size {list(self.example.shape)}: {error}"
+            ) from error
+
+    def _find_time(self, axes: Iterable[int]) -> None:
         reason: Exception | None = None
-        for axis in axes:
-            time = axis % self.example.ndim
-            length = self.example.shape[time]
-            try:
-                for other in (length, length + 1, length + 8):
-                    self.run(self.signal(other, time=time))
-            except TimelineError:
-                return time  # it runs, but can't be followed: reported later
-            except Exception as error:
+        axes = list(axes)
+        for time in axes:
+            others = self._as_long(time)
+            for sources in ([Source(0, time)], [Source(0, time), *others])[: 2 if others else 1]:
+                self.sources = tuple(sources)
+                found, error = self._multiple(time)
                 reason = reason or error
-            else:
-                return time
+                if found is not None:
+                    self.multiple = found
+                    return
+        size = list(self.example.shape)
+        where = f"axis {axes[0]}" if len(axes) == 1 else f"an axis of {', '.join(map(str, sorted(axes)))}"
+        first = "" if len(axes) == 1 else "; the first is the batch's: give time=0 if it is time"
         raise ValueError(
-            f"the model doesn't run on an example of size {list(self.example.shape)}, or of that size but "
-            f"longer in time: {reason}"
+            f"the model doesn't run on an example of size {size} made longer along {where}{first}; a second input "
+            f"of fixed length, or a layer for one length alone, is in the way: {reason}"
         ) from reason
+
+    def _as_long(self, time: int) -> list[Source]:
+        """The other inputs with an axis as long as the signal, or an integer ratio of it."""
+        found = []
+        length = self.example.shape[time]
+        for place, other in enumerate(self.inputs[1:], 1):
+            if not isinstance(other, Tensor) or other.ndim < 1:
+                continue
+            axes = range(other.ndim - 1, 0 if other.ndim > 1 else -1, -1)
+            rates = {axis: Fraction(other.shape[axis], length) for axis in axes if length > 1 and other.shape[axis] > 1}
+            same = next((axis for axis, rate in rates.items() if rate == 1), None)
+            ratio = next((a for a, rate in rates.items() if 1 in (rate.numerator, rate.denominator)), None)
+            axis = ratio if same is None else same
+            if axis is not None:
+                found.append(Source(place, axis, rates[axis]))
+        return found
+
+    def _multiple(self, time: int) -> tuple[int | None, Exception | None]:
+        """The least step in length that the model takes, or why it takes none."""
+        length = int(self.example.shape[time])
+        scale = max(source.rate.denominator for source in self.sources)
+        reason: Exception | None = None
+        for step in dict.fromkeys([*_STEPS, length]):
+            if step % scale:
+                continue
+            error = self._fails(length + step) or self._fails(length + (8 if step == 1 else 3) * step)
+            if error is None:
+                return step, None
+            reason = reason or error
+        return None, reason
+
+    def _fails(self, length: int) -> Exception | None:
+        try:
+            self.run(self.signals(length))
+        except TimelineError:
+            return None
+        except Exception as error:
+            return error
+        return None
+
+    def _find_positive(self) -> None:
+        """An example of zeros tells no sign: positive numbers where the model has a NaN of others."""
+        if not (self.example.is_floating_point() and is_zero(self.example)):
+            return
+        try:
+            if not self._has_nan():
+                return
+            self.positive = True
+            self.positive = not self._has_nan()
+        except TimelineError:
+            self.positive = False
+
+    def _has_nan(self) -> bool:
+        values = self.run(self.signals(self.shortest()), keep=True).values
+        return any(v.is_floating_point() and bool(v.isnan().any()) for v in values)
 
     def shortest(self) -> int:
         """A length to begin with: the example's, or shorter where that is long and the model runs."""
-        length = int(self.example.shape[self.time])
-        if length > LONGEST:
-            try:
-                self.run(self.signal(LONGEST))
-            except TimelineError:
-                raise
-            except Exception:
-                return length
-            return LONGEST
+        length = self.length
+        shorter = length - -(-(length - LONGEST) // self.multiple) * self.multiple
+        if length > LONGEST and shorter > 0:
+            return length if self._fails(shorter) else shorter
         return length

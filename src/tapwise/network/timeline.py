@@ -49,8 +49,35 @@ class Timeline(Protocol):
     def reads(self, outputs: Positions) -> Positions:
         """The inputs that each output reads, far from both ends: (outputs, reads)."""
 
+    def sources(self, marks: Mask, first: int) -> tuple[Mask, int]:
+        """The inputs that any of the outputs marked reads, far from both ends.
+
+        Arguments:
+            marks: (rows, n) of outputs from position ``first`` on.
+
+        Returns:
+            (rows, m) of inputs, and the position of the first.
+        """
+
     def spread(self, mask: Mask) -> Mask:
         """The outputs that read any of the inputs marked."""
+
+
+def widened(marks: Mask, taps: int, dilation: int) -> Mask:
+    """(rows, n + dilation * (taps - 1)): marks at 0, dilation, ... dilation * (taps - 1) after each mark.
+
+    Example:
+        >>> widened(np.array([[True, False, False]]), 2, 2).astype(int).tolist()
+        [[1, 0, 1, 0, 0]]
+    """
+    covered = 1
+    while covered < taps:  # twice as many taps each time
+        step = min(covered, taps - covered)
+        longer = np.zeros((marks.shape[0], marks.shape[1] + step * dilation), bool)
+        longer[:, : marks.shape[1]] = marks
+        longer[:, step * dilation :] |= marks
+        marks, covered = longer, covered + step
+    return marks
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +119,18 @@ class Windows:
         order = np.argsort(~met, axis=1, kind="stable")[:, :most]
         at = np.where(met, shifted // g.stride, NOWHERE)
         return np.take_along_axis(at, order, 1)
+
+    def sources(self, marks: Mask, first: int) -> tuple[Mask, int]:
+        g = self.geometry
+        if not g.transposed:
+            apart = np.zeros((marks.shape[0], (marks.shape[1] - 1) * g.stride + 1), bool)
+            apart[:, :: g.stride] = marks
+            return widened(apart, g.kernel_size, g.dilation), first * g.stride - g.left
+        # Every tap before an output, then those places at which an input begins.
+        places = widened(marks, g.kernel_size, g.dilation)
+        begin = first + g.left - g.effective_kernel_size + 1
+        skipped = -begin % g.stride
+        return places[:, skipped :: g.stride], (begin + skipped) // g.stride
 
     def spread(self, mask: Mask) -> Mask:
         g, outputs = self.geometry, self.total(len(mask))
@@ -161,6 +200,9 @@ class Ends:
     def reads(self, outputs: Positions) -> Positions:
         return outputs[:, None] - self.left
 
+    def sources(self, marks: Mask, first: int) -> tuple[Mask, int]:
+        return marks, first - self.left
+
     def spread(self, mask: Mask) -> Mask:
         right = self.added(len(mask))
         padded = _padded(mask, max(self.left, 0), max(right, 0), self.padding_mode)
@@ -192,6 +234,9 @@ class Aligned:
 
     def reads(self, outputs: Positions) -> Positions:
         return outputs[:, None]
+
+    def sources(self, marks: Mask, first: int) -> tuple[Mask, int]:
+        return marks, first
 
     def spread(self, mask: Mask) -> Mask:
         return np.logical_or.accumulate(mask) if self.endless else mask

@@ -14,23 +14,33 @@ from tapwise.network.runs import Runs
 from tapwise.streaming.scheduler import Scheduler
 
 
-def by_node(scheduler: Scheduler, signal: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-    """By node, all that it gives for a signal in chunks of these sizes, and at its end."""
+def by_node(scheduler: Scheduler, signals: Sequence[Tensor], sizes: Sequence[int]) -> list[Tensor]:
+    """By node, all that it gives for signals in chunks of these sizes, and at their end."""
     graph = scheduler.graph
     parts: list[list[Tensor]] = [[] for _ in graph.nodes]
     before, scheduler.watch = scheduler.watch, lambda n, chunk: parts[n].append(chunk.clone())
-    axis, at = graph.nodes[0].size.time, 0
+    seen = 0
     try:
         with torch.no_grad():
-            group = scheduler.begin(range(signal.shape[0] if graph.batches else graph.batch))
+            group = scheduler.begin(range(signals[0].shape[0] if graph.batches else graph.batch))
             for size in sizes:
-                scheduler.run(group, signal.narrow(axis, at, size), False)
-                at += size
+                scheduler.run(group, part_of(graph, signals, seen, seen + size), False)
+                seen += size
             scheduler.run(group, None, True)
     finally:
         scheduler.watch = before
     axes = [node.size.time for node in graph.nodes]
-    return [torch.cat(p, axis) if p else signal for p, axis in zip(parts, axes, strict=True)]
+    made = [torch.cat(p, axis) for p, axis in zip(parts[len(signals) :], axes[len(signals) :], strict=True)]
+    return [*signals, *made]
+
+
+def part_of(graph: Graph, signals: Sequence[Tensor], start: int, stop: int) -> list[Tensor]:
+    """The samples of each source from ``start`` to ``stop`` of the first one's."""
+    first, last = graph.counts(start), graph.counts(stop)
+    return [
+        signal.narrow(graph.nodes[n].size.time, first[n][0], last[n][0] - first[n][0])
+        for n, signal in enumerate(signals)
+    ]
 
 
 _TOLERANCES = {torch.float64: 1e-11, torch.float32: 1e-4, torch.complex128: 1e-11}
@@ -43,7 +53,7 @@ def compare(graph: Graph, offline: Recording, found: Sequence[Tensor], tolerance
         if node.value is None or not node.inputs:
             continue
         axis = node.size.time
-        wanted = offline.values[node.value]
+        wanted = node.size.like_graph(offline.values[node.value], graph.batch)
         if streamed.shape != wanted.shape:
             raise StreamMismatchError(
                 f"{node.where}: the stream gave {streamed.shape[axis]} samples, the model {wanted.shape[axis]}"
@@ -51,10 +61,13 @@ def compare(graph: Graph, offline: Recording, found: Sequence[Tensor], tolerance
         if not wanted.numel():
             continue
         error = streamed ^ wanted if wanted.dtype == torch.bool else (streamed.to(wanted.dtype) - wanted).abs()
-        error = torch.where(streamed == wanted, 0, error.double())  # equal infinities have none
+        is_same = streamed == wanted  # equal infinities have no difference, nor has a NaN of the model's own
+        if wanted.is_floating_point():
+            is_same |= streamed.isnan() & wanted.isnan()
+        error = torch.where(is_same, 0, error.double())
         error = error.nan_to_num(float("inf"))
         allowed = _TOLERANCES.get(wanted.dtype, 2e-2) if tolerance is None else tolerance
-        finite = wanted[wanted.isfinite()]
+        finite = wanted[wanted.isfinite()].to(torch.int64 if wanted.dtype == torch.bool else wanted.dtype)
         scale = 1 + float(finite.abs().max()) if finite.numel() else 1.0
         largest = float(error.max())
         if largest > allowed * scale:
@@ -74,13 +87,13 @@ _SHORT = 24
 
 def agrees(scheduler: Scheduler, runs: Runs, length: int) -> None:
     """Raise where the stream of a signal of this length, in three chunks, isn't what the model gives."""
-    signal = runs.signal(length)
-    offline = runs.run(signal, keep=True)
+    signals = runs.signals(length)
+    offline = runs.run(signals, keep=True)
     if not all(value.is_floating_point() for value in offline.values):
         return  # another rounding may choose another code, and all that follows from it
     third = length // 3
-    found = by_node(scheduler, signal, [third, third, length - 2 * third])
-    compare(scheduler.graph, offline, found, max(_LOOSE, 2e-2 if signal.dtype.itemsize < 4 else 0))
+    found = by_node(scheduler, signals, [third, third, length - 2 * third])
+    compare(scheduler.graph, offline, found, max(_LOOSE, 2e-2 if signals[0].dtype.itemsize < 4 else 0))
 
 
 def settle(scheduler: Scheduler, runs: Runs) -> None:
@@ -103,14 +116,17 @@ def shortest_of(scheduler: Scheduler, runs: Runs, base: int) -> int:
             return False
         return True
 
-    few = range(1, min(base, _SHORT))
-    more = [n for k in range(10, 40) if _SHORT <= (n := int(2 ** (k / 2))) < base]
-    wrong = [n for n in (*few, *more) if not holds(n)]
+    step = runs.multiple
+    least = base % step or step
+    steps = (base - least) // step  # the lengths that the model takes, up to base
+    few = range(min(steps, _SHORT))
+    more = [n for k in range(10, 40) if _SHORT <= (n := int(2 ** (k / 2))) < steps]
+    wrong = [n for n in (*few, *more) if not holds(least + n * step)]
     if not wrong:
         return 1
     low = max(wrong)
-    high = next((n for n in (*few, *more) if n > low), base)
+    high = next((n for n in (*few, *more) if n > low), steps)
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if holds(middle) else (middle, high)
-    return high
+        low, high = (low, middle) if holds(least + middle * step) else (middle, high)
+    return least + high * step

@@ -2,20 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from tapwise.errors import ShapeError
-from tapwise.network.graph import Graph
+from tapwise.network.graph import Graph, Node
 
 
-def check_chunk(graph: Graph, like: Tensor, batch: int, chunk: Any) -> None:
-    """Refuse a chunk that doesn't fit the model, the batch of the stream, or its kind of numbers."""
+def check_chunks(graph: Graph, likes: Sequence[Tensor], batch: int, seen: int, chunks: Sequence[Any]) -> None:
+    """Refuse chunks that don't fit the model, the batch of the stream, or its kind of numbers."""
+    if len(chunks) != len(likes):
+        raise ShapeError(
+            "the model has another number of signals",
+            got=f"{len(chunks)} chunks",
+            expected=f"{len(likes)}: its inputs {', '.join(map(str, graph.places))}",
+            fix="step(chunk, other): one for each input that is as long as the signal",
+        )
+    for number, (like, chunk) in enumerate(zip(likes, chunks, strict=True)):
+        name = "chunk" if len(likes) == 1 else f"chunk {number}"
+        _check_chunk(graph.nodes[number], like, batch, name, chunk)
+    length = chunks[0].shape[graph.nodes[0].size.time]
+    before, after = graph.counts(seen), graph.counts(seen + length)
+    for number, chunk in enumerate(chunks):
+        wanted = after[number][0] - before[number][0]
+        found = chunk.shape[graph.nodes[number].size.time]
+        if found != wanted:
+            raise ShapeError(
+                "the chunks don't cover the same time",
+                got=f"chunk {number} of {found} samples beside {length} of chunk 0",
+                expected=f"{wanted} samples",
+                fix="cut all signals at the same moments",
+            )
+
+
+def _check_chunk(node: Node, like: Tensor, batch: int, name: str, chunk: Any) -> None:
     if not isinstance(chunk, Tensor):
-        raise TypeError(f"chunk must be a torch.Tensor, got {type(chunk).__name__}")
-    size = graph.nodes[0].size
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(chunk).__name__}")
+    size = node.size
     wanted = list(size.of(batch, 0))
     fits = chunk.ndim == len(wanted)
     if fits:
@@ -25,8 +51,8 @@ def check_chunk(graph: Graph, like: Tensor, batch: int, chunk: Any) -> None:
         shown = [str(n) for n in wanted]
         shown[size.time] = "any length"
         raise ShapeError(
-            "the chunk doesn't fit the stream",
-            got=f"a chunk of size {list(chunk.shape)}",
+            f"the {name} doesn't fit the stream",
+            got=f"a {name} of size {list(chunk.shape)}",
             expected=f"({', '.join(shown)})",
             fix="the first chunk fixes the batch: reset(batch=...) begins anew with another"
             if chunk.ndim == len(wanted) and chunk.shape[0] != wanted[0]
@@ -34,11 +60,26 @@ def check_chunk(graph: Graph, like: Tensor, batch: int, chunk: Any) -> None:
         )
     if chunk.dtype != like.dtype or chunk.device != like.device:
         raise ShapeError(
-            "the chunk is of another kind than the stream's example",
+            f"the {name} is of another kind than the stream's example",
             got=f"{chunk.dtype} on {chunk.device}",
             expected=f"{like.dtype} on {like.device}",
             fix="convert the chunk, or make the stream with an example of its kind",
         )
+
+
+def check_end(graph: Graph, lengths: Iterable[int]) -> None:
+    """Refuse to end signals of a length that the model doesn't take."""
+    for seen in lengths:
+        missing = graph.missing(seen) if seen else 0
+        if missing:
+            raise ShapeError(
+                "the model doesn't take a signal of this length",
+                got=f"{seen} samples",
+                expected=f"a multiple of {graph.multiple}"
+                if graph.example_length % graph.multiple == 0
+                else f"{graph.example_length % graph.multiple} more than a multiple of {graph.multiple}",
+                fix=f"step with {missing} more samples, as zeros, then flush; nothing was lost",
+            )
 
 
 def check_batch(graph: Graph, batch: int) -> None:

@@ -18,7 +18,7 @@ from tapwise.chunks import joined, kept_from, narrowed
 from tapwise.errors import TimelineError
 from tapwise.geometry import Geometry
 from tapwise.network.graph import Node
-from tapwise.network.operations import Convolve, Fill, Recur, Within
+from tapwise.network.operations import Accumulate, Convolve, Fill, Recur, Within
 from tapwise.network.timeline import Ends, Windows
 from tapwise.partition import window_span
 
@@ -107,6 +107,9 @@ def windows(node: Node, source: Pace, pace: Pace) -> Run:
             y = _convolve(geometry, work, inside, pace.lead - first * geometry.stride, pace)
         else:
             y = work.apply([inside])
+            if geometry.transposed:
+                begin = geometry.left + pace.lead - first * geometry.stride
+                y = narrowed(y, begin, begin + pace.n_outputs, pace.axis)
         return y, [kept_from(x, length - keep, source.axis)] if keep else []
 
     return run
@@ -167,9 +170,20 @@ def _is_available(left: int, source: Pace, pace: Pace, mode: str) -> bool:
 
 
 def recurrence(node: Node, source: Pace, pace: Pace) -> Run:
-    """LSTM, GRU, RNN."""
-    assert isinstance(node.work, Recur)
-    work = node.work
-    if source.lead < 0:
-        raise refuse(node, "is a recurrence after operations that look ahead")
-    return lambda inputs, steps, history: work(inputs[0], history)
+    """LSTM, GRU, RNN, cumsum: after operations that look ahead, whole steps come before the first sample."""
+    assert isinstance(node.work, Recur | Accumulate)
+    work, ahead, n_waiting = node.work, source.lead - pace.lead, int(source.lead != pace.lead)
+
+    def run(inputs: Tensors, steps: Tensor, history: Tensors) -> tuple[Tensor, list[Tensor]]:
+        x, state, after = inputs[0], history[: len(history) - n_waiting], []
+        if ahead:
+            available = joined(history[-1], x, source.axis)
+            after = [kept_from(available, source.n_outputs, source.axis)]
+            x = narrowed(available, 0, source.n_outputs, source.axis)
+        y, next_state = work(x, state)
+        if pace.lead < 0:
+            has_begun = steps * pace.n_outputs + pace.lead >= 0
+            next_state = [torch.where(has_begun, new, old) for new, old in zip(next_state, state, strict=True)]
+        return y, [*next_state, *after]
+
+    return run

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from tapwise.network.graph import Graph, Node
-from tapwise.network.operations import Apply, Convolve, Fill, Recur, Reshape, Within
+from tapwise.errors import TimelineError
+from tapwise.network.graph import Count, Graph, Node
+from tapwise.network.operations import Accumulate, Apply, Convolve, Fill, Recur, Reshape, Within
 from tapwise.network.timeline import Ends, Windows
 from tapwise.streaming import fixed_operations as fixed
 from tapwise.streaming.export import StepModule, write_onnx
@@ -89,6 +90,15 @@ class _Steps:
         graph = scheduler.graph
         if chunk < 1 or chunk % graph.period:
             raise ValueError(f"chunk must be a multiple of {graph.period}, the model's period in samples, got {chunk}")
+        if graph.n_sources > 1:
+            raise TimelineError("has several signals", "", "input", "use the stream itself, by step and flush")
+        if any(type(out) is Count for out in graph.outputs):
+            raise TimelineError(
+                "returns a count of samples, which a program of fixed shapes can't know",
+                "",
+                "output",
+                "return sequences alone, from a small module around the model",
+            )
         self.scheduler = scheduler
         self.keys = [str(n) for n in graph.results]  # made here: a compiler can't
         # Far from the beginning, even where what waits for its moment adds up.
@@ -112,6 +122,8 @@ class _Steps:
                 lead = determined - int(settled * rate)
             if isinstance(node.timeline, Ends) and node.timeline.padding_mode != "zeros":
                 lead = min(lead, 0)  # copies of samples can't come before the samples
+            if isinstance(node.work, Recur | Accumulate) and lead < 0:
+                lead = lead // int(chunk * rate) * int(chunk * rate)  # a step is all before the first, or none
             self.paces.append(Pace(int(chunk * rate), lead, node.size.time))
             self.runs.append(self._run(number, node) if node.inputs else None)
 
@@ -123,7 +135,7 @@ class _Steps:
             return fixed.windows(node, sources[0], pace)
         if isinstance(node.work, Fill):
             return fixed.padding(node, sources[0], pace)
-        if isinstance(node.work, Recur):
+        if isinstance(node.work, Recur | Accumulate):
             return fixed.recurrence(node, sources[0], pace)
         raise fixed.refuse(node, "is registered with a step of its own, whose shapes may vary")
 
@@ -153,7 +165,7 @@ class _Steps:
             before, scheduler.watch = scheduler.watch, watched.__setitem__
             try:
                 group = scheduler.begin(range(batch))
-                scheduler.run(group, scheduler.empty(0, batch, scheduler.graph.settled), False)
+                scheduler.run(group, scheduler.zeros(batch, scheduler.graph.settled), False)
             finally:
                 scheduler.watch = before
             for n in ahead:
@@ -176,9 +188,11 @@ class _Steps:
         """What an operation remembers before the first chunk."""
         work, source = node.work, node.inputs[0]
         lead = self.paces[source].lead
-        if isinstance(work, Recur):
-            state = work.start(batch)
-            return work(outputs[source], state)[1] if lead > 0 else state
+        if isinstance(work, Recur | Accumulate):
+            empty = self.scheduler.empty(source, batch)
+            state = work.start(batch) if isinstance(work, Recur) else work.start(empty)
+            state = work(outputs[source], state)[1] if lead > 0 else state
+            return [*state, *self._before(source, pace.lead, 0.0, batch, outputs)]
         if isinstance(work, Apply | Reshape):
             waiting = [self._before(n, pace.lead, 0.0, batch, outputs) for n in node.inputs]
             return [history for one in waiting for history in one]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,9 +12,11 @@ from tapwise.network.graph import Graph
 from tapwise.network.record import evaluating
 
 
-def offline_results(graph: Graph, model: nn.Module, example: Any, signal: Tensor) -> list[Tensor]:
-    """By result of the graph, what the model gives for a full signal, as in evaluation."""
-    others = example[1:] if isinstance(example, tuple) else ()
+def offline_results(graph: Graph, model: nn.Module, example: Any, signals: Sequence[Tensor]) -> list[Tensor]:
+    """By result of the graph, what the model gives for full signals, as in evaluation."""
+    inputs = list(example) if isinstance(example, tuple) else [example]
+    for place, signal in zip(graph.places, signals, strict=True):
+        inputs[place] = signal
     with evaluating(model):
-        leaves = pytree.tree_leaves(model(signal, *others))
+        leaves = pytree.tree_leaves(model(*inputs))
     return [leaf for leaf, out in zip(leaves, graph.outputs, strict=True) if type(out) is int]

@@ -20,7 +20,7 @@ from tapwise import chunks, partition
 from tapwise.chunks import joined, kept_from, narrowed
 from tapwise.geometry import Geometry
 from tapwise.network.graph import Node
-from tapwise.network.operations import Apply, Convolve, Fill, Recur, Registered, Reshape, Within
+from tapwise.network.operations import Accumulate, Apply, Convolve, Fill, Recur, Registered, Reshape, Within
 from tapwise.network.timeline import Ends, Windows
 
 
@@ -182,7 +182,7 @@ class Windowed(_WithHistory):
         super().__init__(node, axes)
         assert isinstance(node.timeline, Windows)
         assert isinstance(node.work, Within)
-        self.geometry, self.work = node.timeline.geometry, node.work
+        self.geometry, self.work, self.output_axis = node.timeline.geometry, node.work, node.size.time
 
     def schedule(self, counts: Counts) -> Any:
         first, first_after = self.first_kept(counts)
@@ -190,17 +190,19 @@ class Windowed(_WithHistory):
             return None, first_after - first
         part = partition.part(self.geometry, *counts.outputs, counts.certain)
         low, high = (position - first for position in part.inputs)
-        padding = (0, 0) if self.geometry.transposed else part.geometry.padding
-        return (low, high, *padding), first_after - first
+        if self.geometry.transposed:
+            return (low, high, 0, 0, part.geometry.left, counts.n_outputs), first_after - first
+        return (low, high, *part.geometry.padding, 0, counts.n_outputs), first_after - first
 
     def run(self, schedule: Any, buffers: Buffers, inputs: Sequence[Tensor]) -> tuple[Tensor | None, Buffers]:
         windows, keep = schedule
         x = joined(buffers[0], inputs[0], self.axis)
         y = None
         if windows is not None:
-            low, high, left, right = windows
+            low, high, left, right, cut, count = windows
             inside = narrowed(x, low, high, self.axis)
             y = self.work.apply([_between(inside, self.axis, left, right, self.work.fill)])
+            y = narrowed(y, cut, cut + count, self.output_axis)
         return y, [kept_from(x, keep, self.axis)]
 
 
@@ -213,6 +215,23 @@ class Recurrence:
 
     def start(self, batch: int, like: Sequence[Tensor]) -> Buffers:
         return self.work.start(batch)
+
+    def schedule(self, counts: Counts) -> Any:
+        return counts.n_outputs
+
+    def run(self, schedule: Any, buffers: Buffers, inputs: Sequence[Tensor]) -> tuple[Tensor | None, Buffers]:
+        return self.work(inputs[0], buffers) if schedule else (None, buffers)
+
+
+class Accumulation:
+    """cumsum and its like: the last output goes from chunk to chunk."""
+
+    def __init__(self, node: Node, axes: tuple[int, ...]) -> None:
+        assert isinstance(node.work, Accumulate)
+        self.work = node.work
+
+    def start(self, batch: int, like: Sequence[Tensor]) -> Buffers:
+        return self.work.start(like[0])
 
     def schedule(self, counts: Counts) -> Any:
         return counts.n_outputs
@@ -250,5 +269,6 @@ OPERATIONS: dict[type, Any] = {
     Fill: Padding,
     Within: Windowed,
     Recur: Recurrence,
+    Accumulate: Accumulation,
     Registered: UserDefined,
 }

@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from tapwise.network.graph import Graph, Node
+from tapwise.network.graph import Count, Graph, Node
 from tapwise.streaming.long_filter import LongFilter, block_of
 from tapwise.streaming.operations import OPERATIONS, Buffers, Counts, Operation
 
-# Plans that are cached: one for each position in the period and length of chunk.
+# Schedules that are cached: one for each position in the period and length of chunk.
 _MOST_SCHEDULES = 512
+# A batch by which rows are shown to be independent.
+_ROWS = 5
 
 
 @dataclass(eq=False)
@@ -47,24 +49,28 @@ class Scheduler:
     """What runs a graph chunk by chunk. It holds no stream: groups do.
 
     Arguments:
-        like: a tensor of the signal's dtype and device.
+        likes: by source, a tensor of its dtype and device.
     """
 
-    def __init__(self, graph: Graph, like: Tensor) -> None:
+    def __init__(self, graph: Graph, likes: Sequence[Tensor]) -> None:
         blocks = [
             (Fraction(block) / graph.rates[node.inputs[0]]).numerator
             for node in graph.nodes
             if (block := block_of(node))
         ]
         self.graph = replace(graph, every=lcm(*blocks)) if blocks else graph
-        self.like = like.detach().new_zeros(())
+        self.likes = [like.detach().new_zeros(()) for like in likes]
+        self.like = self.likes[0]
         axes = [node.size.time for node in graph.nodes]
-        self.operations = [operation_of(node, tuple(axes[n] for n in node.inputs)) for node in graph.nodes[1:]]
+        self.n_sources = graph.n_sources
+        self.operations = [
+            operation_of(node, tuple(axes[n] for n in node.inputs)) for node in graph.nodes[self.n_sources :]
+        ]
         self._schedules: OrderedDict[tuple[int, int, bool], list[Any]] = OrderedDict()
         self._empty: OrderedDict[tuple[int, int], Tensor] = OrderedDict()
         self.watch: Callable[[int, Tensor], None] | None = None
         # The model itself, for signals too short for the graph: its results for a full signal.
-        self.model: Callable[[Tensor], list[Tensor]] | None = None
+        self.model: Callable[[Sequence[Tensor]], list[Tensor]] | None = None
 
     def holds_from(self, shortest: int) -> None:
         """Say how short signals may be for the graph to hold; the model itself runs shorter ones."""
@@ -73,40 +79,55 @@ class Scheduler:
 
     @cached_property
     def separable(self) -> bool:
-        """Whether rows of a batch are independent: one of two that ran together is as if it ran alone."""
+        """Whether rows of a batch are independent: another row changes nothing of one that runs beside it."""
         graph = self.graph
-        if not graph.batches:
+        if not graph.batches or any(type(out) is Count and not out.is_per_row for out in graph.outputs):
             return False
+        if not all(node.size.batch for node in graph.nodes):
+            return False  # some operation gives one row for all
+        try:
+            return self._rows_are_independent()
+        except (RuntimeError, IndexError, ValueError, AssertionError):
+            return False
+
+    def _rows_are_independent(self) -> bool:
+        graph, rows = self.graph, list(range(_ROWS))
         length, generator = graph.canonical(graph.settled), torch.Generator().manual_seed(0)
-        both = self.empty(0, 2, length)
-        if both.is_floating_point():
-            both = torch.randn(both.shape, generator=generator, dtype=torch.float64).to(both)
+        chunks = []
+        for number in range(self.n_sources):
+            chunk = self.empty(number, _ROWS, graph.counts(length)[number][0])
+            if chunk.is_floating_point():  # positive, which most models take
+                chunk = torch.rand(chunk.shape, generator=generator, dtype=torch.float64).to(chunk)
+            chunks.append(chunk)
         with torch.no_grad():
-            together, alone = self.begin([0, 1]), self.begin([1])
-            y = self.run(together, both, False)
-            z = self.run(alone, both[1:], False)
-            second = self.without(together, [0])
-        assert second is not None
-        pairs = [(self._rows_of(n, a, [1]), b) for n, a, b in zip(graph.results, y, z, strict=True)]
-        for one, other in zip(second.buffers, alone.buffers, strict=True):
-            if len(one) != len(other):
-                return False
-            pairs += zip(one, other, strict=True)
-        return all(_close(a, b) for one, two in pairs for a, b in _leaves(one, two))
+            together = self.begin(rows)
+            results = self.run(together, chunks, False)
+            for row in rows:
+                alone = self.begin([row])
+                y = self.run(alone, [chunk[[row]] for chunk in chunks], False)
+                mine = self.without(together, [other for other in rows if other != row])
+                assert mine is not None
+                pairs = [(self._rows_of(n, a, [row]), b) for n, a, b in zip(graph.results, results, y, strict=True)]
+                for one, other in zip(mine.buffers, alone.buffers, strict=True):
+                    if len(one) != len(other):
+                        return False
+                    pairs += zip(one, other, strict=True)
+                if not all(_close(a, b) for one, two in pairs for a, b in _leaves(one, two)):
+                    return False
+        return True
 
     def _rows_of(self, number: int, tensor: Tensor, rows: Sequence[int]) -> Tensor:
         axis, per_row = batch_axis(self.graph.nodes[number])
         index = [row * per_row + n for row in rows for n in range(per_row)]
-        if tensor.shape[axis] <= max(index):
-            return tensor
         return tensor.index_select(axis, torch.tensor(index, device=tensor.device))
 
     def begin(self, slots: Sequence[int]) -> Group:
         """A group of slots before their first chunk."""
         rows = len(slots)
         empty = [self.empty(n, rows) for n in range(len(self.graph.nodes))]
-        buffers: list[Buffers] = [[empty[0]] if self.graph.shortest > 1 else []]
-        for node, operation in zip(self.graph.nodes[1:], self.operations, strict=True):
+        short = self.graph.shortest > 1
+        buffers: list[Buffers] = [[empty[n]] if short else [] for n in range(self.n_sources)]
+        for node, operation in zip(self.graph.nodes[self.n_sources :], self.operations, strict=True):
             buffers.append(list(operation.start(rows, [empty[n] for n in node.inputs])))
         return Group(list(slots), 0, buffers)
 
@@ -114,6 +135,11 @@ class Scheduler:
         """Zeros of the size of what a node gives."""
         node = self.graph.nodes[number]
         return self.like.new_zeros(node.size.of(rows, length), dtype=node.dtype)
+
+    def zeros(self, rows: int, length: int) -> list[Tensor]:
+        """A signal of zeros for each source."""
+        counts = self.graph.counts(length)
+        return [self.empty(number, rows, counts[number][0]) for number in range(self.n_sources)]
 
     def _no_outputs(self, number: int, rows: int) -> Tensor:
         """What a node gives where it gives nothing."""
@@ -133,7 +159,7 @@ class Scheduler:
             return cached
         before, after = graph.counts(seen), graph.counts(seen + length, is_end)
         schedules = []
-        for number, operation in enumerate(self.operations, 1):
+        for number, operation in enumerate(self.operations, self.n_sources):
             node = graph.nodes[number]
             inputs = tuple((before[n][0], after[n][0]) for n in node.inputs)
             certain = max(after[n][1] for n in node.inputs)
@@ -144,38 +170,41 @@ class Scheduler:
             self._schedules.popitem(last=False)
         return schedules
 
-    def run(self, group: Group, chunk: Tensor | None, is_end: bool) -> list[Tensor]:
-        """By result of the graph, what a chunk of a group determines; the group then stands after it."""
+    def run(self, group: Group, chunks: Sequence[Tensor] | None, is_end: bool) -> list[Tensor]:
+        """By result of the graph, what a chunk of each source determines; the group then stands after them."""
         nodes, rows, buffers = self.graph.nodes, len(group.slots), group.buffers
-        if chunk is None:
-            chunk = self._no_outputs(0, rows)
-        length = chunk.shape[nodes[0].size.time]
+        if chunks is None:
+            chunks = [self._no_outputs(n, rows) for n in range(self.n_sources)]
+        length = chunks[0].shape[nodes[0].size.time]
         seen = group.seen + length
-        beginning = self._beginning(buffers[0], chunk, seen)
-        if is_end and beginning and seen > 0 and self.model is not None:
+        beginning = self._beginning(buffers, chunks, seen)
+        if is_end and beginning[0] and seen > 0 and self.model is not None:
             try:
-                return self._not_emitted(self.model(beginning[0]), seen)
+                return self._not_emitted(self.model([buffer[0] for buffer in beginning]), seen)
             except (RuntimeError, ValueError):  # too short for the model as well: it gives nothing
                 return [self._no_outputs(n, rows) for n in self.graph.results]
         schedules = self._schedules_of(group.seen, length, is_end)
-        chunks = [chunk]
-        after: list[Buffers] = [beginning]
-        for number, (operation, schedule) in enumerate(zip(self.operations, schedules, strict=True), 1):
-            inputs = [chunks[n] for n in nodes[number].inputs]
+        made = list(chunks)
+        after: list[Buffers] = beginning
+        for number, (operation, schedule) in enumerate(zip(self.operations, schedules, strict=True), self.n_sources):
+            inputs = [made[n] for n in nodes[number].inputs]
             y, buffer = operation.run(schedule, buffers[number], inputs)
             after.append(buffer)
-            chunks.append(self._no_outputs(number, rows) if y is None else y)
+            made.append(self._no_outputs(number, rows) if y is None else y)
             if self.watch is not None:
-                self.watch(number, chunks[-1])
+                self.watch(number, made[-1])
         # Only now: where a step fails, nothing is changed.
         group.seen, group.buffers = seen, after
-        return [chunks[n] for n in self.graph.results]
+        return [made[n] for n in self.graph.results]
 
-    def _beginning(self, buffer: Buffers, chunk: Tensor, seen: int) -> Buffers:
-        """The signal's beginning, as long as the signal may end too short for the graph."""
-        if not buffer or seen >= self.graph.shortest:
-            return []
-        return [torch.cat((buffer[0], chunk), self.graph.nodes[0].size.time)]
+    def _beginning(self, buffers: Sequence[Buffers], chunks: Sequence[Tensor], seen: int) -> list[Buffers]:
+        """By source, the signal's beginning, as long as the signal may end too short for the graph."""
+        if not buffers[0] or seen >= self.graph.shortest:
+            return [[] for _ in chunks]
+        return [
+            [torch.cat((buffer[0], chunk), node.size.time)]
+            for buffer, chunk, node in zip(buffers, chunks, self.graph.nodes, strict=False)
+        ]
 
     def _not_emitted(self, results: list[Tensor], seen: int) -> list[Tensor]:
         """Of a full signal's results, what was not returned before its end."""

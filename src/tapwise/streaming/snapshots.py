@@ -64,7 +64,7 @@ def restore(state: dict[str, Any], scheduler: Scheduler) -> tuple[list[Group], i
         seen = int(saved["seen"])
         # What a stream of this model remembers at this position of its signal: the same sizes.
         fresh = scheduler.begin(slots)
-        scheduler.run(fresh, scheduler.empty(0, len(slots), scheduler.graph.canonical(seen)), False)
+        scheduler.run(fresh, scheduler.zeros(len(slots), scheduler.graph.canonical(seen)), False)
         n_nodes = len(fresh.buffers)
         buffers = [cloned(saved["states"].get(str(n), [])) for n in range(n_nodes)]
         pairs = zip(scheduler.graph.nodes, fresh.buffers, buffers, strict=True)

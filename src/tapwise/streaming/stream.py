@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from tapwise.network.graph import Graph
+from tapwise.network.graph import Count, Graph
 from tapwise.network.reading import read
 from tapwise.network.receptive_field import extents
 from tapwise.streaming import snapshots
 from tapwise.streaming.agreement import settle
-from tapwise.streaming.checks import check_batch, check_chunk, check_mask
+from tapwise.streaming.checks import check_batch, check_chunks, check_end, check_mask
 from tapwise.streaming.fixed_shape import Functional
 from tapwise.streaming.offline import offline_results
 from tapwise.streaming.scheduler import Group, Scheduler, batch_axis
@@ -31,8 +31,8 @@ class Stream:
     where they are computed from others (weight_norm); else the model's own.
     """
 
-    def __init__(self, graph: Graph, like: Tensor, source: tuple[Any, ...] = ()) -> None:
-        self._scheduler = Scheduler(graph, like)
+    def __init__(self, graph: Graph, likes: Sequence[Tensor], source: tuple[Any, ...] = ()) -> None:
+        self._scheduler = Scheduler(graph, likes)
         self._source = source
         if source:
             self._scheduler.model = partial(offline_results, graph, *source[:2])
@@ -47,12 +47,15 @@ class Stream:
 
     # Chunks
 
-    def step(self, chunk: Tensor) -> Any:
+    def step(self, chunk: Tensor, *others: Tensor) -> Any:
         """The outputs that a chunk determines, as the model returns them.
+
+        A count of samples that the model returns beside its outputs counts those that are determined.
 
         Arguments:
             chunk: the model's input for some more samples, any count, 0 included; after ``active``, rows of
                 slots that wait are not looked at.
+            others: chunks for the same time of the model's further signals, as a mask.
 
         Returns:
             What the model returns, of as many samples as are determined now, perhaps 0. Once some slots were
@@ -62,9 +65,10 @@ class Stream:
         Raises:
             ShapeError: a chunk that doesn't fit the model, or the batch of this stream.
         """
-        self._check(chunk)
+        chunks = (chunk, *others)
+        self._check(chunks)
         with torch.no_grad():
-            return self._advance(chunk, False, self._active)
+            return self._advance(chunks, False, self._active)
 
     __call__ = step
 
@@ -73,8 +77,13 @@ class Stream:
 
         Arguments:
             mask: which slots end, (batch,) of bool; None: all. The others go on.
+
+        Raises:
+            ShapeError: a signal of a length that the model doesn't take, as it takes multiples alone; the stream
+                stays as it was, and says how many samples are missing.
         """
         chosen = None if mask is None else self._mask(mask)
+        check_end(self._graph, (n for slot, n in enumerate(self.seen) if chosen is None or chosen[slot]))
         with torch.no_grad():
             result = self._advance(None, True, chosen)
         self.reset(mask)
@@ -210,11 +219,11 @@ class Stream:
 
     # Inside
 
-    def _check(self, chunk: Any) -> None:
+    def _check(self, chunks: Sequence[Any]) -> None:
         graph = self._graph
-        if not self._groups and graph.batches and isinstance(chunk, Tensor) and chunk.ndim:
-            self._batch = int(chunk.shape[0])  # a new stream takes the batch of its first chunk
-        check_chunk(graph, self._scheduler.like, self._batch, chunk)
+        if not self._groups and graph.batches and isinstance(chunks[0], Tensor) and chunks[0].ndim:
+            self._batch = int(chunks[0].shape[0])  # a new stream takes the batch of its first chunk
+        check_chunks(graph, self._scheduler.likes, self._batch, self.seen[0], chunks)
 
     def _mask(self, mask: Any) -> list[bool]:
         return check_mask(self._scheduler.separable, self._batch, mask)
@@ -223,22 +232,26 @@ class Stream:
         if not self._groups:
             self._groups = [self._scheduler.begin(range(self._batch))]
 
-    def _advance(self, chunk: Tensor | None, is_end: bool, chosen: list[bool] | None) -> Any:
+    def _advance(self, chunks: Sequence[Tensor] | None, is_end: bool, chosen: list[bool] | None) -> Any:
         self._begin()
         if not self._ragged and chosen is None:
-            return self._returned(self._scheduler.run(self._groups[0], chunk, is_end))
+            (group,) = self._groups
+            results = self._scheduler.run(group, chunks, is_end)
+            return self._returned(results, [group.seen] * self._batch, is_end)
         if chosen is not None:
             self._groups = self._scheduler.split(self._groups, chosen)
-        outputs = []
+        outputs, seen = [], [0] * self._batch
         for group in self._groups:
             if chosen is None or chosen[group.slots[0]]:
-                rows = None if chunk is None else chunk[group.slots]
+                rows = None if chunks is None else [chunk[group.slots] for chunk in chunks]
                 outputs.append((group.slots, self._scheduler.run(group, rows, is_end)))
+            for slot in group.slots:
+                seen[slot] = group.seen
         if not is_end:
             self._groups = self._scheduler.merged(self._groups)
-        return self._as_batch(outputs)
+        return self._as_batch(outputs, seen, is_end)
 
-    def _as_batch(self, outputs: Sequence[tuple[list[int], list[Tensor]]]) -> Any:
+    def _as_batch(self, outputs: Sequence[tuple[list[int], list[Tensor]]], seen: list[int], is_end: bool) -> Any:
         """Parts of slots as one batch, filled with zeros, and the length of each."""
         results, lengths = [], torch.zeros(self._batch, dtype=torch.int64)
         for place, number in enumerate(self._graph.results):
@@ -254,14 +267,31 @@ class Stream:
                 if place == 0:
                     lengths[slots] = length
             results.append(result)
-        return self._returned(results), lengths
+        return self._returned(results, seen, is_end), lengths
 
-    def _returned(self, results: list[Tensor]) -> Any:
-        """The results as the model returns them."""
+    def _returned(self, results: list[Tensor], seen: list[int], is_end: bool) -> Any:
+        """The results as the model returns them.
+
+        Arguments:
+            seen: by slot, samples that have come.
+        """
         in_order = iter(results)
-        outputs: list[Any] = self._graph.outputs
-        leaves = [next(in_order) if type(out) is int else out[0] for out in outputs]
+        leaves = []
+        for out in self._graph.outputs:
+            if type(out) is int:
+                leaves.append(next(in_order))
+            elif type(out) is Count:
+                leaves.append(self._counted(out, seen, is_end))
+            else:
+                leaves.append(out[0])
         return pytree.tree_unflatten(leaves, self._graph.spec)
+
+    def _counted(self, out: Count, seen: list[int], is_end: bool) -> Any:
+        counts = {n: self._graph.counts(n, is_end)[out.node][0] for n in set(seen)}
+        if len(counts) == 1 or not out.is_per_row:
+            return out.of(counts[seen[0]], self._batch)
+        rows = [out.of(counts[n], 1) for n in seen]
+        return torch.cat(rows)
 
 
 def stream(model: nn.Module, example: Any, *, time: int | None = None) -> Stream:
@@ -287,7 +317,7 @@ def stream(model: nn.Module, example: Any, *, time: int | None = None) -> Stream
         >>> torch.testing.assert_close(torch.cat(parts, -1), model(x))
     """
     graph, runs = read(model, example, time)
-    live = Stream(graph, runs.example, (model, example, time))
+    live = Stream(graph, runs.examples, (model, example, time))
     settle(live._scheduler, runs)
     return live
 

@@ -34,17 +34,17 @@ def verify_stream(
         True
     """
     graph, runs = read(model, example, time)
-    length = int(runs.example.shape[runs.time])
+    length = runs.length
     rng = random.Random(0)
     worst = 0.0
-    scheduler = Stream(graph, runs.example, (model, example, time))._scheduler
+    scheduler = Stream(graph, runs.examples, (model, example, time))._scheduler
     for attempt in range(tries):
-        signal = runs.signal(length)
+        signals = runs.signals(length)
         sizes, left = [], length
         while left:
             size = rng.choice([0, 1, 2, 3, rng.randrange(1, length + 1)])
             sizes.append(min(size if attempt else max(1, length // 7), left))
             left -= sizes[-1]
-        offline = runs.run(signal, keep=True)
-        worst = max(worst, compare(graph, offline, by_node(scheduler, signal, sizes), tolerance))
+        offline = runs.run(signals, keep=True)
+        worst = max(worst, compare(graph, offline, by_node(scheduler, signals, sizes), tolerance))
     return worst

@@ -1,0 +1,373 @@
+"""How models are read: which axis is time, which lengths there are, what is no part of the signal."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import tapwise as tw
+from networks import Of
+from streamed import streamed
+from tapwise.network.graph import Count
+
+F64 = torch.float64
+
+
+def conv(taps=3, fan_in=4, fan_out=4, **settings):
+    return nn.Conv1d(fan_in, fan_out, taps, **settings).double()
+
+
+def signal(*size):
+    return torch.randn(*size, dtype=F64, generator=torch.Generator().manual_seed(0))
+
+
+X = signal(1, 4, 64)
+
+
+# What a model returns beside the signal
+
+
+def test_a_length_that_is_returned_is_followed():
+    model = Of(lambda self, x: (self.c(x), torch.tensor([x.shape[-1]]), self.c(x).shape[-1]), c=conv())
+    live = tw.stream(model, X)
+    x = signal(1, 4, 100)
+    parts = streamed(live, x, [30, 70])
+    assert [int(p[1]) for p in parts] == [30, 100, 100]
+    assert [p[2] for p in parts] == [28, 98, 98]
+    assert type(parts[-1][2]) is int
+    offline = model(x)
+    assert torch.equal(parts[-1][1], offline[1])
+    torch.testing.assert_close(torch.cat([p[0] for p in parts], -1), offline[0])
+
+
+def test_lengths_of_rows_and_of_frames_are_followed():
+    model = Of(lambda self, x: (self.c(x), torch.full((x.shape[0],), (x.shape[-1] + 3) // 4)), c=conv(stride=4))
+    live = tw.stream(model, X)
+    x = signal(3, 4, 81)
+    parts = streamed(live, x, [1, 50, 30])
+    assert torch.equal(parts[-1][1], model(x)[1])
+    live.reset(batch=2)
+    live.step(signal(2, 4, 40))
+    live.reset(torch.tensor([True, False]))
+    (_, lengths), _ = live.step(signal(2, 4, 40))
+    assert lengths.tolist() == [10, 20]
+
+
+def test_one_length_for_all_rows_has_no_slots():
+    live = tw.stream(Of(lambda self, x: (self.c(x), x.shape[-1]), c=conv()), X)
+    live.step(signal(2, 4, 40))
+    with pytest.raises(tw.ShapeError, match="rows"):
+        live.reset(torch.tensor([True, False]))
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        lambda x: torch.arange(x.shape[-1]),
+        lambda x: torch.ones(x.shape[0], x.shape[-1], dtype=torch.bool),
+        lambda x: x.shape[-1] / 7,
+        lambda x: f"{x.shape[-1]} samples",
+        lambda x: x.shape[-1] > 64,
+    ],
+)
+def test_what_depends_on_the_length_otherwise_is_refused(beside):
+    with pytest.raises(tw.TimelineError, match="output in the model itself"):
+        tw.stream(Of(lambda self, x: (self.c(x), beside(x)), c=conv()), X)
+
+
+def test_counts_are_fitted():
+    assert Count.fitted([8, 9, 10], [8, 9, 10]) == (1, 0)
+    assert Count.fitted([8, 9, 10, 11, 12], [5, 5, 6, 6, 7]) == (pytest.approx(0.5), pytest.approx(1))
+    assert Count.fitted([8, 9, 10], [3, 3, 3]) is None
+    assert Count.fitted([8, 9, 10, 11], [8, 1, 10, 5]) is None
+
+
+# Limits
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (lambda self, x: x[..., :10_000], "keeps the first 10000 samples"),
+        (lambda self, x: x[..., -10_000:], "keeps the last 10000 samples"),
+        (lambda self, x: x[..., :10], "keeps the first 10 samples"),
+        (lambda self, x: x * (torch.arange(x.shape[-1]) < 5000), "grows with the signal|compares positions"),
+        (lambda self, x: x * (torch.arange(x.shape[-1]) < 40_000), "compares positions with 40000"),
+        (
+            lambda self, x: x * (torch.ones(x.shape[-1]).cumsum(0).clamp(max=90_000) > 0),
+            "compares positions with 90000",
+        ),
+        (lambda self, x: x[..., : min(x.shape[-1], 10_000)], "cuts the end|differ in length"),
+        (lambda self, x: F.relu(x) if x.shape[-1] > 10_000 else x, "other operations"),
+    ],
+)
+def test_limits_beyond_the_lengths_that_were_read_are_refused(function, words):
+    with pytest.raises(tw.TimelineError, match=words):
+        tw.stream(Of(function), X)
+
+
+def test_a_mask_as_long_as_the_signal_is_no_limit():
+    model = Of(lambda self, x: self.c(x) * (torch.arange(x.shape[-1]) < x.shape[-1]), c=conv(padding=1))
+    assert tw.verify_stream(model, X) < 1e-12
+
+
+# The axis of time, and lengths in multiples
+
+
+def test_the_batch_is_never_time():
+    report = tw.inspect(Of(lambda self, x: x.view(x.shape[0], -1, 8).mean(-1)), signal(3, 64))
+    assert report.receptive_field == (0, 7)
+    assert report.stride == 8
+    assert "axis 1 of the input (3, length); lengths: multiples of 8" in report.text
+    with pytest.raises(ValueError, match="made longer along axis 1"):
+        tw.inspect(Of(lambda self, x: F.linear(x, torch.ones(5, 64, dtype=F64))), signal(3, 64))
+
+
+class DownAndUp(nn.Module):
+    """Pooled twice, upsampled twice, joined with what was before: for multiples of four."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = conv(padding=1), conv(padding=1), conv(padding=1, fan_in=8)
+
+    def forward(self, x):
+        x = x.reshape(x.shape[0], 4, -1)
+        y = self.a(x)
+        z = F.interpolate(self.b(F.max_pool1d(y, 4)), scale_factor=4.0)
+        return self.c(torch.cat((y, z), 1))
+
+
+def test_models_for_multiples_are_streamed():
+    model = DownAndUp()
+    live = tw.stream(model, X)
+    assert live._graph.multiple == 4
+    for length in (4, 40, 132):
+        x = signal(2, 4, length)
+        y = torch.cat(streamed(live, x, [1, length - 1]), -1)
+        torch.testing.assert_close(y, model(x))
+        live.reset()
+    parts = [live.step(x[..., :7])]
+    with pytest.raises(tw.ShapeError, match=r"7 samples(?s:.*)a multiple of 4(?s:.*)1 more samples"):
+        live.flush()
+    parts += [live.step(x[..., 7:8]), live.flush()]
+    torch.testing.assert_close(torch.cat(parts, -1), model(x[..., :8]))
+    assert tw.verify_stream(model, X) < 1e-12
+    report = tw.inspect(model, X)
+    assert report.receptive_field == (-9, 9)
+
+
+def test_lengths_may_be_a_multiple_and_more():
+    model = Of(lambda self, x: self.c(x).view(x.shape[0], 4, -1, 5).sum(-1), c=conv())
+    x = signal(1, 4, 62)
+    assert tw.verify_stream(model, x) < 1e-12
+    assert "multiples of 5 and 2 more" in tw.inspect(model, x).text
+    live = tw.stream(model, x)
+    live.step(x[..., :50])
+    with pytest.raises(tw.ShapeError, match="2 more than a multiple of 5(?s:.*)2 more samples"):
+        live.flush()
+
+
+# Several signals
+
+
+def test_a_mask_as_long_as_the_signal_is_a_signal():
+    model = Of(lambda self, x, mask: torch.where(mask, self.c(x), 0.0), c=conv(padding=1))
+    x, mask = signal(1, 4, 50), signal(1, 1, 50) > 0
+    live = tw.stream(model, (x, mask))
+    parts = [live.step(a, b) for a, b in zip(x.split(7, -1), mask.split(7, -1), strict=True)] + [live.flush()]
+    torch.testing.assert_close(torch.cat(parts, -1), model(x, mask))
+    assert "the inputs 0, 1 are signals" in tw.inspect(model, (x, mask)).text
+    assert tw.verify_stream(model, (x, mask)) < 1e-12
+    with pytest.raises(tw.ShapeError, match="another number of signals"):
+        live.step(x)
+    with pytest.raises(tw.ShapeError, match="same time"):
+        live.step(x, mask[..., :3])
+    with pytest.raises(tw.TimelineError, match="several signals"):
+        live.functional(4)
+
+
+@pytest.mark.parametrize("mel_first", [True, False])
+def test_signals_of_two_rates(mel_first):
+    def vocoder(self, mel, noise):
+        return self.c(noise) + F.interpolate(mel, scale_factor=8.0)
+
+    model = Of(vocoder if mel_first else lambda self, noise, mel: vocoder(self, mel, noise), c=conv(padding=1))
+    mel, noise = signal(2, 4, 12), signal(2, 4, 96)
+    inputs = (mel, noise) if mel_first else (noise, mel)
+    live = tw.stream(model, inputs)
+    sizes = [1, 4, 7]
+    mels, noises = mel.split(sizes, -1), noise.split([8 * n for n in sizes], -1)
+    pairs = zip(mels, noises, strict=True) if mel_first else zip(noises, mels, strict=True)
+    parts = [live.step(*pair) for pair in pairs] + [live.flush()]
+    torch.testing.assert_close(torch.cat(parts, -1), model(*inputs))
+    live.reset(batch=2)
+    live.step(*(part[..., : 8 if part is noise else 1] for part in inputs))
+    live.reset(torch.tensor([True, False]))
+    y, lengths = live.step(*(part[..., : 8 if part is noise else 1] for part in inputs))
+    assert len(lengths) == 2
+    other = tw.stream(model, inputs)
+    other.load_state(live.state)
+    assert other.seen == live.seen
+
+
+# Numbers of the example's kind
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: torch.log(x + 1e-6),
+        lambda x: torch.sqrt(x),
+        lambda x: x**0.3,
+        lambda x: torch.log1p(1000 * x),
+        lambda x: torch.logit(x * 0.9),
+        lambda x: torch.atanh(0.9 * x),
+    ],
+)
+@pytest.mark.parametrize("example", [torch.rand(1, 4, 64, dtype=F64), torch.zeros(1, 4, 64, dtype=F64)])
+def test_domains_are_kept(function, example):
+    model = Of(lambda self, x: self.c(function(x)), c=conv())
+    assert tw.inspect(model, example).receptive_field == (0, 2)
+    assert tw.verify_stream(model, example) < 1e-12
+
+
+def test_a_models_own_nan_is_no_mistake_of_a_timeline():
+    model = Of(lambda self, x: torch.sqrt(self.c(x)), c=conv())
+    assert tw.inspect(model, X).receptive_field == (0, 2)
+    assert tw.verify_stream(model, X) < 1e-12
+
+
+def test_samples_are_the_examples_own():
+    from tapwise.network.samples import drawn_like
+
+    dice = torch.Generator().manual_seed(0)
+    example = torch.stack((torch.rand(50) + 2, torch.randint(0, 4, (50,)).float(), torch.zeros(50)))[None]
+    drawn = drawn_like(example, 2, 500, 3, dice)
+    assert drawn.shape == (3, 3, 500)
+    assert drawn[:, 0].min() >= 2
+    assert set(drawn[:, 1].unique().tolist()) == {0.0, 1.0, 2.0, 3.0}
+    assert not drawn[:, 2].any()
+    codes = torch.tensor([[3, 5, 9, 3]])
+    assert set(drawn_like(codes, 1, 100, None, dice).unique().tolist()) == {3, 5, 9}
+    assert drawn_like(torch.ones(1, 1, 9), 2, 40, None, dice).min() > 0
+    assert drawn_like(torch.tensor([[1.0, float("nan"), 2.0]]), 1, 40, None, dice).isfinite().all()
+
+
+# The signal where it is no signal, and writes
+
+
+K = torch.full((1, 4, 1), 0.5)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda self, x: x * K.to(x),
+        lambda self, x: x * K.type_as(x),
+        lambda self, x: x * torch.ones(x.shape).view_as(x),
+        lambda self, x: x * K.expand_as(x),
+        lambda self, x: x * torch.ones(x.numel()).reshape_as(x),
+        lambda self, x: x * x.shape[0],
+        lambda self, x: x + x.new_zeros(x.shape[-1]),
+        lambda self, x: torch.add(x, 1.0, out=None),
+        lambda self, x: F.normalize(x, dim=1),
+        lambda self, x: [o := torch.zeros_like(x), o.add_(x), o.mul_(2), o][-1],
+        lambda self, x: [o := torch.zeros(x.shape, dtype=x.dtype), o.add_(x), o][-1],
+        lambda self, x: [o := x.new_ones(x.shape), o := o + x, o][-1],
+        lambda self, x: [m := torch.zeros_like(x), m.__setitem__((slice(None), slice(0, 2)), 1.0), x * m][-1],
+        lambda self, x: [m := torch.zeros(x.shape), m.__setitem__((slice(None), slice(0, 2)), 1.0), x * m][-1],
+    ],
+)
+def test_constants_of_the_signals_size_and_dtype(function):
+    model = Of(lambda self, x: self.c(function(self, x)), c=conv())
+    assert tw.inspect(model, X).receptive_field == (0, 2)
+    assert tw.verify_stream(model, X) < 1e-12
+    x = signal(1, 4, 30)
+    torch.testing.assert_close(torch.cat(streamed(tw.stream(model, X), x, [7, 23]), -1), model(x))
+
+
+class WithBuffer(nn.Module):
+    """Keeps its last samples, as some streaming layers do, and may read them."""
+
+    def __init__(self, reads):
+        super().__init__()
+        self.c, self.reads = conv(), reads
+        self.register_buffer("previous", torch.zeros(1, 4, 2, dtype=F64))
+
+    def forward(self, x):
+        y = F.pad(x, (2, 0))
+        self.previous.copy_(x[..., -2:])
+        self.previous[:] = x[..., -2:]
+        return self.c(torch.cat((self.previous, x), -1) if self.reads else y)
+
+
+def test_a_models_own_buffer_is_let_be_and_left_as_it_was():
+    model = WithBuffer(reads=False)
+    assert tw.inspect(model, X).receptive_field == (-2, 0)
+    assert tw.verify_stream(model, X) < 1e-12
+    assert not model.previous.any()
+    with pytest.raises(tw.TimelineError, match="wrote the signal into"):
+        tw.stream(WithBuffer(reads=True), X)
+    with pytest.raises(tw.TimelineError, match="wrote the signal into"):
+        tw.stream(Of(lambda self, x: [o := x.new_zeros(x.shape), o[:, :2].copy_(x[:, :2]), o][-1]), X)
+
+
+def test_padding_only_where_the_length_asks_for_it():
+    def forward(self, x):
+        rest = x.shape[-1] % 4
+        if rest:
+            x = F.pad(x, (0, 4 - rest))
+        y = self.up(self.down(x))
+        if rest:
+            y = y[..., : rest - 4]
+        return y
+
+    up = nn.ConvTranspose1d(4, 4, 4, 4).double()
+    model = Of(forward, down=conv(4, stride=4), up=up)
+    for length in (64, 63):
+        assert tw.verify_stream(model, signal(1, 4, length)) < 1e-12
+    live = tw.stream(model, X)
+    for length in (5, 8, 31, 64):
+        x = signal(1, 4, length)
+        torch.testing.assert_close(torch.cat(streamed(live, x, [3, length - 3]), -1), model(x))
+
+
+# What hides its operations
+
+
+@torch.jit.script
+def snake(x, alpha: float):
+    return x + torch.sin(alpha * x) ** 2 / alpha
+
+
+def test_scripted_and_compiled_functions_are_read_through():
+    model = Of(lambda self, x: self.c(snake(x, 2.0)), c=conv())
+    assert tw.verify_stream(model, X) < 1e-12
+    assert tw.inspect(model, X).receptive_field == (0, 2)
+    with pytest.raises(tw.TimelineError, match="forward in 1: is compiled by TorchScript"):
+        tw.inspect(nn.Sequential(conv(), torch.jit.script(nn.ReLU())), X)
+
+
+# Cost
+
+
+def test_a_wide_receptive_field_over_a_long_hop_costs_little():
+    import time
+    import tracemalloc
+
+    model = nn.Sequential(
+        nn.Conv1d(1, 1, 200, padding=100),
+        nn.Conv1d(1, 4, 640, stride=320, padding=160),
+        nn.ConvTranspose1d(4, 1, 640, stride=320, padding=160),
+        nn.Conv1d(1, 1, 200, padding=100),
+    )
+    tracemalloc.start()
+    start = time.perf_counter()
+    report = tw.inspect(model, torch.zeros(1, 1, 3200))
+    assert report.receptive_field == (-839, 837)
+    assert report.count == 1479
+    assert report.text
+    seconds, (_, peak) = time.perf_counter() - start, tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 200e6
+    assert seconds < 30  # some two, where nothing else runs; every pair took 21 and more

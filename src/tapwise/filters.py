@@ -18,6 +18,7 @@ from tapwise.errors import ShapeError
 from tapwise.functional import conv1d, conv_transpose1d
 from tapwise.geometry import Geometry
 from tapwise.layers import Conv1d
+from tapwise.padding import integer
 
 
 def _filter_of(layer: Conv1d) -> Tensor:
@@ -85,7 +86,7 @@ def state_of_zi(layer: Conv1d, zi: Any) -> State:
 
     Raises:
         ShapeError: a layer that is no causal filter of one row of taps a channel, or a ``zi`` that
-            doesn't fit it.
+            doesn't fit it, or that no samples give.
 
     Example:
         >>> import numpy as np, torch, tapwise as tw
@@ -97,7 +98,9 @@ def state_of_zi(layer: Conv1d, zi: Any) -> State:
     """
     taps = _filter_of(layer)
     channels, n = taps.shape[0], taps.shape[-1] - 1
-    sums = torch.as_tensor(zi, dtype=torch.float64, device=taps.device)
+    given = torch.as_tensor(zi, device=taps.device)
+    is_complex = given.is_complex() or taps.is_complex()
+    sums = given.to(torch.complex128 if is_complex else torch.float64)
     if sums.ndim == 1:
         sums = sums.expand(1, channels, -1)
     if sums.shape[-2:] != (channels, n) or sums.ndim > 3:
@@ -106,12 +109,43 @@ def state_of_zi(layer: Conv1d, zi: Any) -> State:
             got=f"zi of size {list(sums.shape)}",
             expected=f"(batch, {channels}, {n}), ({channels}, {n}) or ({n},)",
         )
-    matrix = _sums(taps).double()
-    # Taps fade towards their ends: the inverse is no more than a least-squares solution can say.
-    past = torch.linalg.pinv(matrix, rtol=1e-15) @ sums[..., None]
-    kept = past[..., 0].flip(-1).to(layer.weight.dtype)
+    if is_complex and not layer.weight.is_complex():
+        raise ShapeError(
+            "a complex zi needs a complex layer",
+            got=f"zi of {given.dtype}, a layer of {layer.weight.dtype}",
+            expected="numbers of one kind",
+            fix="from_taps(taps, dtype=torch.complex128)",
+        )
+    past = _past_of_sums(_sums(taps).to(sums.dtype), sums, torch.finfo(given.dtype).eps if _is_float(given) else 0.0)
     count = torch.tensor(n)
-    return State(kept, count, count.clone())
+    return State(past.flip(-1).to(layer.weight.dtype), count, count.clone())
+
+
+def _is_float(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+def _past_of_sums(matrix: Tensor, sums: Tensor, precision: float) -> Tensor:
+    """The smallest inputs (..., channels, n), the newest first, of which ``matrix`` (channels, n, n) makes the sums.
+
+    Arguments:
+        precision: relative, of the sums.
+    """
+    past = torch.empty_like(sums)
+    for channel in range(matrix.shape[0] if matrix.shape[-1] else 0):
+        # Taps fade towards their ends, so that the matrix is hardly of full rank: least squares.
+        a, wanted = matrix[channel].cpu().numpy(), sums[..., channel, :].cpu().numpy()
+        found, *_ = np.linalg.lstsq(a, wanted.reshape(-1, wanted.shape[-1]).T, rcond=None)
+        rest = abs(a @ found - wanted.reshape(-1, wanted.shape[-1]).T).max(initial=0.0)
+        if rest > max(1e-9, 1e3 * precision) * abs(wanted).max(initial=0.0):
+            raise ShapeError(
+                "no samples before the first give this zi: the filter's last taps are zero, or nearly",
+                got=f"a zi that the nearest samples miss by {rest:.3g}",
+                expected="what scipy.signal.lfilter or lfilter_zi gave for these taps",
+                fix="leave zeros at the end of the taps out",
+            )
+        past[..., channel, :] = torch.from_numpy(found.T.reshape(wanted.shape)).to(past)
+    return past
 
 
 def upfirdn(x: Tensor, taps: Tensor, up: int, down: int) -> Tensor:
@@ -162,16 +196,21 @@ class Upfirdn(nn.Module):
 
     It streams: ``tapwise.stream(tapwise.Upfirdn(taps, up, down), x)``.
 
+    Outputs have the signal's dtype, as those of torch's layers do; SciPy gives the taps' where that is wider.
+    Whole numbers are filtered in float64, as by SciPy. ``torch.export``, ``torch.onnx.export`` and
+    ``torch.jit.trace`` take the layer; ``torch.jit.script`` reads none of Tapwise's.
+
     Arguments:
-        taps: (K,), the filter; every channel goes through it alike.
-        up: upsampled by so much.
-        down: downsampled by so much.
+        taps: (K,), the filter; every channel goes through it alike. Of a list, they are kept in float64.
+        up: upsampled by this factor.
+        down: downsampled by this factor.
 
     Shapes:
         input (batch, channels, length); output ``ceil(((length - 1) * up + K) / down)`` samples.
 
     Raises:
         ShapeError: taps that are no list of numbers, or rates below 1.
+        TypeError: rates that are no integers.
 
     Example:
         >>> import torch, tapwise as tw
@@ -185,13 +224,13 @@ class Upfirdn(nn.Module):
 
     def __init__(self, taps: Any, up: int = 1, down: int = 1) -> None:
         super().__init__()
-        self.up, self.down = int(up), int(down)
-        values = torch.as_tensor(taps)
-        if not (values.is_floating_point() or values.is_complex()):
-            values = values.to(torch.get_default_dtype())
+        self.up, self.down = integer("up", up), integer("down", down)
+        values = taps.detach().clone() if isinstance(taps, Tensor) else torch.from_numpy(np.array(taps))
+        if not _is_float(values):
+            values = values.to(torch.float64)
         if values.ndim != 1 or not values.numel() or self.up < 1 or self.down < 1:
             raise ShapeError(
-                "upfirdn takes one list of taps, and whole rates",
+                "upfirdn takes one list of taps, and rates of at least 1",
                 got=f"taps of size {list(values.shape)}, up={up}, down={down}",
                 expected="(K,), up >= 1, down >= 1",
             )
@@ -199,11 +238,9 @@ class Upfirdn(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The signal at its new rate."""
-        dtype = x.dtype
-        if not (x.is_floating_point() or x.is_complex()) or self.taps.is_complex():
-            dtype = torch.promote_types(x.dtype, self.taps.dtype)
-            x = x.to(dtype)
-        return upfirdn(x, self.taps.to(dtype), self.up, self.down)
+        dtype = x.dtype if _is_float(x) else torch.float64
+        dtype = dtype.to_complex() if self.taps.is_complex() else dtype
+        return upfirdn(x.to(dtype), self.taps.to(dtype), self.up, self.down)
 
     def extra_repr(self) -> str:
         return f"{self.taps.shape[0]} taps, up={self.up}, down={self.down}"
@@ -218,6 +255,7 @@ class Resample(nn.Module):
 
     Raises:
         ValueError: rates below 1.
+        TypeError: rates that are no integers.
 
     Example:
         >>> import torch, tapwise as tw
@@ -231,6 +269,7 @@ class Resample(nn.Module):
         super().__init__()
         from scipy.signal import firwin
 
+        up, down = integer("up", up), integer("down", down)
         if up < 1 or down < 1:
             raise ValueError(f"up and down must be at least 1, got {up} and {down}")
         shared = math.gcd(up, down)
@@ -243,13 +282,12 @@ class Resample(nn.Module):
             n_taps = 2 * 10 * max(self.up, self.down) + 1
             taps = firwin(n_taps, 1 / max(self.up, self.down), window=window) * self.up
         else:  # the filter itself
-            taps = np.asarray(window, float) * self.up
+            taps = np.asarray(window, complex if np.iscomplexobj(window) else float) * self.up
         half = (len(taps) - 1) // 2
         # Zeros before the taps, so that the middle one falls on an output.
         before = self.down - half % self.down
         self.first = (half + before) // self.down
-        padded = [0.0] * before + taps.tolist() + [0.0] * self.down
-        self.change = Upfirdn(torch.tensor(padded, dtype=torch.float64), self.up, self.down)
+        self.change = Upfirdn(np.pad(taps, (before, self.down)), self.up, self.down)
 
     def forward(self, x: Tensor) -> Tensor:
         """The signal at its new rate."""

@@ -163,7 +163,7 @@ def test_lengths_may_be_a_multiple_and_more():
     assert "multiples of 5 and 2 more" in tw.inspect(model, x).text
     live = tw.stream(model, x)
     live.step(x[..., :50])
-    with pytest.raises(tw.ShapeError, match="2 more than a multiple of 5(?s:.*)2 more samples"):
+    with pytest.raises(tw.ShapeError, match=r"2 more than a multiple of 5(?s:.*)2 more samples"):
         live.flush()
 
 
@@ -203,7 +203,7 @@ def test_signals_of_two_rates(mel_first):
     live.reset(batch=2)
     live.step(*(part[..., : 8 if part is noise else 1] for part in inputs))
     live.reset(torch.tensor([True, False]))
-    y, lengths = live.step(*(part[..., : 8 if part is noise else 1] for part in inputs))
+    _, lengths = live.step(*(part[..., : 8 if part is noise else 1] for part in inputs))
     assert len(lengths) == 2
     other = tw.stream(model, inputs)
     other.load_state(live.state)

@@ -4,6 +4,7 @@ import pickle
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
 import tapwise as tw
@@ -24,7 +25,7 @@ class Plain(nn.Conv1d):
 
 class Own(nn.Conv1d):
     def forward(self, input):
-        return 2 * super().forward(input)
+        return sum(w * input for w in self.weight[0, 0])
 
 
 def network():
@@ -36,7 +37,7 @@ def network():
         nn.Conv1d(8, 8, 9, padding="same", groups=8),
         nn.ReLU(),
         nn.ConvTranspose1d(8, 4, 8, stride=4, padding=2),
-        nn.Sequential(Plain(4, 4, 31, stride=2, padding=15), Own(4, 2, 3)),
+        nn.Sequential(Plain(4, 4, 31, stride=2, padding=15), Own(1, 1, 3, bias=False)),
     )
 
 
@@ -45,13 +46,13 @@ def test_a_model_runs_on_the_engine_and_is_given_back():
     expected, names = model(x), list(model.state_dict())
     with tw.accelerate(model) as report:
         assert list(report.changed) == ["0", "1", "3", "5", "6.0"]
-        assert report.left == {"6.1": "Own has its own forward"}
+        assert report.left == {"6.1": "Own has a forward of its own, which calls none of torch's convolutions"}
         with tw.options(kernel="direct"):
             torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
         assert list(model.state_dict()) == names
         text = str(report)
     assert text.startswith("5 layers run on Tapwise's engine\n  0: Conv1d(1, 8, kernel_size=(7,)")
-    assert text.endswith("1 were left\n  6.1: Own has its own forward")
+    assert text.endswith("1 were left\n  6.1: Own has a forward of its own, which calls none of torch's convolutions")
     assert not any("_conv_forward" in vars(m) or "forward" in vars(m) for m in model.modules())
     assert torch.equal(model(x), expected)
 
@@ -162,3 +163,96 @@ def test_a_layer_that_pads_by_other_numbers_than_it_says_is_left():
     assert layer(torch.randn(1, 2, 10)).shape == (1, 2, 11)
     same = torch.nn.Conv1d(2, 2, 4, padding="same", dilation=3, padding_mode="circular")
     assert tw.accelerate(same).changed
+
+
+class PadsFirst(nn.Conv1d):
+    def forward(self, input):
+        return super().forward(F.pad(input, (self.dilation[0] * (self.kernel_size[0] - 1), 0)))
+
+
+class OwnWeights(nn.Conv1d):
+    def forward(self, input):
+        weight = self.weight - self.weight.mean((1, 2), keepdim=True)
+        return self._conv_forward(input, weight, self.bias)
+
+
+class OwnConvForward(nn.Conv1d):
+    def _conv_forward(self, input, weight, bias):
+        return super()._conv_forward(input * 2, weight, bias)
+
+
+class Functional(nn.Conv1d):
+    def forward(self, input):
+        return F.conv1d(F.pad(input, (2, 0)), self.weight, self.bias, groups=4)
+
+
+class Free(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 1, 31))
+
+    def forward(self, input, *, scale=1.0):
+        def convolved(x):
+            return torch.conv1d(x, self.weight, groups=4)
+
+        return F.conv_transpose1d(convolved(input) * scale, self.weight, groups=4)
+
+
+class Cropped(nn.ConvTranspose1d):
+    def forward(self, input):
+        return super().forward(input)[..., : -self.stride[0]]
+
+
+SUBCLASSES = {
+    "pads, then super().forward": PadsFirst(4, 4, 31, groups=4),
+    "own weights, then _conv_forward": OwnWeights(4, 4, 31, groups=4),
+    "own _conv_forward": OwnConvForward(4, 4, 31, groups=4),
+    "F.conv1d": Functional(4, 4, 31, groups=4),
+    "no layer of torch's": Free(),
+    "a transposed subclass": Cropped(4, 4, 32, 8),
+}
+
+
+@pytest.mark.parametrize("name", SUBCLASSES)
+def test_subclasses_and_functions_run_on_the_engine(name):
+    from tapwise.engine import dispatch
+
+    layer, x = SUBCLASSES[name], torch.randn(2, 4, 500, requires_grad=True)
+    expected = layer(x)
+    expected.sum().backward()
+    want, x.grad = x.grad, None
+    with tw.accelerate(nn.ModuleDict({"it": layer})) as report:
+        assert list(report.changed) == ["it"]
+        dispatch._decisions.clear()
+        with tw.options(kernel="direct"):
+            y = layer(x)
+        assert dispatch._decisions  # it was our dispatch that decided
+        torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-4)
+        y.sum().backward()
+        torch.testing.assert_close(x.grad, want, rtol=1e-4, atol=1e-4)
+        assert copy.deepcopy(layer)(x).shape == y.shape
+    assert not {"forward", "_conv_forward"} & set(vars(layer))
+    assert torch.equal(layer(x), expected)
+
+
+def test_a_module_with_a_layer_of_that_name_is_no_convolution_itself():
+    class Wrapper(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv1d = nn.Conv1d(1, 1, 3)
+
+        def forward(self, x):
+            return self.conv1d(x)
+
+    assert list(tw.accelerate(Wrapper()).changed) == ["conv1d"]
+
+
+def test_a_script_of_an_accelerated_model_is_torchs_own():
+    model, x = nn.Sequential(nn.Conv1d(1, 2, 3), nn.ReLU(), nn.ConvTranspose1d(2, 1, 3)), torch.randn(1, 1, 40)
+    expected = model(x)
+    report = tw.accelerate(model)
+    scripted = torch.jit.script(model)
+    torch.testing.assert_close(scripted(x), expected)
+    assert model[0] is report.changed["0"]
+    report.undo()
+    assert not any(name in vars(layer) for layer in model for name in ("forward", "__prepare_scriptable__"))

@@ -162,6 +162,7 @@ def test_rates_are_integers(rate):
             make()
 
 
+@pytest.mark.filterwarnings("ignore:.*jit:DeprecationWarning", "ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize(
     "layer", [tw.Upfirdn([0.5, 1.0, 0.5], 3, 2), tw.Resample(2, 3), tw.Conv1d.from_taps([1.0, 2.0])]
 )

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional as F
 
 import tapwise as tw
 from strategies import paddings
@@ -190,19 +191,10 @@ def test_errors_at_construction(layer):
         layer(6, 8, 3, groups=4)
     with pytest.raises(tw.ShapeError, match=r"out_channels \(6\) and groups \(4\)"):
         layer(8, 6, 3, groups=4)
-    with pytest.raises(tw.ShapeError, match="non-positive groups"):
-        layer(8, 6, 3, groups=0)
     with pytest.raises(tw.ShapeError, match="negative padding"):
         layer(1, 1, 3, padding=-1)
     with pytest.raises(tw.ShapeError, match="Invalid padding string"):
         layer(1, 1, 3, padding="casual")
-
-
-def test_no_channels():
-    layer = tw.Conv1d(1, 4, 3)
-    layer.weight = nn.Parameter(torch.empty(4, 0, 3))
-    y = layer(torch.zeros(2, 0, 10))
-    assert torch.equal(y, layer.bias[:, None].expand(2, 4, 8))
 
 
 def test_what_is_no_tap_and_no_state_is_said():
@@ -214,3 +206,85 @@ def test_what_is_no_tap_and_no_state_is_said():
 
 def test_the_version_is_the_distributions():
     assert tw.__version__ == importlib.metadata.version("tapwise")
+
+
+# What torch's own tests ask for
+
+
+@pytest.mark.parametrize("ours", [tw.Conv1d, tw.ConvTranspose1d])
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"groups": 0}, "groups must be a positive integer"),
+        ({"groups": -1}, "groups must be a positive integer"),
+        ({"in_channels": 3, "groups": 2}, "in_channels must be divisible by groups"),
+        ({"out_channels": 3, "groups": 2}, "out_channels must be divisible by groups"),
+        ({"padding_mode": "wrap"}, 'padding_mode must be one of|Only "zeros" padding mode'),
+    ],
+)
+def test_constructors_raise_torchs_errors(ours, settings, sentence):
+    arguments = {"in_channels": 4, "out_channels": 4, "kernel_size": 3, **settings}
+    theirs = getattr(nn, ours.__name__)
+    for layer in (theirs, ours):
+        with pytest.raises(ValueError, match=sentence):
+            layer(**arguments)
+
+
+def test_a_padding_word_that_is_nearly_one():
+    with pytest.raises(
+        ValueError, match=r"Invalid padding string 'casual', should be one of(?s:.*)did you mean 'causal'"
+    ):
+        tw.Conv1d(1, 1, 3, padding="casual")
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element")
+def test_no_input_channels_as_torch_has_them():
+    x = torch.randn(2, 0, 15, dtype=torch.float64, requires_grad=True)
+    for layer in (nn.Conv1d(0, 8, 2, stride=2).double(), tw.Conv1d(0, 8, 2, stride=2).double()):
+        y = layer(x)
+        assert y.shape == (2, 0, 7)
+        y.backward(torch.rand_like(y))
+        assert all(not p.grad.any() for p in layer.parameters())
+        assert x.grad.shape == x.shape
+    with pytest.raises(RuntimeError, match="non-empty"):
+        tw.ConvTranspose1d(4, 0, 3)(torch.ones(1, 4, 12))
+
+
+@pytest.mark.parametrize("settings", [{}, {"padding": (2, 1), "bias": False}, {"groups": 2, "stride": 2}])
+@pytest.mark.parametrize("kind", ["Conv1d", "ConvTranspose1d"])
+def test_lazy_layers_become_ours(kind, settings):
+    lazy = getattr(tw, f"Lazy{kind}")(4, 3, **settings)
+    assert isinstance(lazy, getattr(tw, kind))
+    with pytest.raises(RuntimeError, match="uninitialized"):
+        lazy.weight.shape  # noqa: B018
+    x = torch.randn(2, 6, 20)
+    y = lazy(x)
+    assert type(lazy) is getattr(tw, kind)
+    assert lazy.in_channels == 6
+    copy = getattr(tw, kind)(6, 4, 3, **settings)
+    copy.load_state_dict(lazy.state_dict())
+    assert torch.equal(copy(x), y)
+    again = getattr(tw, f"Lazy{kind}")(4, 3, **settings)
+    again.load_state_dict(lazy.state_dict())
+    assert torch.equal(again(x), y)
+    with pytest.raises(ValueError, match="divisible"):
+        getattr(tw, f"Lazy{kind}")(3, 3, groups=2)
+    with pytest.raises(ValueError, match="divisible"):
+        getattr(tw, f"Lazy{kind}")(4, 3, groups=2)(torch.randn(1, 5, 9))
+
+
+@pytest.mark.timeout(60)
+def test_our_functions_may_stand_in_the_place_of_torchs(monkeypatch):
+    x, weight = torch.randn(1, 2, 30), torch.randn(2, 2, 3)
+    want = F.conv1d(x, weight), F.conv_transpose1d(x, weight, stride=2)
+    for name in ("conv1d", "conv_transpose1d"):
+        for place in (F, torch):
+            monkeypatch.setattr(place, name, getattr(tw, name))
+    torch.testing.assert_close(F.conv1d(x, weight), want[0])
+    torch.testing.assert_close(F.conv_transpose1d(x, weight, stride=2), want[1])
+    up = tw.ConvTranspose1d(2, 2, 3, stride=2, padding=(1, 0))
+    up(x.requires_grad_()).sum().backward()
+    assert tw.conv1d(x, weight, padding=(2, 0), padding_mode="reflect").shape == (1, 2, 30)
+    pure = tw.stream(nn.Sequential(nn.Conv1d(2, 2, 3), up), x).functional(4)
+    init_state, step = pure
+    step(torch.zeros(1, 2, 4), init_state(1))

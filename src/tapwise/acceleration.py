@@ -1,14 +1,25 @@
-"""Acceleration: run an existing model's convolutions on this engine, and undo it."""
+"""Acceleration: run an existing model's convolutions on this engine, and undo it.
+
+# Conv1d                     its ``_conv_forward`` is ours; what a subclass pads before it calls it, stays
+# ConvTranspose1d            its ``forward`` is ours
+# a forward of somebody's    runs as it is, with ``F.conv1d`` and ``F.conv_transpose1d`` being ours meanwhile
+"""
 
 from __future__ import annotations
 
+import copy
+import inspect
+from collections.abc import Callable
 from functools import partial
-from types import TracebackType
+from types import CodeType, TracebackType
 from typing import Any
 
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from tapwise.chunks import StreamingLayer
+from tapwise.engine.autograd import is_traced
+from tapwise.engine.kernels.native import torch_conv1d, torch_conv_transpose1d
 from tapwise.functional import conv1d, conv_transpose1d
 from tapwise.padding import pads_of
 
@@ -28,9 +39,10 @@ class Acceleration:
     def undo(self) -> None:
         """Restore every changed layer's own forward. A layer that was changed again since is left."""
         for layer in self.changed.values():
-            for kind, name in _HOOKS.items():
-                if isinstance(layer, kind) and _is_ours(layer, kind):
+            for name in _NAMES:
+                if _is_ours(layer, name):
                     del layer.__dict__[name]
+                    layer.__dict__.pop(_FOR_SCRIPTS, None)
         self.changed = {}
 
     def __enter__(self) -> Acceleration:
@@ -55,12 +67,14 @@ class Acceleration:
 def accelerate(model: nn.Module) -> Acceleration:
     """Run every ``nn.Conv1d`` and ``nn.ConvTranspose1d`` of a model on Tapwise's engine, in place.
 
+    So run subclasses that do something of their own and then call torch's ``forward``, and other modules whose
+    ``forward`` calls ``F.conv1d`` or ``F.conv_transpose1d``.
+
     Layers stay the objects that they are: class, parameters, parametrizations, hooks and state_dict
     are untouched, and so are outputs, up to rounding. Where no kernel of ours is faster, torch's runs
     as before. ``copy.deepcopy`` of a model copies the acceleration, beyond an ``undo`` too; a shallow copy
     goes on computing with the original layer's settings, a transposed one with its weights. What is
-    traced or exported to ONNX holds torch's own operations; ``torch.export`` holds Tapwise's, and
-    TorchScript can't compile an accelerated layer.
+    scripted, traced or exported to ONNX holds torch's own operations; ``torch.export`` holds Tapwise's.
 
     Arguments:
         model: any module, a single convolution too.
@@ -85,34 +99,67 @@ def accelerate(model: nn.Module) -> Acceleration:
     changed: dict[str, nn.Module] = {}
     left: dict[str, str] = {}
     for path, layer in model.named_modules():
-        kind = next((kind for kind in _HOOKS if isinstance(layer, kind)), None)
-        if kind is None:
+        if isinstance(layer, StreamingLayer) or any(_is_ours(layer, name) for name in _NAMES):
             continue
-        obstacle = _obstacle(layer, kind)
+        kind = next((kind for kind in _HOOKS if isinstance(layer, kind)), None)
+        name, function = _replacement(layer, kind)
+        if kind is None and not name:
+            continue
+        obstacle = _obstacle(layer, name, function)
         if obstacle is None:
-            layer.__dict__[_HOOKS[kind]] = partial(_FORWARDS[kind], layer)
+            layer.__dict__[name] = partial(function, layer)
+            layer.__dict__[_FOR_SCRIPTS] = partial(_scriptable, layer)
             changed[path] = layer
-        elif obstacle:
+        else:
             left[path] = obstacle
     return Acceleration(changed, left)
 
 
-def _obstacle(layer: nn.Module, kind: type[nn.Module]) -> str | None:
-    """Why a layer is left as it is; None where it can be changed, empty where it is ours already."""
-    if isinstance(layer, StreamingLayer) or _is_ours(layer, kind):
-        return ""
-    replaced = next((name for name in ("forward", "_conv_forward") if name in layer.__dict__), None)
+def _replacement(layer: nn.Module, kind: type[nn.Module] | None) -> tuple[str, Any]:
+    """The method of a layer to be replaced, empty where none is, and by what."""
+    for name in _NAMES if kind is nn.Conv1d else ("forward",):
+        method = getattr(type(layer), name, None)
+        if method is None or method is getattr(kind, name, None):
+            continue
+        called = _names_in(method)
+        if called & {"conv1d", "conv_transpose1d"} - set(dir(layer)):  # self.conv1d(x) is a module of the layer's
+            return name, _REROUTED[name]
+        if kind is None:
+            return "", None
+        if not called & {"forward", "_conv_forward"}:
+            return "", None
+        if name == "_conv_forward" or kind is nn.ConvTranspose1d:
+            return name, _REROUTED[name]
+    return (_HOOKS[kind], _FORWARDS[kind]) if kind is not None else ("", None)
+
+
+def _names_in(method: Any) -> set[str]:
+    """The names that the code of a method uses, and that of the functions in it."""
+    waiting: list[Any] = [getattr(inspect.unwrap(method), "__code__", None)]
+    names: set[str] = set()
+    while waiting:
+        code = waiting.pop()
+        if isinstance(code, CodeType):
+            names.update(code.co_names)
+            waiting.extend(code.co_consts)
+    return names
+
+
+def _obstacle(layer: nn.Module, name: str, function: Any) -> str | None:
+    """Why a layer is left as it is; None where it can be changed."""
+    replaced = next((name for name in _NAMES if name in layer.__dict__), None)
     if replaced is not None:
         return f"its {replaced} was replaced by somebody else"
     if isinstance(layer, nn.modules.lazy.LazyModuleMixin):
         return "it has no weight yet: run the model once first"
-    if isinstance(layer, nn.Conv1d) and _pads_differently(layer):
+    if function is _convolution and _pads_differently(layer):
         return "it pads by other numbers than its padding says"
-    overridden = [name for name in ("forward", "_conv_forward") if _overridden(layer, kind, name)]
-    return f"{type(layer).__name__} has its own {overridden[0]}" if overridden else None
+    return (
+        None if name else f"{type(layer).__name__} has a forward of its own, which calls none of torch's convolutions"
+    )
 
 
-def _pads_differently(layer: nn.Conv1d) -> bool:
+def _pads_differently(layer: Any) -> bool:
     """Whether torch pads, where not with zeros, by other numbers than those of ``padding``."""
     if layer.padding_mode == "zeros":
         return False
@@ -121,13 +168,10 @@ def _pads_differently(layer: nn.Conv1d) -> bool:
     return tuple(layer._reversed_padding_repeated_twice) != pads
 
 
-def _is_ours(layer: nn.Module, kind: type[nn.Module]) -> bool:
-    hook = layer.__dict__.get(_HOOKS[kind])
-    return isinstance(hook, partial) and hook.func is _FORWARDS[kind] and hook.args[0] is layer
-
-
-def _overridden(layer: nn.Module, kind: type[nn.Module], name: str) -> bool:
-    return getattr(type(layer), name, None) is not getattr(kind, name, None)
+def _is_ours(layer: nn.Module, name: str) -> bool:
+    hook = layer.__dict__.get(name)
+    functions = (*_FORWARDS.values(), *_REROUTED.values())
+    return isinstance(hook, partial) and hook.func in functions and hook.args[0] is layer
 
 
 def _convolution(layer: Any, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -143,6 +187,45 @@ def _transposed(layer: Any, input: Tensor, output_size: list[int] | None = None)
     )
 
 
-# The method by which each kind of layer computes, which an attribute of the instance overrides.
+class _Rerouted(TorchFunctionMode):
+    """torch's one-dimensional convolutions are Tapwise's, in this thread, for as long as it is entered."""
+
+    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return _OURS.get(func, func)(*args, **(kwargs or {}))
+
+
+_OURS: dict[Callable[..., Any], Callable[..., Any]] = {torch_conv1d: conv1d, torch_conv_transpose1d: conv_transpose1d}
+
+
+def _rerouted_forward(layer: Any, *arguments: Any, **named: Any) -> Any:
+    return _rerouted(layer, "forward", arguments, named)
+
+
+def _rerouted_conv_forward(layer: Any, *arguments: Any, **named: Any) -> Any:
+    return _rerouted(layer, "_conv_forward", arguments, named)
+
+
+def _rerouted(layer: Any, name: str, arguments: Any, named: Any) -> Any:
+    method = getattr(type(layer), name)
+    if is_traced():  # a graph holds torch's own operations
+        return method(layer, *arguments, **named)
+    with _Rerouted():
+        return method(layer, *arguments, **named)
+
+
+# What ``torch.jit.script`` asks a module for: here the layer as it was, since it can't compile ours.
+_FOR_SCRIPTS = "__prepare_scriptable__"
+
+
+def _scriptable(layer: nn.Module) -> nn.Module:
+    other = copy.copy(layer)
+    for name in (*_NAMES, _FOR_SCRIPTS):
+        other.__dict__.pop(name, None)
+    return other
+
+
+# The methods by which layers compute, which an attribute of the instance overrides.
+_NAMES = ("forward", "_conv_forward")
 _HOOKS: dict[type[nn.Module], str] = {nn.Conv1d: "_conv_forward", nn.ConvTranspose1d: "forward"}
 _FORWARDS: dict[type[nn.Module], Any] = {nn.Conv1d: _convolution, nn.ConvTranspose1d: _transposed}
+_REROUTED: dict[str, Any] = {"forward": _rerouted_forward, "_conv_forward": _rerouted_conv_forward}

@@ -72,8 +72,10 @@ class Geometry:
         at_least_one("dilation", dilation, "dilation should be greater than zero")
         at_least_one("kernel_size", kernel_size, "kernel size should be greater than zero")
         if padding_mode not in PADDING_MODES or (transposed and padding_mode != "zeros"):
-            modes = ("zeros",) if transposed else PADDING_MODES
-            raise ShapeError(f"padding_mode must be one of {modes}", got=f"padding_mode={padding_mode!r}")
+            sentence = f"padding_mode must be one of {PADDING_MODES}, but got padding_mode={padding_mode!r}"
+            if transposed:
+                sentence = 'Only "zeros" padding mode is supported for ConvTranspose1d'
+            raise ShapeError(sentence, got=f"padding_mode={padding_mode!r}")
         effective = dilation * (kernel_size - 1) + 1
         pair = pads_of(padding, effective, stride, transposed)
         if transposed and padding == "causal":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from tapwise.errors import ShapeError
@@ -59,11 +60,13 @@ def pads_of(padding: Padding, effective: int, stride: int, transposed: bool) -> 
 
 def _pads_of_word(word: str, effective: int, stride: int, transposed: bool) -> tuple[int, int]:
     if transposed or word not in PADDING_WORDS:
-        allowed = "'causal'" if transposed else ", ".join(map(repr, PADDING_WORDS))
+        words = ("causal",) if transposed else PADDING_WORDS
+        near = get_close_matches(word.lower(), words, 1)
         raise ShapeError(
-            f"Invalid padding string: {word!r}",
+            f"Invalid padding string {word!r}, should be one of {', '.join(map(repr, words))}",
             got=f"padding={word!r}",
-            expected=f"an int, a pair (left, right), or {allowed}",
+            expected="one of these words, an int, or a pair (left, right)",
+            fix=f"did you mean {near[0]!r}?" if near else None,
         )
     total = effective - 1
     return {
@@ -100,6 +103,11 @@ def as_attribute(padding: Padding) -> Any:
     if isinstance(padding, str):
         return padding
     return tuple(padding) if isinstance(padding, Sequence) else (padding,)
+
+
+def check_groups(groups: Any) -> None:
+    """Refuse groups that no layer has, in the sentence of torch's layers."""
+    at_least_one("groups", integer("groups", groups), "groups must be a positive integer")
 
 
 def check_divisible(in_channels: int, out_channels: int, groups: int) -> None:

@@ -84,6 +84,10 @@ def check_channels(
             f"Given groups={groups}, expected weight to be at least {groups} at dimension 0, but "
             f"got weight of size {size} instead"
         )
+    if transposed and weight.numel() == 0:
+        raise ShapeError(
+            f"non-empty weight tensor expected, but got weight of size {size}", expected="out_channels >= 1"
+        )
     if outer % groups:
         kind = "in_channels" if transposed else "out_channels"
         raise ShapeError(

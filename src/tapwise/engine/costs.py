@@ -40,11 +40,18 @@ def native_training(problem: Problem, threads: int, rates: Rates) -> float:
     Gradients take none of it, and a larger batch takes less of it. Saving it alone would not pay for
     an autograd function of ours.
     """
+    half = {torch.float16: rates.native.float16_rate, torch.bfloat16: rates.native.bfloat16_rate}
+    rate = half.get(problem.dtype, 0.0)
+    seconds = _native_training(problem, threads, rates)
+    return max(seconds, problem.multiplications / rate * _share_of_fitted(threads)) if rate else seconds
+
+
+def _native_training(problem: Problem, threads: int, rates: Rates) -> float:
     geometry, r = problem.geometry, rates.native
     if geometry.transposed and geometry.stride > 1 and r.scatter_output:
         near = problem.n_outputs < r.scatter_cached_outputs
         each = r.scatter_output if near else r.scatter_output_far
-        adjoint = native_training(weight_gradient_problem(problem), threads, rates)
+        adjoint = _native_training(weight_gradient_problem(problem), threads, rates)
         scattered = problem.n_outputs * each * _share_of_fitted(threads)
         return r.scatter_slowdown * adjoint + scattered
     padding, slowdown = 0.0, 1.0

@@ -188,10 +188,10 @@ def _torch_run(geometry: Geometry) -> Run:
         return _batched(native.run, geometry)
     if pads[0] == pads[1]:
         padding = pads[0]
-        return lambda x, w, b: torch.conv1d(x, w, b, stride, padding, dilation, groups)
+        return lambda x, w, b: native.torch_conv1d(x, w, b, stride, padding, dilation, groups)
 
     def padded(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
-        return torch.conv1d(torch.constant_pad_nd(x, pads), w, b, stride, 0, dilation, groups)
+        return native.torch_conv1d(torch.constant_pad_nd(x, pads), w, b, stride, 0, dilation, groups)
 
     return padded
 

@@ -70,6 +70,9 @@ class NativeRates:
     scatter_output: float
     scatter_output_far: float
     scatter_cached_outputs: int
+    # Half precision: products a second of torch's own loops, at most; 0: as fast as float32.
+    float16_rate: float
+    bfloat16_rate: float
     # Transposed, in a stream: one product of matrices for all taps is faster than torch's own with at
     # most so many inputs in a row of the batch, whatever the batch, and at least so many weights.
     few_inputs: int

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tapwise.chunks import joined, kept_from, narrowed
+from tapwise.engine.kernels.native import torch_conv1d, torch_conv_transpose1d
 from tapwise.errors import TimelineError
 from tapwise.geometry import Geometry
 from tapwise.network.graph import Node
@@ -119,8 +120,8 @@ def _convolve(geometry: Geometry, work: Convolve, x: Tensor, offset: int, pace: 
     """The convolution of exactly the inputs that the outputs read, in torch's own operations."""
     g = geometry
     if not g.transposed:
-        return F.conv1d(x, work.weight, work.bias, g.stride, 0, g.dilation, g.groups)
-    y = F.conv_transpose1d(x, work.weight, None, g.stride, 0, 0, g.groups, g.dilation)
+        return torch_conv1d(x, work.weight, work.bias, g.stride, 0, g.dilation, g.groups)
+    y = torch_conv_transpose1d(x, work.weight, None, g.stride, 0, 0, g.groups, g.dilation)
     # Outputs that no input reaches, in gaps between strides and in output padding, are zeros.
     missing = g.left + offset + pace.n_outputs - y.shape[-1]
     y = (F.pad(y, (0, missing)) if missing > 0 else y).narrow(-1, g.left + offset, pace.n_outputs)

@@ -16,6 +16,8 @@ from tapwise.engine.problem import Problem
 from tapwise.geometry import Geometry
 
 NAME = "native"
+# torch's own, whatever a program puts in their places (``F.conv1d = tapwise.conv1d``).
+torch_conv1d, torch_conv_transpose1d = torch.conv1d, torch.conv_transpose1d
 
 
 def why_not(problem: Problem) -> str | None:
@@ -31,6 +33,8 @@ def tiles(problem: Problem) -> str:
 def run(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """The convolution of ``input`` (B, C_in, L) by torch: (B, C_out, L_out)."""
     outputs = geometry.output_length(input.shape[-1])
+    if input.shape[1] == 0 and outputs and not geometry.transposed:  # torch gives no channels then
+        return torch_conv1d(pad(geometry, input), weight, bias, geometry.stride, 0, geometry.dilation, geometry.groups)
     if outputs == 0 or input.numel() == 0:
         return _without_products(geometry, input, weight, bias, outputs)
     if geometry.transposed:
@@ -40,7 +44,7 @@ def run(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) 
         padding = geometry.left
     else:
         input = pad(geometry, input)
-    return torch.conv1d(input, weight, bias, geometry.stride, padding, geometry.dilation, geometry.groups)
+    return torch_conv1d(input, weight, bias, geometry.stride, padding, geometry.dilation, geometry.groups)
 
 
 def gradients(
@@ -109,7 +113,7 @@ def input_gradient(geometry: Geometry, grad: Tensor, weight: Tensor, length: int
     """The gradient of the input (B, C_in, length), zeros in the padding, from those of the outputs."""
     if geometry.transposed:
         full = full_length_grad(geometry, grad, length)
-        return F.conv1d(full, weight, None, geometry.stride, 0, geometry.dilation, geometry.groups)
+        return torch_conv1d(full, weight, None, geometry.stride, 0, geometry.dilation, geometry.groups)
     channels = weight.shape[1] * geometry.groups
     padded = grad.new_empty((grad.shape[0], channels, geometry.left + length + geometry.right))
     grad_input: Tensor = _backward(geometry, grad, padded, weight, [True, False, False])[0]
@@ -187,7 +191,7 @@ _ADJOINTS = {
 
 def _run_transposed(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None, outputs: int) -> Tensor:
     if _cut_by_torch(geometry):
-        return F.conv_transpose1d(
+        return torch_conv_transpose1d(
             input,
             weight,
             bias,
@@ -199,7 +203,7 @@ def _run_transposed(geometry: Geometry, input: Tensor, weight: Tensor, bias: Ten
         )
     # full:    0 1 2 3 4 5 6      cut on the left, then cut or extended on the right
     # output:      2 3 4 5 6 .    the bias is added everywhere
-    full = F.conv_transpose1d(input, weight, None, geometry.stride, 0, 0, geometry.groups, geometry.dilation)
+    full = torch_conv_transpose1d(input, weight, None, geometry.stride, 0, 0, geometry.groups, geometry.dilation)
     missing = geometry.left + outputs - full.shape[-1]
     if missing > 0:
         full = F.pad(full, (0, missing))

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Callable
 from functools import partial
@@ -74,7 +73,8 @@ def accelerate(model: nn.Module) -> Acceleration:
     are untouched, and so are outputs, up to rounding. Where no kernel of ours is faster, torch's runs
     as before. ``copy.deepcopy`` of a model copies the acceleration, beyond an ``undo`` too; a shallow copy
     goes on computing with the original layer's settings, a transposed one with its weights. What is
-    scripted, traced or exported to ONNX holds torch's own operations; ``torch.export`` holds Tapwise's.
+    traced or exported to ONNX holds torch's own operations; ``torch.export`` holds Tapwise's, and
+    ``torch.jit.script`` says that it can't compile an accelerated layer.
 
     Arguments:
         model: any module, a single convolution too.
@@ -108,7 +108,7 @@ def accelerate(model: nn.Module) -> Acceleration:
         obstacle = _obstacle(layer, name, function)
         if obstacle is None:
             layer.__dict__[name] = partial(function, layer)
-            layer.__dict__[_FOR_SCRIPTS] = partial(_scriptable, layer)
+            layer.__dict__[_FOR_SCRIPTS] = partial(_refuse_scripts, layer)
             changed[path] = layer
         else:
             left[path] = obstacle
@@ -213,15 +213,15 @@ def _rerouted(layer: Any, name: str, arguments: Any, named: Any) -> Any:
         return method(layer, *arguments, **named)
 
 
-# What ``torch.jit.script`` asks a module for: here the layer as it was, since it can't compile ours.
+# What ``torch.jit.script`` calls first on every module that has it.
 _FOR_SCRIPTS = "__prepare_scriptable__"
 
 
-def _scriptable(layer: nn.Module) -> nn.Module:
-    other = copy.copy(layer)
-    for name in (*_NAMES, _FOR_SCRIPTS):
-        other.__dict__.pop(name, None)
-    return other
+def _refuse_scripts(layer: nn.Module) -> nn.Module:
+    raise TypeError(
+        f"torch.jit.script can't compile an accelerated {type(layer).__name__}: "
+        "undo() the acceleration, script the model, then accelerate it again"
+    )
 
 
 # The methods by which layers compute, which an attribute of the instance overrides.

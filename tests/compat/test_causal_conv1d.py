@@ -32,7 +32,7 @@ def brute(x, w, b, before=None, seq_idx=None, activation=None):
                 j = t - (width - 1) + k
                 if j >= 0 and (seq_idx is None or seq_idx[n, j] == seq_idx[n, t]):
                     y[n, :, t] += w[:, k] * x[n, :, j]
-                elif j < 0 and before is not None:
+                elif j < 0 and before is not None and (seq_idx is None or seq_idx[n, t] == seq_idx[n, 0]):
                     y[n, :, t] += w[:, k] * before[n, :, width - 1 + j]
     return silu(y) if activation else y
 
@@ -59,12 +59,13 @@ def test_the_function_with_states(size, has_bias, activation, has_before, given_
     assert room is None or final is room
 
 
-@given(sizes, st.booleans(), st.sampled_from([None, "silu"]), st.data())
-def test_sequences_that_dont_see_one_another(size, has_bias, activation, data):
+@given(sizes, st.booleans(), st.sampled_from([None, "silu"]), st.booleans(), st.data())
+def test_sequences_that_dont_see_one_another(size, has_bias, activation, has_before, data):
     batch, dim, length, width = size
     random = np.random.default_rng(length)
     x, w = random.standard_normal((batch, dim, length)), random.standard_normal((dim, width))
     b = random.standard_normal(dim) if has_bias else None
+    before = random.standard_normal((batch, dim, width - 1)) if has_before else None
     rises = data.draw(st.lists(st.booleans(), min_size=length, max_size=length))
     first = data.draw(st.integers(-1, 1))
     seq_idx = np.tile(first + np.cumsum(rises), (batch, 1)).astype(np.int32)
@@ -73,9 +74,10 @@ def test_sequences_that_dont_see_one_another(size, has_bias, activation, data):
         torch.from_numpy(w),
         None if b is None else torch.from_numpy(b),
         seq_idx=torch.from_numpy(seq_idx),
+        initial_states=None if before is None else torch.from_numpy(before),
         activation=activation,
     )
-    np.testing.assert_allclose(out, brute(x, w, b, None, seq_idx, activation), atol=1e-12)
+    np.testing.assert_allclose(out, brute(x, w, b, before, seq_idx, activation), atol=1e-12)
 
 
 def test_a_nan_in_one_sequence_stays_there():
@@ -239,10 +241,60 @@ def test_types_that_dont_fit_are_refused_before_any_work():
 def test_the_librarys_own_modules_are_found_too():
     compat.install()
     try:
+        import causal_conv1d.causal_conv1d_interface as interface
+        from causal_conv1d import causal_conv1d_interface as attribute
         from causal_conv1d.causal_conv1d_interface import causal_conv1d_fn
         from causal_conv1d.causal_conv1d_varlen import causal_conv1d_varlen_states
     finally:
         compat.uninstall()
+    assert interface is attribute is compat
     assert causal_conv1d_fn is compat.causal_conv1d_fn
     assert causal_conv1d_varlen_states is compat.causal_conv1d_varlen_states
     assert not any(name.startswith("causal_conv1d") for name in sys.modules)
+
+
+def test_the_forms_to_compare_with_give_the_same():
+    x, w, b, state = torch.randn(2, 3, 9), torch.randn(3, 4), torch.randn(3), torch.randn(2, 3, 3)
+    named = {"initial_states": state, "return_final_states": True, "activation": "silu"}
+    for one, other in zip(
+        compat.causal_conv1d_fn(x, w, b, **named), compat.causal_conv1d_ref(x, w, b, **named), strict=True
+    ):
+        torch.testing.assert_close(one, other)
+    copy_of_state = state.clone()
+    one = compat.causal_conv1d_update(x[..., 0], state, w, b, "silu")
+    torch.testing.assert_close(one, compat.causal_conv1d_update_ref(x[..., 0], copy_of_state, w, b, "silu"))
+    assert torch.equal(state, copy_of_state)
+    with pytest.raises(ShapeError, match="varlen_states"):
+        compat.causal_conv1d_fn(x, w, seq_idx=torch.zeros(2, 9), return_final_states=True)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_other_activations_stay_the_models_own():
+    from transformers import JambaConfig, JambaModel
+
+    config = JambaConfig(
+        vocab_size=50,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        attn_layer_period=2,
+        attn_layer_offset=1,
+        num_experts=1,
+        mamba_d_state=8,
+        mamba_dt_rank=4,
+        hidden_act="gelu",
+        use_mamba_kernels=False,
+    )
+    torch.manual_seed(0)
+    model, tokens = JambaModel(config).eval(), torch.randint(0, 50, (2, 12))
+    with torch.no_grad():
+        expected = model(tokens, use_cache=False).last_hidden_state
+        changed = compat.install()
+        try:
+            assert "transformers.models.jamba.modeling_jamba" in changed
+            found = model(tokens, use_cache=False).last_hidden_state
+        finally:
+            compat.uninstall()
+    torch.testing.assert_close(found, expected)

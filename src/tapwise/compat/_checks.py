@@ -7,10 +7,12 @@ from torch import Tensor
 
 from tapwise.errors import ShapeError
 
+ACTIVATIONS = (None, "silu", "swish")
+
 
 def check_shapes(x: Tensor, weight: Tensor, activation: str | None) -> None:
     """Refuse an activation that there is none of, and shapes that don't fit together."""
-    if activation not in (None, "silu", "swish"):
+    if activation not in ACTIVATIONS:
         raise NotImplementedError(f"activation must be None, silu, or swish, got {activation!r}")
     if x.ndim != 3 or weight.ndim != 2 or x.shape[1] != weight.shape[0]:
         raise ShapeError(

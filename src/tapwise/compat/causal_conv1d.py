@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tapwise.chunks import joined
-from tapwise.compat._checks import check_shapes, check_types, expect
+from tapwise.compat._checks import ACTIVATIONS, check_shapes, check_types, expect
+from tapwise.engine.options import options
 from tapwise.errors import ShapeError
 from tapwise.functional import conv1d
 
@@ -46,7 +47,8 @@ def causal_conv1d_fn(
         weight: (dim, width), any width.
         bias: (dim,).
         seq_idx: (batch, seqlen): samples of different numbers don't meet; where negative, the output is 0.
-        initial_states: (batch, dim, width - 1), the samples before the first.
+        initial_states: (batch, dim, width - 1), the samples before the first; with ``seq_idx``, of each row's
+            first sequence.
         return_final_states: return the last width - 1 samples too, for the next call.
         final_states_out: (batch, dim, width - 1), where to write them.
         activation: None, ``"silu"`` or ``"swish"``, which is the same.
@@ -68,15 +70,21 @@ def causal_conv1d_fn(
     dim, width = weight.shape
     weight, bias = _wide(weight, bias)
     if seq_idx is not None:
-        if initial_states is not None or return_final_states:
+        if return_final_states:
             raise ShapeError(
-                "seq_idx and states exclude one another",
-                got="seq_idx with initial_states or return_final_states",
+                "seq_idx and return_final_states exclude one another",
+                got="both",
                 expected="one of them",
+                fix="causal_conv1d_varlen_states gives the last samples of each sequence",
             )
         expect("seq_idx", seq_idx, (x.shape[0], x.shape[-1]))
-        out = _separated(x.to(weight.dtype), weight, bias, seq_idx)
-        return _activated(out, activation, x.dtype)
+        samples = x.to(weight.dtype)
+        if initial_states is not None and x.shape[-1]:
+            expect("initial_states", initial_states, (x.shape[0], dim, width - 1))
+            samples = joined(initial_states.to(weight.dtype), samples)
+            seq_idx = joined(seq_idx[:, :1].expand(-1, width - 1), seq_idx)
+        out = _separated(samples, weight, bias, seq_idx)
+        return _activated(out[..., out.shape[-1] - x.shape[-1] :], activation, x.dtype)
     if initial_states is not None:
         expect("initial_states", initial_states, (x.shape[0], dim, width - 1))
         samples = joined(initial_states.to(weight.dtype), x.to(weight.dtype))
@@ -213,6 +221,36 @@ def causal_conv1d_varlen_states(x: Tensor, cu_seqlens: Tensor, state_len: int) -
     return torch.where(inside[..., None], taken, 0).transpose(1, 2)
 
 
+def causal_conv1d_ref(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    initial_states: Tensor | None = None,
+    return_final_states: bool = False,
+    final_states_out: Tensor | None = None,
+    activation: str | None = None,
+    seq_idx: Tensor | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """``causal_conv1d_fn`` by torch's own convolution, to compare with."""
+    with options(kernel="native"):
+        return causal_conv1d_fn(
+            x, weight, bias, seq_idx, initial_states, return_final_states, final_states_out, activation
+        )
+
+
+def causal_conv1d_update_ref(
+    x: Tensor,
+    conv_state: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    activation: str | None = None,
+    cache_seqlens: Tensor | None = None,
+) -> Tensor:
+    """``causal_conv1d_update`` by torch's own convolution, to compare with."""
+    with options(kernel="native"):
+        return causal_conv1d_update(x, conv_state, weight, bias, activation, cache_seqlens)
+
+
 def install() -> list[str]:
     """Let ``import causal_conv1d`` find this module; returns parts of transformers that were changed.
 
@@ -232,6 +270,8 @@ def install() -> list[str]:
         raise ImportError(f"{_NAME} itself is installed: uninstall it first, or use it")
     for name in (_NAME, *_PARTS):
         sys.modules[name] = here
+    for part in _PARTS:  # ``import causal_conv1d.causal_conv1d_interface as m`` reads an attribute
+        setattr(here, part.rpartition(".")[2], here)
     changed = []
     for name, module in list(sys.modules.items()):
         if not name.startswith("transformers.models.") or module is None:
@@ -240,7 +280,7 @@ def install() -> list[str]:
             theirs = vars(module).get(function)
             if callable(theirs) and not hasattr(theirs, _MARK):
                 _replaced.append((module, function, theirs))
-                setattr(module, function, _lenient(globals()[function]))
+                setattr(module, function, _lenient(globals()[function], theirs))
                 changed.append(name)
     return sorted(set(changed))
 
@@ -250,6 +290,8 @@ def uninstall() -> None:
     for name in (_NAME, *_PARTS):
         if sys.modules.get(name) is sys.modules[__name__]:
             del sys.modules[name]
+    for part in _PARTS:
+        globals().pop(part.rpartition(".")[2], None)
     while _replaced:
         setattr(*_replaced.pop())
 
@@ -258,13 +300,20 @@ _replaced: list[tuple[Any, str, Any]] = []
 _MARK = "of_tapwise"
 
 
-def _lenient(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function for callers that pass more than it takes, as transformers' layers do."""
-    accepted = set(signature(function).parameters)
+def _lenient(function: Callable[..., Any], theirs: Callable[..., Any]) -> Callable[..., Any]:
+    """The function for callers that pass more than it takes, as transformers' layers do.
+
+    Calls with another activation, as Jamba's with ``gelu``, stay the model's own.
+    """
+    parameters = signature(function)
+    accepted = set(parameters.parameters)
 
     @wraps(function)
     def lenient(*arguments: Any, **named: Any) -> Any:
-        return function(*arguments, **{name: named[name] for name in named if name in accepted})
+        mine = {name: named[name] for name in named if name in accepted}
+        if parameters.bind_partial(*arguments, **mine).arguments.get("activation") not in ACTIVATIONS:
+            return theirs(*arguments, **named)
+        return function(*arguments, **mine)
 
     setattr(lenient, _MARK, True)
     return lenient

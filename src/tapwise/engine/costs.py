@@ -43,7 +43,10 @@ def native_training(problem: Problem, threads: int, rates: Rates) -> float:
     half = {torch.float16: rates.native.float16_rate, torch.bfloat16: rates.native.bfloat16_rate}
     rate = half.get(problem.dtype, 0.0)
     seconds = _native_training(problem, threads, rates)
-    return max(seconds, problem.multiplications / rate * _share_of_fitted(threads)) if rate else seconds
+    if not rate:
+        return seconds
+    products = problem.multiplications - 8 * rates.small_products  # those are native's in any dtype
+    return max(seconds, products / rate * _share_of_fitted(threads))
 
 
 def _native_training(problem: Problem, threads: int, rates: Rates) -> float:

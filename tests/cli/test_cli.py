@@ -119,6 +119,35 @@ def test_flip_convolves_as_numpy(here, tmp_path):
     assert np.load(tmp_path / "y.npy").tolist() == np.convolve(np.arange(5.0), [1, 2, 3]).tolist()
     here("apply", tmp_path / "x.npy", "--taps", "1,2,3", "--padding", "2,0", "-o", tmp_path / "y.npy")
     assert np.load(tmp_path / "y.npy").tolist() == [0, 3, 8, 14, 20]
+    for taps in ([1.0, 2.0], [1.0, 2.0, 3.0], [1.0, 2.0, 3.0, 4.0]):
+        text = ",".join(map(str, taps))
+        here("apply", tmp_path / "x.npy", "--taps", text, "--flip", "-o", tmp_path / "y.npy")
+        assert np.load(tmp_path / "y.npy").tolist() == np.convolve(np.arange(5.0), taps, "same").tolist()
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("responses", [1, 2, 4])
+def test_impulse_responses_of_several_channels(here, tmp_path, channels, responses):
+    rng = np.random.default_rng(0)
+    x, h = rng.standard_normal((400, channels)), rng.standard_normal((30, responses))
+    soundfile.write(tmp_path / "x.wav", x, 8000, "DOUBLE")
+    soundfile.write(tmp_path / "h.wav", h, 8000, "DOUBLE")
+    names = ("x.wav", "--taps", "h.wav", "--flip", "--padding", "full", "-o", "y.wav")
+    here("apply", *(tmp_path / name if name.endswith(".wav") else name for name in names))
+    y, _ = soundfile.read(tmp_path / "y.wav", always_2d=True)
+
+    def convolved(source, response):
+        return np.convolve(x[:, source], h[:, response])
+
+    if responses == 1:
+        want = [convolved(c, 0) for c in range(channels)]
+    elif channels == 1:
+        want = [convolved(0, r) for r in range(responses)]
+    elif responses == 2:
+        want = [convolved(0, 0), convolved(1, 1)]
+    else:  # left to left, left to right, right to left, right to right
+        want = [convolved(0, 0) + convolved(1, 2), convolved(0, 1) + convolved(1, 3)]
+    np.testing.assert_allclose(y.T, want, atol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -126,8 +155,8 @@ def test_flip_convolves_as_numpy(here, tmp_path):
     [
         (["absent.wav", "--taps", "1"], "absent.wav: there is no such file"),
         (["x.npy", "--taps", "zork"], "can't be read"),
-        (["x.npy", "--taps", "1;2"], "expected one filter"),
-        (["x.npy", "--taps", "1", "--padding", "casual"], "Invalid padding string: 'casual'"),
+        (["x2.npy", "--taps", "1;2;3"], "expected one filter"),
+        (["x.npy", "--taps", "1", "--padding", "casual"], "Invalid padding string 'casual'"),
         (["x.npy", "--taps", "mean:50", "--padding", "valid"], "at least 50 samples"),
         (["x.npy", "--taps", "1", "-o", "y.wav"], "--rate"),
         (["x.npy", "--taps", "1", "-o", "y.xyz"], "suffix"),
@@ -137,10 +166,11 @@ def test_flip_convolves_as_numpy(here, tmp_path):
 def test_mistakes_are_told_in_a_line_and_write_nothing(arguments, words, here, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     np.save("x.npy", np.ones(20))
+    np.save("x2.npy", np.ones((2, 20)))
     said = here("apply", *arguments)
     assert words in said
     assert "Traceback" not in said
-    assert os.listdir() == ["x.npy"]
+    assert os.listdir() == ["x.npy", "x2.npy"]
 
 
 def test_explain_wants_taps_once(here):

@@ -5,7 +5,7 @@ import soundfile
 import torch
 from safetensors.torch import save_file
 
-from tapwise.cli.taps import one_filter, parse
+from tapwise.cli.taps import for_channels, parse
 from tapwise.cli.taps_forms import FORMS
 from tapwise.errors import TapsError
 
@@ -94,10 +94,32 @@ def test_files_that_hold_no_taps(tmp_path):
         parse(f"{tmp_path}/c.safetensors:bias")
 
 
-def test_one_filter_for_every_channel():
-    assert one_filter(parse("1,2"), "1,2").tolist() == [1, 2]
+def test_filters_for_channels():
+    assert for_channels(parse("1,2"), 5, "1,2")[0].tolist() == [1, 2]
+    two = parse("1,2;3,4")
+    weight, groups = for_channels(two, 2, "")
+    assert weight.shape == (2, 1, 2)
+    assert groups == 2
+    assert for_channels(two, 1, "")[1] == 1
     with pytest.raises(TapsError, match="expected one filter"):
-        one_filter(parse("1,2;3,4"), "1,2;3,4")
+        for_channels(two, 3, "1,2;3,4")
+    left_left, left_right, right_left, right_right = range(1, 5)
+    weight, _ = for_channels(parse("1;2;3;4"), 2, "")
+    assert weight[:, :, 0].tolist() == [[left_left, right_left], [left_right, right_right]]
+
+
+def test_an_impulse_response_of_another_rate_is_resampled(tmp_path, capsys):
+    taps = scipy.signal.firwin(201, 3000, fs=44100)
+    soundfile.write(tmp_path / "ir.wav", taps, 44100, "DOUBLE")
+    same = parse(f"{tmp_path}/ir.wav", 44100)
+    np.testing.assert_array_equal(same[0, 0], taps)
+    assert not capsys.readouterr().err
+    other = parse(f"{tmp_path}/ir.wav", 48000)[0, 0]
+    assert "resampled from 44100 to 48000 Hz" in capsys.readouterr().err
+    for frequency in (0, 500, 2000, 6000):  # the same response, in Hz
+        _, before = scipy.signal.freqz(taps, worN=[frequency], fs=44100)
+        _, after = scipy.signal.freqz(other, worN=[frequency], fs=48000)
+        assert abs(before[0]) == pytest.approx(abs(after[0]), abs=2e-3)
 
 
 def test_the_forms_that_are_listed_are_the_forms_that_are_read(tmp_path):

@@ -210,3 +210,105 @@ def test_a_failed_write_leaves_nothing(tmp_path):
     with pytest.raises(SignalError, match="no folder"):
         open_writer(tmp_path / "absent" / "o.npy", reader, 10, None, None)
     reader.close()
+
+
+# What other programs write
+
+
+def test_headings_in_latin_1_stay(tmp_path):
+    for encoding, text in (
+        ("latin-1", "Größe,Zeit °C\n1,é\n2,b\n"),
+        ("utf-8", "Größe,Zeit °C\n1,é\n2,b\n"),
+        ("utf-8-sig", "Größe,Zeit\n1,é\n2,b\n"),
+        ("utf-16", "Größe,Zeit\n1,é\n2,b\n"),
+    ):
+        (tmp_path / "a.csv").write_bytes(text.encode(encoding))
+        copied(tmp_path / "a.csv", tmp_path / "b.csv")
+        written = (tmp_path / "b.csv").read_bytes()
+        assert written.decode(encoding) == text.replace("\n1,", "\n1.0,").replace("\n2,", "\n2.0,")
+
+
+def samples_of(path):
+    with open_reader(path) as reader:
+        return reader.read(0, reader.length), reader.notes
+
+
+@pytest.mark.parametrize("size", [0, 0x7FFFF000, 0x7FFFFFFF, 0x80000000, 0xFFFFF000, 0xFFFFFFFF])
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
+def test_a_wav_written_by_a_pipe(tmp_path, size, subtype):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.linspace(-0.5, 0.5, 3000).reshape(-1, 2), 8000, subtype)
+    want, _ = samples_of(path)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"data") + 4
+    data[at : at + 4] = size.to_bytes(4, "little")
+    data[4:8] = min(size + 36, 0xFFFFFFFF).to_bytes(4, "little")
+    path.write_bytes(data)
+    found, notes = samples_of(path)
+    np.testing.assert_array_equal(found, want)
+    assert "1,500 samples are there" in notes[0]
+
+
+def test_a_truncated_wav_is_still_refused(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.zeros(3000), 8000)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(SignalError, match="cut short"):
+        open_reader(path)
+    soundfile.write(path, np.zeros(0), 8000)
+    with pytest.raises(SignalError, match="no samples"):
+        open_reader(path)
+
+
+def test_a_flac_of_unknown_length(tmp_path):
+    path = tmp_path / "a.flac"
+    x = np.arange(10_000, dtype=np.int16).reshape(-1, 2)
+    soundfile.write(path, x, 8000)
+    data = bytearray(path.read_bytes())
+    data[21] &= 0xF0
+    data[22:26] = bytes(4)
+    path.write_bytes(data)
+    found, notes = samples_of(path)
+    np.testing.assert_array_equal(found, x.T)
+    assert "5,000 samples are there" in notes[0]
+    with open_reader(path) as reader:
+        np.testing.assert_array_equal(reader.read(4000, 5000), x.T[:, 4000:])
+        np.testing.assert_array_equal(reader.read(100, 103), x.T[:, 100:103])
+
+
+def test_tags_stay_and_what_does_not_is_said(tmp_path):
+    for kind, other in (("wav", "flac"), ("flac", "wav")):
+        with soundfile.SoundFile(tmp_path / f"a.{kind}", "w", 8000, 1, "PCM_16") as file:
+            file.title, file.artist, file.comment = "Title", "Artist", "Comment"
+            file.write(np.zeros(100))
+        for target in (kind, other):
+            copied(tmp_path / f"a.{kind}", tmp_path / f"b.{target}")
+            with soundfile.SoundFile(tmp_path / f"b.{target}") as file:
+                assert (file.title, file.artist, file.comment) == ("Title", "Artist", "Comment")
+    wav = tmp_path / "a.wav"
+    data = (
+        wav.read_bytes()
+        + b"cue "
+        + (4).to_bytes(4, "little")
+        + bytes(4)
+        + b"smpl"
+        + (36).to_bytes(4, "little")
+        + bytes(36)
+    )
+    wav.write_bytes(data[:4] + (len(data) - 8).to_bytes(4, "little") + data[8:])
+    with open_reader(wav) as reader, open_writer(tmp_path / "c.wav", reader, 1, 8000, None) as writer:
+        writer.write(reader.read(0, 1))
+        assert writer.notes == ("not written: cue points, loops of a.wav",)
+
+
+def test_an_extensible_wav_stays_one(tmp_path):
+    wav = tmp_path / "a.wav"
+    soundfile.write(wav, np.zeros((10, 6)), 8000, "PCM_24", format="WAVEX")
+    data = bytearray(wav.read_bytes())
+    at = data.index(b"fmt ") + 8 + 20
+    data[at : at + 4] = (0x3F).to_bytes(4, "little")
+    wav.write_bytes(data)
+    with open_reader(wav) as reader, open_writer(tmp_path / "b.wav", reader, 10, 8000, None) as writer:
+        writer.write(reader.read(0, 10))
+        assert writer.notes == ("not written: the channel mask 0x3f of a.wav",)
+    assert soundfile.info(tmp_path / "b.wav").format == "WAVEX"

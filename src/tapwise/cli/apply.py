@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from pathlib import Path
 from typing import Annotated, Literal
@@ -31,11 +32,13 @@ def apply(
     rate: Annotated[float | None, Parameter(help="Samples a second, where the file has no rate.")] = None,
     nan: Annotated[Literal["error", "propagate"], Parameter(help="Stop at a NaN or gap, or let it through.")] = "error",
 ) -> None:
-    """Filter every channel of a recording alike, by blocks: its size doesn't matter.
+    """Filter every channel of a recording, by blocks: its size doesn't matter.
+
+    One filter is every channel's. Several, as those of a stereo impulse response, are a filter for each channel, or make as many channels of one; four on a stereo recording are true stereo (L to L, L to R, R to L, R to R). An impulse response of another rate is resampled.
 
     The dtype stays, the rate is divided by the stride, a table keeps its other columns. Integers are rounded, and what is beyond their range is clipped and counted. The output appears complete or not at all.
 
-    Taps are used as they stand (cross-correlation, as nn.Conv1d); --flip reverses them.
+    Taps are used as they stand (cross-correlation, as nn.Conv1d); --flip reverses them. With --flip, 'same' is numpy.convolve's: with an even number of taps its outputs stand one sample later than those of torch's 'same', which --padding LEFT,RIGHT gives.
     """
     from tapwise import signals
     from tapwise.cli import taps as designs
@@ -52,8 +55,12 @@ def apply(
         if rate is not None and reader.rate not in (None, rate):
             raise ValueError(f"{signal} says {reader.rate:g} Hz: --rate is for files without a rate")
         rate = reader.rate if reader.rate is not None else rate
-        filter = designs.one_filter(designs.parse(taps, rate), taps)
-        geometry = Geometry(len(filter), stride, dilation, padding_of(padding), padding_mode=padding_mode)
+        filter, groups = designs.for_channels(designs.parse(taps, rate), reader.channels, taps)
+        pads = padding_of(padding)
+        if flip and padding == "same":  # centred as numpy.convolve centres: one sample on for an even K
+            span = dilation * (filter.shape[-1] - 1)
+            pads = (span - span // 2, span // 2)
+        geometry = Geometry(filter.shape[-1], stride, dilation, pads, groups, padding_mode)
         outputs = geometry.output_length(reader.length)
         rows = None
         if target.suffix.lower() == signal.suffix.lower() == ".csv":
@@ -61,10 +68,19 @@ def apply(
         rate_out = None if rate is None else rate / stride
         started = time.perf_counter()
         with (
-            signals.open_writer(target, reader, outputs, rate_out, rows) as writer,
+            signals.open_writer(
+                target, reader, outputs, rate_out, rows, reader.channels if filter.ndim == 1 else len(filter)
+            ) as writer,
             Progress(outputs, rate_out) as progress,
         ):
             summary = filtering.run(
-                reader, writer, filter[::-1] if flip else filter, geometry, refuse_nan=nan == "error", progress=progress
+                reader,
+                writer,
+                filter[..., ::-1] if flip else filter,
+                geometry,
+                refuse_nan=nan == "error",
+                progress=progress,
             )
     print_summary(reader, target, geometry, summary, rate_out, time.perf_counter() - started)
+    for note in (*reader.notes, *writer.notes):
+        print(f"  {note}", file=sys.stderr)

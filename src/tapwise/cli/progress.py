@@ -74,7 +74,7 @@ def print_summary(
             file=sys.stderr,
         )
     if summary.clipped:
-        total = summary.outputs * reader.channels
+        total = summary.outputs * summary.channels
         print(
             f"  clipped {summary.clipped:,} of {total:,} samples to the range of {reader.dtype}: "
             f"the loudest was {summary.loudest:.3g} times full scale",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def parse(description: str, rate: float | None = None) -> Array:
         return _as_weight(design(description, rate, *numbers), description)
     path = Path(name)
     if path.suffix in (".npy", ".wav", ".safetensors"):
-        return _as_weight(_read(path, arguments, description), description)
+        return _as_weight(_read(path, arguments, description, rate), description)
     if name and (name[0].isdigit() or name[0] in "+-.") and not arguments:
         rows = [[_number(description, n) for n in row.split(",")] for row in name.split(";")]
         if len({len(row) for row in rows}) != 1:
@@ -57,19 +58,34 @@ def parse(description: str, rate: float | None = None) -> Array:
     raise TapsError(f"taps {description!r} can't be read. Taps are given as\n{FORMS}")
 
 
-def one_filter(weight: Array, description: str) -> Array:
-    """The taps (K,) of a weight that is a single filter.
+def for_channels(weight: Array, channels: int, description: str) -> tuple[Array, int]:
+    """The taps for a signal of so many channels, and the groups: (K,) for every channel alike, or a weight.
+
+    One filter is every channel's. As many filters as channels are a filter each. Several on one channel make
+    as many of it. Four on two channels are true stereo: left to left, left to right, right to left, right to
+    right.
 
     Raises:
-        TapsError: a weight with several filters or channels.
+        TapsError: filters that don't fit the channels.
+
+    Example:
+        >>> for_channels(np.ones((4, 1, 9)), 2, "room.wav")[0].shape
+        (2, 2, 9)
     """
-    if weight.shape[:2] != (1, 1):
-        raise TapsError(
-            f"taps {description!r}: got a weight of shape {weight.shape}, expected one filter, "
-            "(1, 1, K), which every channel goes through alike"
-        )
-    taps: Array = weight[0, 0]
-    return taps
+    filters, fan_in, _ = weight.shape
+    if (filters, fan_in) == (1, 1):
+        return weight[0, 0], 1
+    if fan_in == channels:
+        return weight, 1
+    if fan_in == 1 and filters == channels:
+        return weight, channels
+    if fan_in == 1 and (filters, channels) == (4, 2):
+        return weight.reshape(2, 2, -1).transpose(1, 0, 2), 1
+    raise TapsError(
+        f"taps {description!r}: got a weight of shape {weight.shape} for {channels} channels, expected one filter, "
+        f"(1, 1, K), a filter for each channel, ({channels}, 1, K), or a weight (C_out, {channels}, K)"
+        + ("; four filters are true stereo" if channels == 2 else "")
+    )
 
 
 def _number(description: str, text: str) -> float:
@@ -144,7 +160,7 @@ _DESIGNS: dict[str, tuple[str, int, Callable[..., Array]]] = {
 }
 
 
-def _read(path: Path, arguments: list[str], description: str) -> Array:
+def _read(path: Path, arguments: list[str], description: str, rate: float | None) -> Array:
     if not path.is_file():
         raise TapsError(f"taps {description!r}: there is no file {str(path)!r}")
     try:
@@ -153,13 +169,32 @@ def _read(path: Path, arguments: list[str], description: str) -> Array:
         if path.suffix == ".wav":
             import soundfile
 
-            samples: Array = soundfile.read(path, dtype="float64", always_2d=True)[0].T
-            return samples[0] if len(samples) == 1 else samples
+            samples, own_rate = soundfile.read(path, dtype="float64", always_2d=True)
+            impulse: Array = _at_rate(samples.T, own_rate, rate, path)
+            return impulse[0] if len(impulse) == 1 else impulse[:, None]
         return _read_safetensors(path, ":".join(arguments), description)
     except (ValueError, EOFError, OSError, RuntimeError) as error:
         if isinstance(error, TapsError):
             raise
         raise TapsError(f"taps {description!r}: {error}") from error
+
+
+def _at_rate(impulse: Array, own: float, rate: float | None, path: Path) -> Array:
+    """An impulse response (channels, K) at the signal's rate: resampled where it was recorded at another."""
+    if rate is None or rate == own:
+        return impulse
+    from fractions import Fraction
+
+    from scipy.signal import resample_poly
+
+    ratio = Fraction(rate).limit_denominator(1_000_000) / Fraction(own).limit_denominator(1_000_000)
+    # Fewer samples a second carry more each, so that the gain stays.
+    resampled: Array = resample_poly(impulse, ratio.numerator, ratio.denominator, axis=-1) / float(ratio)
+    print(
+        f"taps {path}: resampled from {own:g} to {rate:g} Hz, K={impulse.shape[-1]} to {resampled.shape[-1]}",
+        file=sys.stderr,
+    )
+    return resampled
 
 
 def _read_safetensors(path: Path, name: str, description: str) -> Array:

@@ -41,10 +41,18 @@ def open_reader(path: Path, columns: tuple[str, ...] = ()) -> Reader:
     return AudioReader(path)
 
 
-def open_writer(path: Path, source: Reader, length: int, rate: float | None, rows: list[int | None] | None) -> Writer:
-    """A writer of ``length`` samples of the source's channels and dtype. Nothing stands until commit.
+def open_writer(
+    path: Path,
+    source: Reader,
+    length: int,
+    rate: float | None,
+    rows: list[int | None] | None,
+    channels: int | None = None,
+) -> Writer:
+    """A writer of ``length`` samples of the source's dtype. Nothing stands until commit.
 
     Arguments:
+        channels: of the outputs; None: those of the source.
         rate: samples a second; audio files need one.
         rows: of a table, the source's row that belongs to each output, None for none.
 
@@ -52,19 +60,20 @@ def open_writer(path: Path, source: Reader, length: int, rate: float | None, row
         SignalError: a kind of file that can't hold the signal.
     """
     suffix = _known(path)
+    channels = source.channels if channels is None else channels
     if not path.parent.is_dir():
         raise SignalError(f"{path}: there is no folder {path.parent}")
     if suffix == ".npy":
         from tapwise.signals.arrays import ArrayWriter
 
-        return ArrayWriter(path, source, length)
+        return ArrayWriter(path, source, length, channels)
     if suffix == ".csv":
         from tapwise.signals.tables import TableWriter
 
-        return TableWriter(path, source, length, rows)
+        return TableWriter(path, source, rows, channels)
     from tapwise.signals.audio import AudioWriter
 
-    return AudioWriter(path, source, length, rate)
+    return AudioWriter(path, source, length, rate, channels)
 
 
 def _known(path: Path) -> str:

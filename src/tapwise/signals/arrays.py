@@ -85,10 +85,10 @@ def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 class ArrayWriter(Writer):
     """Writes the source's leading axes and ``length`` samples, each channel's block to its place."""
 
-    def __init__(self, path: Path, source: Reader, length: int) -> None:
+    def __init__(self, path: Path, source: Reader, length: int, channels: int) -> None:
         super().__init__(path)
-        leading: tuple[int, ...] = () if source.channels == 1 else (source.channels,)
-        if isinstance(source, ArrayReader):
+        leading: tuple[int, ...] = () if channels == 1 else (channels,)
+        if isinstance(source, ArrayReader) and channels == source.channels:
             leading = source.shape[:-1]
         header = {"descr": npy.dtype_to_descr(source.dtype), "fortran_order": False, "shape": (*leading, length)}
         npy.write_array_header_1_0(self.output.file, header)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tapwise.errors import SignalError
+from tapwise.signals import riff
 from tapwise.signals.base import Array, Reader, Writer
 
 try:
@@ -33,16 +34,41 @@ _WRITTEN = {"int16": "PCM_16", "int32": "PCM_32", "uint8": "PCM_U8", "float32": 
 _LARGEST_WAV = 2**32 - 2**16
 
 
+# What libsndfile calls a length that the header doesn't give.
+_NO_LENGTH = 2**62
+# Sizes in a WAV's header from here on stand for "not known": programs that write to a pipe leave them.
+_PIPED = 0x7FFF0000
+
+
+class _Sequential(soundfile.SoundFile):  # type: ignore[misc]
+    """A file of unknown length: after a read soundfile would seek to where nothing is."""
+
+    def seekable(self) -> bool:
+        return False
+
+
 class AudioReader(Reader):
     """A WAV (RF64 too) or FLAC file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._file = soundfile.SoundFile(path)
-        except (soundfile.SoundFileError, TypeError) as error:
+            parts = riff.chunks_of(path)
+            self._file = soundfile.SoundFile(riff.Completed(path, parts) if riff.has_no_length(path, parts) else path)
+        except (soundfile.SoundFileError, TypeError, RuntimeError) as error:
             raise SignalError(f"{path}: not a sound file that can be read: {error}") from error
         self.channels, self.length = self._file.channels, self._file.frames
+        self.metadata, self.not_kept = self._file.copy_metadata(), riff.not_kept(path, parts)
+        if self.length > _NO_LENGTH:
+            self._count()
+        data = next((part for part in parts if part.name == "data"), None)
+        if self._file.frames > _NO_LENGTH or (
+            data is not None and (data.size == 0 or data.size >= _PIPED > self._bytes())
+        ):
+            self.notes = (
+                f"the header gives no length, as a program that writes to a pipe leaves it: "
+                f"{self.length:,} samples are there",
+            )
         self.rate: float | None = float(self._file.samplerate)
         self.subtype, self.format = self._file.subtype, self._file.format
         name, self.quantum = _SUBTYPES.get(self.subtype, ("float32", 0))
@@ -63,6 +89,18 @@ class AudioReader(Reader):
         if self.length == 0:
             raise SignalError(f"{self.path}: the file holds no samples")
 
+    def _count(self) -> None:
+        """Count the samples of a file whose header doesn't."""
+        self._file.close()
+        self._file = _Sequential(self.path)
+        self.length = 0
+        while n := len(self._file.read(1 << 16, dtype="int16", always_2d=True)):
+            self.length += n
+        self._file.seek(0)
+
+    def _bytes(self) -> int:
+        return self.path.stat().st_size
+
     def close(self) -> None:
         """Let go of the file."""
         self._file.close()
@@ -72,7 +110,7 @@ class AudioReader(Reader):
         log = self._file.extra_info
         size = re.search(r"^data : (\d+) \(should be (\d+)\)", log, re.MULTILINE)
         frames = re.search(r"frame count (\d+) does not match value from .* of (\d+)", log)
-        if size and int(size[2]) < int(size[1]) < 2**32 - 1:
+        if size and int(size[2]) < int(size[1]) < _PIPED:
             promised, held = int(size[1]), int(size[2])
         elif frames and int(frames[1]) < int(frames[2]):
             promised, held = int(frames[2]), int(frames[1])
@@ -99,7 +137,7 @@ class AudioReader(Reader):
 class AudioWriter(Writer):
     """Writes samples of the source's dtype, as the subtype that the source had or that fits it."""
 
-    def __init__(self, path: Path, source: Reader, length: int, rate: float | None) -> None:
+    def __init__(self, path: Path, source: Reader, length: int, rate: float | None, channels: int) -> None:
         if rate is None:
             raise SignalError(f"{path}: a sound file needs a rate: --rate gives it")
         if rate != int(rate) or rate < 1:
@@ -111,15 +149,21 @@ class AudioWriter(Writer):
                 f"{path}: {kind} can't hold {subtype or source.dtype} samples: write "
                 f"{'.wav or ' if kind == 'FLAC' else ''}.npy"
             )
-        size = length * source.channels * source.dtype.itemsize
+        size = length * channels * source.dtype.itemsize
         if kind == "WAV" and (size > _LARGEST_WAV or getattr(source, "format", "") == "RF64"):
             kind = "RF64"
+        elif kind == "WAV" and getattr(source, "format", "") == "WAVEX":
+            kind = "WAVEX"
         super().__init__(path)
         try:
-            self._file = soundfile.SoundFile(self.output.file, "w", int(rate), source.channels, subtype, format=kind)
+            self._file = soundfile.SoundFile(self.output.file, "w", int(rate), channels, subtype, format=kind)
+            for name, text in getattr(source, "metadata", {}).items():
+                setattr(self._file, name, text)
         except BaseException:
             self.output.discard()
             raise
+        if lost := getattr(source, "not_kept", ()):
+            self.notes = (f"not written: {', '.join(lost)} of {source.path.name}",)
         # Given explicitly: soundfile would otherwise scale and clip floats by itself.
         self._dtype = source.dtype if source.dtype.name != "uint8" else np.dtype(np.int16)
         self._widen = source.dtype.name == "uint8"

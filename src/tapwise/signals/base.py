@@ -22,6 +22,7 @@ class Reader(ABC):
         dtype: of the samples as stored; results are written as this dtype again.
         quantum: the step between two neighbouring values that the file can hold, 0 for floats.
         rate: samples a second, or None.
+        notes: what a user should know of the file, as that its header gives no length.
     """
 
     path: Path
@@ -30,6 +31,7 @@ class Reader(ABC):
     dtype: np.dtype[Any]
     quantum: int
     rate: float | None
+    notes: tuple[str, ...] = ()
 
     @abstractmethod
     def read(self, start: int, stop: int) -> Array:
@@ -50,7 +52,13 @@ class Reader(ABC):
 
 
 class Writer(ABC):
-    """A signal being written. A context manager: its file appears at the end, or not at all."""
+    """A signal being written. A context manager: its file appears at the end, or not at all.
+
+    Arguments:
+        notes: what a user should know of the file, as what of the source it can't hold.
+    """
+
+    notes: tuple[str, ...] = ()
 
     def __init__(self, path: Path) -> None:
         self.output = AtomicFile(path)

@@ -50,6 +50,7 @@ class Summary:
         overflowed: outputs beyond the range of the file's floats, made infinite or NaN.
         loudest: the largest magnitude before clipping, in units of that range.
         plan: by which the first block ran; None where there was none.
+        channels: of the outputs.
     """
 
     outputs: int
@@ -57,6 +58,7 @@ class Summary:
     overflowed: int = 0
     loudest: float = 0.0
     plan: Plan | None = None
+    channels: int = 1
 
 
 def run(
@@ -68,11 +70,11 @@ def run(
     refuse_nan: bool = True,
     progress: Callable[[int], None] = lambda outputs: None,
 ) -> Summary:
-    """Filter every channel of a signal alike and write the outputs.
+    """Filter a signal and write the outputs.
 
     Arguments:
-        taps: (K,), used as they stand.
-        geometry: of one channel's convolution.
+        taps: (K,) for every channel alike, or a weight (C_out, C_in / groups, K), used as they stand.
+        geometry: of the convolution; its ``groups`` are the weight's.
         refuse_nan: stop at the first NaN of the signal; else it reaches the outputs that read it.
         progress: called with the number of outputs written so far.
 
@@ -83,15 +85,16 @@ def run(
     dtype = _SUM_DTYPES.get(reader.dtype.name, torch.float64)
     if np.iscomplexobj(taps) and not dtype.is_complex:
         raise SignalError(f"{reader.path}: complex taps need a complex signal, got {reader.dtype}")
-    weight = torch.from_numpy(np.ascontiguousarray(taps)).to(dtype).reshape(1, 1, -1)
+    is_alike = taps.ndim == 1  # every channel is a row of a batch
+    weight = torch.from_numpy(np.ascontiguousarray(taps)).to(dtype)
+    weight = weight.reshape(1, 1, -1) if is_alike else weight
     if not weight.isfinite().all():
         raise SignalError(f"{reader.path}: taps beyond the range of {dtype}, in which it is filtered")
-    like = torch.empty((1, 1, reader.length), dtype=dtype, device="meta")
-    problem = Problem.of(
-        like, weight.to("meta"), None, geometry.stride, geometry.padding, geometry.dilation, 1, geometry.padding_mode
-    )
+    like = torch.empty((1, 1 if is_alike else reader.channels, reader.length), dtype=dtype, device="meta")
+    g = geometry
+    problem = Problem.of(like, weight.to("meta"), None, g.stride, g.padding, g.dilation, g.groups, g.padding_mode)
     outputs = problem.output_length
-    summary = Summary(outputs)
+    summary = Summary(outputs, channels=reader.channels if is_alike else weight.shape[0])
     block = max(1, BLOCK // (reader.channels * geometry.stride))
     read = _Samples(reader, dtype, refuse_nan)
     for start in range(0, outputs, block):
@@ -104,9 +107,13 @@ def run(
         ]
         x = torch.cat([piece for piece in pieces if piece is not None], dim=-1)  # (channels, n)
         if summary.plan is None:
-            summary.plan = choose(Problem(needed.geometry, 1, 1, x.shape[-1], dtype, "cpu"))
+            channels = problem.in_channels, problem.out_channels
+            summary.plan = choose(Problem(needed.geometry, *channels, x.shape[-1], dtype, "cpu"))
         with torch.no_grad():
-            y = convolve(x[:, None], weight, None, needed.geometry)[:, 0]  # (channels, n)
+            if is_alike:
+                y = convolve(x[:, None], weight, None, needed.geometry)[:, 0]  # (channels, n)
+            else:
+                y = convolve(x[None], weight, None, needed.geometry)[0]
         writer.write(_stored(y.numpy(), reader, read.finite, summary))
         progress(stop)
     return summary
@@ -124,6 +131,8 @@ def rows_of_outputs(geometry: Geometry, length: int) -> list[int | None]:
     """
     effective = geometry.effective_kernel_size
     centred = geometry.right > 0 and geometry.left < effective - 1
+    if centred and geometry.left + geometry.right == effective - 1:
+        return [row if row < length else None for row in range(0, length, geometry.stride)]
     offset = ((effective - 1) // 2 if centred else effective - 1) - geometry.left
     rows = [i * geometry.stride + offset for i in range(geometry.output_length(length))]
     return [row if 0 <= row < length else None for row in rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +26,10 @@ class TableReader(Reader):
     def __init__(self, path: Path, columns: tuple[str, ...]) -> None:
         self.path = path
         try:
+            text, self.encoding = _decoded(path.read_bytes())
             # As text: what is not the signal is written back to the letter.
-            self.table = pl.read_csv(path, infer_schema=False)
-        except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
+            self.table = pl.read_csv(text.encode(), infer_schema=False)
+        except (pl.exceptions.PolarsError, UnicodeError) as error:
             raise SignalError(f"{path}: not a CSV table: {error}") from error
         if not len(self.table):
             raise SignalError(f"{path}: the table has no rows")
@@ -81,12 +83,26 @@ class TableReader(Reader):
         return f"line {sample + 2 + within + sum(n.count(chr(10)) for n in self.table.columns)}"
 
 
+def _decoded(data: bytes) -> tuple[str, str]:
+    """The text of a table and its encoding: Unicode by its mark, UTF-8, else Latin-1, which spreadsheets write."""
+    marks = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+    for mark, encoding in marks:
+        if data.startswith(mark):
+            return data.decode(encoding), encoding
+    try:
+        return data.decode(), "utf-8"
+    except UnicodeDecodeError:
+        return data.decode("latin-1"), "latin-1"
+
+
 class TableWriter(Writer):
     """Writes the source's table with the signal's columns replaced, a row for each output."""
 
-    def __init__(self, path: Path, source: Reader, length: int, rows: list[int | None] | None) -> None:
+    def __init__(self, path: Path, source: Reader, rows: list[int | None] | None, channels: int) -> None:
+        if rows is not None and channels != source.channels:
+            raise SignalError(f"{path}: {channels} channels of {source.channels} can't stand in the table's columns")
         super().__init__(path)
-        self._source, self._rows, self._blocks = source, rows, [np.empty((source.channels, 0))]
+        self._source, self._rows, self._blocks = source, rows, [np.empty((channels, 0))]
 
     def write(self, block: Array) -> None:
         """Keep (channels, n) samples; a table is written in one go."""
@@ -101,4 +117,5 @@ class TableWriter(Writer):
             table = others.with_columns([pl.Series(name, row) for name, row in named])
         else:
             table = pl.DataFrame({f"channel_{c}": row for c, row in enumerate(signal)})
-        table.write_csv(self.output.file)
+        encoding = getattr(self._source, "encoding", "utf-8")
+        self.output.file.write(table.write_csv().encode(encoding, "xmlcharrefreplace"))

@@ -5,6 +5,7 @@ python docs/make_reports.py
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from textwrap import fill
 
@@ -12,10 +13,16 @@ import torch
 
 import tapwise as tw
 from tapwise.network.operation_names import MIXES, OVER_AXES, POINTWISE
+from tapwise.network.operations import ACCUMULATIONS
+from tapwise.network.rules import PRODUCTS_AND_NORMS
 from tapwise.network.rules_convolutions import CONVOLUTIONS
 from tapwise.network.rules_shapes import SHAPES
+from tapwise.network.rules_windows_2d import WINDOWS_2D
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "tests"))
+
+import exercises  # noqa: E402
 
 HEAD = """# Networks
 
@@ -29,16 +36,24 @@ timelines say. This page is written by `python docs/make_reports.py`.
 
 def operations() -> str:
     """The operations that can be followed, as a section."""
+    recurrences = ["lstm", "gru", "rnn_tanh", "rnn_relu"]
+    norms = ["batch_norm", "instance_norm", "layer_norm", "rms_norm", "local_response_norm"]
     groups = {
-        "Sample by sample, of the signal and of what is the same at every moment": sorted(POINTWISE),
-        "Over an axis that isn't time": sorted(OVER_AXES),
-        "Axes, parts and pads": [*sorted(SHAPES), "pad (zeros, constant, replicate, reflect)"],
-        "Windows": sorted(set(CONVOLUTIONS) - {"pad", "lstm", "gru", "rnn_tanh", "rnn_relu"}),
-        "Recurrences, from the past to the future": ["lstm", "gru", "rnn_tanh", "rnn_relu"],
-        "Products with a constant, over an axis that isn't time": ["linear", "matmul", "bmm", "mm", "einsum"],
-        "Normalisation of each moment": ["batch_norm (in evaluation)", "layer_norm", "rms_norm"],
+        "Sample by sample, of the signal and of what is the same at every moment": POINTWISE,
+        "Over an axis that isn't time": OVER_AXES,
+        "All of the past": ACCUMULATIONS,
+        "Axes, parts and pads (zeros, constant, replicate, reflect)": {*SHAPES, "pad"},
+        "Windows": {*CONVOLUTIONS, *WINDOWS_2D} - {"pad", *recurrences},
+        "Recurrences, from the past to the future": recurrences,
+        "Products with a constant, over an axis that isn't time": set(PRODUCTS_AND_NORMS) - set(norms),
+        "Normalisation of each moment (batch_norm and instance_norm in evaluation)": norms,
     }
-    parts = ["## Operations that can be followed\n"]
+    exercised = set(exercises.names())
+    groups = {title: sorted(exercised & set(names)) for title, names in groups.items()}
+    parts = [
+        "## Operations that can be followed\n\n"
+        "Each is read and streamed by a test, in every spelling that torch has: function, method, in place.\n"
+    ]
     for title, names in groups.items():
         parts.append(f"**{title}:** " + fill(", ".join(f"`{n}`" for n in names), 108) + "\n")
     refused = "\n".join(f"| `{name}` | {reason} | {remedy} |" for name, (reason, remedy) in sorted(MIXES.items()))

@@ -14,7 +14,7 @@ _POINTWISE = """
     float_power floor floor_divide floordiv fmod frac full_like ge gelu gt half hardshrink
     hardsigmoid hardswish hardtanh hypot imag int invert isfinite isinf isnan ldexp le leaky_relu
     lerp lgamma log log10 log1p log2 logaddexp logical_and logical_not logical_or logical_xor logit
-    logsigmoid long lt masked_fill maximum minimum mish mod mul multiply nan_to_num ne neg negative
+    log_sigmoid long lt masked_fill maximum minimum mish mod mul multiply nan_to_num ne neg negative
     nextafter one_hot ones_like or pos positive pow prelu rad2deg real reciprocal relu relu6
     remainder requires_grad resolve_conj resolve_neg round rrelu rsqrt rsub selu sgn sigmoid sign
     signbit silu sin sinc sinh softplus softshrink softsign sqrt square sub subtract tan tanh

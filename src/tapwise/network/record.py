@@ -364,7 +364,7 @@ def plain_name(func: Callable[..., Any]) -> str:
     if name.startswith("__") and name.endswith("__"):
         name = name[2:-2]
         return name[1:] if name[0] in "ir" and name[1:] in _OPERATORS else name
-    return str(name).rstrip("_")
+    return str(name).strip("_")
 
 
 _OPERATORS = {"add", "sub", "mul", "truediv", "div", "floordiv", "mod", "pow", "and", "or", "xor"}

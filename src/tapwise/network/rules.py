@@ -105,8 +105,8 @@ def rule_of(observed: ObservedCall) -> Rule:
         return SHAPES[name]
     if name in OVER_AXES:
         return _over_axes
-    if name in POINTWISE or name in _NORMS_AND_PRODUCTS:
-        return _NORMS_AND_PRODUCTS.get(name, _pointwise)
+    if name in POINTWISE or name in PRODUCTS_AND_NORMS:
+        return PRODUCTS_AND_NORMS.get(name, _pointwise)
     if name in MIXES:
         raise observed.refuse(*MIXES[name])
     raise observed.refuse(
@@ -315,7 +315,7 @@ def _einsum(observed: ObservedCall) -> None:
     observed.aligned()
 
 
-_NORMS_AND_PRODUCTS: dict[str, Rule] = {
+PRODUCTS_AND_NORMS: dict[str, Rule] = {
     "batch_norm": _batch_norm,
     "instance_norm": _instance_norm,
     "layer_norm": _layer_norm,
@@ -330,4 +330,5 @@ _NORMS_AND_PRODUCTS: dict[str, Rule] = {
     "tensordot": _tensordot,
     "cdist": _distances,
     "channel_shuffle": _shuffled,
+    "local_response_norm": _shuffled,
 }

@@ -125,6 +125,16 @@ def _pool(observed: ObservedCall) -> None:
     observed.add(Windows(geometry), Within(pooled, float("-inf") if largest else 0.0))
 
 
+def _lp_pool(observed: ObservedCall) -> None:
+    _last_axis(observed)
+    power, taps = observed.same(1, "norm_type"), single("kernel_size", observed.same(2, "kernel_size"))
+    stride = observed.same(3, "stride", None)
+    stride = taps if stride is None or stride == [] or stride == () else single("stride", stride)
+    if observed.same(4, "ceil_mode", False):
+        raise observed.refuse("pools over windows that pass the end (ceil_mode)", "ceil_mode=False")
+    observed.add(Windows(Geometry(taps, stride)), Within(lambda inputs: F.lp_pool1d(inputs[0], power, taps, stride)))
+
+
 def _repeated(observed: ObservedCall, factor: int) -> None:
     (ref,) = observed.refs
     axis = observed.time(ref)
@@ -328,6 +338,7 @@ CONVOLUTIONS: dict[str, Callable[[ObservedCall], None]] = {
     "upfirdn": _upfirdn,
     "avg_pool1d": _pool,
     "max_pool1d": _pool,
+    "lp_pool1d": _lp_pool,
     "interpolate": _interpolate,
     "upsample": _interpolate,
     "repeat_interleave": _repeat_interleave,

@@ -126,10 +126,21 @@ def _im2col(observed: ObservedCall) -> None:
     observed.add(Windows(geometry), work)
 
 
+def _pixel_shuffle(observed: ObservedCall) -> None:
+    """Groups of channels become neighbours in time and the other axis, or the other way round."""
+    _place(observed)
+    is_up = observed.name == "pixel_shuffle"
+    factor = observed.same(1, "upscale_factor" if is_up else "downscale_factor")
+    geometry = Geometry(factor, factor, transposed=is_up)
+    observed.add(Windows(geometry), Within(observed.apply()), is_bound=observed.is_mixed)
+
+
 WINDOWS_2D: dict[str, Callable[[ObservedCall], None]] = {
     "conv2d": _conv2d,
     "conv_transpose2d": _conv_transpose2d,
     "avg_pool2d": _pool2d,
     "max_pool2d": _pool2d,
     "im2col": _im2col,
+    "pixel_shuffle": _pixel_shuffle,
+    "pixel_unshuffle": _pixel_shuffle,
 }

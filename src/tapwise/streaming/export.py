@@ -28,6 +28,7 @@ class StepModule(nn.Module):
         super().__init__()
         self._step, self.example = step, example
         self.state, self._spec = pytree.tree_flatten(state)
+        self.eval()
 
     def forward(self, chunk: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """The outputs of the chunk, and the state after it."""

@@ -117,7 +117,7 @@ def test_taps_that_fade_keep_scipys_states():
 
 def test_states_that_no_samples_give_are_refused():
     layer = tw.Conv1d.from_taps([1.0, 2.0, 0.0], dtype=F64)
-    with pytest.raises(tw.ShapeError, match="no samples before the first"):
+    with pytest.raises(tw.ShapeError, match="before the first give this zi"):
         tw.state_of_zi(layer, [1.0, 1.0])
     y, _ = layer.step(torch.zeros(1, 1, 2, dtype=F64), tw.state_of_zi(layer, [1.0, 0.0]))
     np.testing.assert_allclose(y.detach()[0, 0], [1, 0], atol=1e-15)
@@ -149,6 +149,40 @@ def test_numbers_keep_their_precision():
     np.testing.assert_allclose(
         tw.Resample(2, 3, window)(torch.arange(9.0, dtype=F64)[None, None])[0, 0], want, atol=1e-14
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize("shape", [(51, 3), (61, 4), (101, 5), (301, 20)])
+def test_states_of_real_runs_in_every_dtype(dtype, shape):
+    taps = scipy.signal.windows.gaussian(*shape)
+    taps /= taps.sum()
+    layer = tw.Conv1d.from_taps(taps, dtype=dtype)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(700)
+    _, zf = scipy.signal.lfilter(taps, [1.0], x[:400], zi=np.zeros(len(taps) - 1))
+    want, _ = scipy.signal.lfilter(taps, [1.0], x[400:], zi=zf)
+    y, _ = layer.step(torch.from_numpy(x[400:])[None, None].to(dtype), tw.state_of_zi(layer, zf))
+    np.testing.assert_allclose(y.detach()[0, 0], want, atol=2e-4 if dtype == torch.float32 else 1e-7)
+    y, _ = layer.step(
+        torch.full((1, 1, 300), 5.0, dtype=dtype), tw.state_of_zi(layer, scipy.signal.lfilter_zi(taps, 1) * 5)
+    )
+    np.testing.assert_allclose(y.detach(), 5.0, atol=2e-4 if dtype == torch.float32 else 1e-7)
+
+
+def test_a_state_that_float32_can_not_hold_is_refused():
+    taps, zi = [1.0, 2.0, 3.0, 1e-4], [1.0, 1.0, 1.0]
+    with pytest.raises(tw.ShapeError, match=r"float32(?s:.*)dtype=torch.float64"):
+        tw.state_of_zi(tw.Conv1d.from_taps(taps), zi)
+
+
+@pytest.mark.parametrize("window", [[1.0], [1.0, 2.0, 3.0], [1.0, 2.0]])
+@pytest.mark.parametrize(("up", "down"), [(7, 3), (3, 7), (5, 1), (1, 5)])
+def test_short_filters_resample_to_full_length(window, up, down):
+    for length in (1, 2, 20, 21):
+        x = np.random.default_rng(0).standard_normal(length)
+        want = scipy.signal.resample_poly(x, up, down, window=np.array(window))
+        found = tw.Resample(up, down, np.array(window))(torch.from_numpy(x)[None, None])[0, 0]
+        np.testing.assert_allclose(found, want, atol=1e-13)
 
 
 @pytest.mark.parametrize("rate", [2.7, "3", None])

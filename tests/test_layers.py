@@ -288,3 +288,10 @@ def test_our_functions_may_stand_in_the_place_of_torchs(monkeypatch):
     pure = tw.stream(nn.Sequential(nn.Conv1d(2, 2, 3), up), x).functional(4)
     init_state, step = pure
     step(torch.zeros(1, 2, 4), init_state(1))
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+def test_quantised_tensors_are_refused_by_name():
+    x = torch.quantize_per_tensor(torch.randn(1, 1, 9), 0.1, 0, torch.quint8)
+    with pytest.raises(tw.ShapeError, match=r"quantised(?s:.*)x.dequantize\(\)"):
+        tw.Conv1d(1, 1, 3)(x)

@@ -98,7 +98,7 @@ def state_of_zi(layer: Conv1d, zi: Any) -> State:
     """
     taps = _filter_of(layer)
     channels, n = taps.shape[0], taps.shape[-1] - 1
-    given = torch.as_tensor(zi, device=taps.device)
+    given = torch.as_tensor(zi, device=taps.device).detach()
     is_complex = given.is_complex() or taps.is_complex()
     sums = given.to(torch.complex128 if is_complex else torch.float64)
     if sums.ndim == 1:
@@ -116,35 +116,40 @@ def state_of_zi(layer: Conv1d, zi: Any) -> State:
             expected="numbers of one kind",
             fix="from_taps(taps, dtype=torch.complex128)",
         )
-    past = _past_of_sums(_sums(taps).to(sums.dtype), sums, torch.finfo(given.dtype).eps if _is_float(given) else 0.0)
+    past = _past_of_sums(_sums(taps).to(sums.dtype), sums, layer.weight.dtype)
     count = torch.tensor(n)
-    return State(past.flip(-1).to(layer.weight.dtype), count, count.clone())
+    return State(past.flip(-1), count, count.clone())
 
 
 def _is_float(tensor: Tensor) -> bool:
     return tensor.is_floating_point() or tensor.is_complex()
 
 
-def _past_of_sums(matrix: Tensor, sums: Tensor, precision: float) -> Tensor:
+def _past_of_sums(matrix: Tensor, sums: Tensor, dtype: torch.dtype) -> Tensor:
     """The smallest inputs (..., channels, n), the newest first, of which ``matrix`` (channels, n, n) makes the sums.
 
     Arguments:
-        precision: relative, of the sums.
+        dtype: in which they are kept: as they are rounded, they have to make the sums.
     """
-    past = torch.empty_like(sums)
+    past = torch.empty_like(sums, dtype=dtype)
+    eps = torch.finfo(dtype).eps
     for channel in range(matrix.shape[0] if matrix.shape[-1] else 0):
         # Taps fade towards their ends, so that the matrix is hardly of full rank: least squares.
-        a, wanted = matrix[channel].cpu().numpy(), sums[..., channel, :].cpu().numpy()
-        found, *_ = np.linalg.lstsq(a, wanted.reshape(-1, wanted.shape[-1]).T, rcond=None)
-        rest = abs(a @ found - wanted.reshape(-1, wanted.shape[-1]).T).max(initial=0.0)
-        if rest > max(1e-9, 1e3 * precision) * abs(wanted).max(initial=0.0):
+        a, wanted = matrix[channel].resolve_conj().cpu().numpy(), sums[..., channel, :].resolve_conj().cpu().numpy()
+        columns = wanted.reshape(-1, wanted.shape[-1]).T
+        found, *_ = np.linalg.lstsq(a, columns, rcond=eps * len(a))
+        kept = torch.from_numpy(found.T.reshape(wanted.shape)).to(past)
+        past[..., channel, :] = kept
+        stored = kept.to(sums.dtype).cpu().numpy().reshape(-1, wanted.shape[-1]).T
+        rest, most = abs(a @ stored - columns).max(initial=0.0), abs(columns).max(initial=0.0)
+        if not rest <= eps**0.5 * most:
             raise ShapeError(
-                "no samples before the first give this zi: the filter's last taps are zero, or nearly",
+                f"no samples of {dtype} before the first give this zi: the filter's last taps are zero, or nearly",
                 got=f"a zi that the nearest samples miss by {rest:.3g}",
                 expected="what scipy.signal.lfilter or lfilter_zi gave for these taps",
-                fix="leave zeros at the end of the taps out",
+                fix="leave zeros at the end of the taps out"
+                + ("" if dtype in (torch.float64, torch.complex128) else ", or from_taps(taps, dtype=torch.float64)"),
             )
-        past[..., channel, :] = torch.from_numpy(found.T.reshape(wanted.shape)).to(past)
     return past
 
 
@@ -287,7 +292,8 @@ class Resample(nn.Module):
         # Zeros before the taps, so that the middle one falls on an output.
         before = self.down - half % self.down
         self.first = (half + before) // self.down
-        self.change = Upfirdn(np.pad(taps, (before, self.down)), self.up, self.down)
+        # Zeros after them, so that all outputs are there, however short the filter.
+        self.change = Upfirdn(np.pad(taps, (before, self.up + self.down)), self.up, self.down)
 
     def forward(self, x: Tensor) -> Tensor:
         """The signal at its new rate."""

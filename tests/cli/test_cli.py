@@ -119,7 +119,7 @@ def test_flip_convolves_as_numpy(here, tmp_path):
     assert np.load(tmp_path / "y.npy").tolist() == np.convolve(np.arange(5.0), [1, 2, 3]).tolist()
     here("apply", tmp_path / "x.npy", "--taps", "1,2,3", "--padding", "2,0", "-o", tmp_path / "y.npy")
     assert np.load(tmp_path / "y.npy").tolist() == [0, 3, 8, 14, 20]
-    for taps in ([1.0, 2.0], [1.0, 2.0, 3.0], [1.0, 2.0, 3.0, 4.0]):
+    for taps in ([2.0], [1.0, 2.0], [1.0, 2.0, 3.0], [1.0, 2.0, 3.0, 4.0]):
         text = ",".join(map(str, taps))
         here("apply", tmp_path / "x.npy", "--taps", text, "--flip", "-o", tmp_path / "y.npy")
         assert np.load(tmp_path / "y.npy").tolist() == np.convolve(np.arange(5.0), taps, "same").tolist()

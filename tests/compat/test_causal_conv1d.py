@@ -155,8 +155,11 @@ def test_what_doesnt_fit_is_refused(call, words):
 
 
 def test_another_activation_is_refused():
-    with pytest.raises(NotImplementedError, match="'relu'"):
-        compat.causal_conv1d_fn(torch.zeros(1, 1, 3), torch.zeros(1, 2), activation="relu")
+    with pytest.raises(NotImplementedError, match=r"None, silu, or swish(?s:.*)'zork'"):
+        compat.causal_conv1d_fn(torch.zeros(1, 1, 3), torch.zeros(1, 2), activation="zork")
+    x, w = torch.randn(1, 2, 9), torch.randn(2, 3)
+    plain = compat.causal_conv1d_fn(x, w)
+    torch.testing.assert_close(compat.causal_conv1d_fn(x, w, activation="gelu"), torch.nn.functional.gelu(plain))
 
 
 def models():

@@ -92,12 +92,16 @@ def test_counts_are_fitted():
         (lambda self, x: x[..., -10_000:], "keeps the last 10000 samples"),
         (lambda self, x: x[..., :10], "keeps the first 10 samples"),
         (lambda self, x: x * (torch.arange(x.shape[-1]) < 5000), "grows with the signal|compares positions"),
-        (lambda self, x: x * (torch.arange(x.shape[-1]) < 40_000), "compares positions with 40000"),
+        (lambda self, x: x * (torch.arange(x.shape[-1]) < 400_000), "compares positions with 400000"),
         (
-            lambda self, x: x * (torch.ones(x.shape[-1]).cumsum(0).clamp(max=90_000) > 0),
-            "compares positions with 90000",
+            lambda self, x: x * (torch.ones(x.shape[-1]).cumsum(0).clamp(max=900_000) > 0),
+            "compares positions with 900000",
         ),
         (lambda self, x: x[..., : min(x.shape[-1], 10_000)], "cuts the end|differ in length"),
+        (lambda self, x: x * torch.arange(x.shape[-1]).clamp(max=300_000), "compares positions with 300000"),
+        (lambda self, x: x * (torch.arange(x.shape[-1]) % 300_000), "compares positions with 300000"),
+        (lambda self, x: [m := torch.ones(x.shape[-1]), m.__setitem__(slice(300_000, None), 0.0), x * m][-1], "300000"),
+        (lambda self, x: x * torch.ones(1, x.shape[-1]).tril(300_000), "compares positions with 300000"),
         (lambda self, x: F.relu(x) if x.shape[-1] > 10_000 else x, "other operations"),
     ],
 )
@@ -371,3 +375,87 @@ def test_a_wide_receptive_field_over_a_long_hop_costs_little():
     tracemalloc.stop()
     assert peak < 200e6
     assert seconds < 30  # some two, where nothing else runs; every pair took 21 and more
+
+
+def test_attention_is_blamed_and_not_what_it_rotates():
+    def attends(self, x):
+        y = F.max_pool1d(x, 8).mT
+        angle = torch.outer(torch.arange(y.shape[1], dtype=F64), torch.tensor([1.0, 0.1], dtype=F64)).repeat(1, 2)
+        q, k = y * angle.cos(), y * angle.sin()
+        return (torch.softmax(q @ k.mT, -1) @ y).mT
+
+    def fused(self, x):
+        y = F.max_pool1d(x, 8).mT
+        y = y * torch.arange(y.shape[1]).sin()[:, None]
+        return F.scaled_dot_product_attention(y, y, y).mT
+
+    for model, words in (
+        (attends, "matmul in the model itself: multiplies the signal by itself"),
+        (fused, "attends to all"),
+    ):
+        with pytest.raises(tw.TimelineError, match=words):
+            tw.inspect(Of(model), X)
+
+
+def test_what_is_no_limit_is_not_taken_for_one():
+    rows = torch.arange(2.0, dtype=F64)[:, None, None]
+    for model in (
+        Of(lambda self, x: x * (torch.arange(x.shape[0], dtype=F64) + 1)[:, None, None]),
+        Of(lambda self, x: F.conv1d(x, torch.arange(12.0, dtype=F64).reshape(4, 1, 3), groups=4)),
+        Of(lambda self, x: x + rows[: x.shape[0]]),
+    ):
+        assert tw.verify_stream(model, signal(2, 4, 40)) < 1e-12
+
+
+def test_a_limit_below_the_examples_own_length_is_seen():
+    wide = nn.Conv1d(1, 700, 1).double()  # too many numbers for the longest runs
+    model = Of(lambda self, x: self.wide(x[..., : min(x.shape[-1], 6000)]), wide=wide)
+    with pytest.raises(tw.TimelineError, match="cuts the end"):
+        tw.inspect(model, signal(1, 1, 7000))
+
+
+def test_counts_that_are_other_for_short_signals_are_refused():
+    with pytest.raises(tw.TimelineError, match="what the model returns beside the signal is 1 for 1 samples"):
+        tw.stream(Of(lambda self, x: (x * 2, min(x.shape[-1], 64))), X)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x[x > 0],
+        lambda x: x[:, x.mean(1).long()],
+        lambda x: (x, slice(x.shape[-1])),
+        lambda x: (x, x.shape[-1:].numel() * torch.ones(x.shape[-1]).numpy()),
+    ],
+)
+def test_odd_outputs_and_indices_are_refused_in_words(function):
+    with pytest.raises((tw.TimelineError, ValueError), match=r"fix: |has no axis|doesn't run on"):
+        tw.inspect(Of(lambda self, x: function(x)), X)
+
+
+def test_a_mask_and_a_condition_of_fixed_size_beside_each_other():
+    model = Of(lambda self, x, mask, g: self.c(x) * mask + self.g(g), c=conv(padding=1), g=conv(1, 16, 4))
+    inputs = (X, torch.ones(1, 1, 64, dtype=F64), signal(1, 16, 1))
+    assert tw.stream(model, inputs)._graph.places == (0, 1)
+    assert tw.verify_stream(model, inputs) < 1e-12
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_sums_of_all_of_the_past_keep_their_digits(dtype):
+    model, x = Of(lambda self, x: x.cumsum(-1)), torch.ones(1, 1, 4000, dtype=dtype)
+    live = tw.stream(model, x[..., :64])
+    y = torch.cat([live.step(chunk) for chunk in x.split(7, -1)], -1)
+    assert y.dtype == dtype
+    assert torch.equal(y, model(x))
+
+
+def test_a_loop_over_samples_is_refused_at_once():
+    def cells(self, x):
+        h, outputs = x.new_zeros(x.shape[0], 4), []
+        for t in range(x.shape[-1]):
+            h = torch.tanh(x[..., t] + h)
+            outputs.append(h)
+        return torch.stack(outputs, -1)
+
+    with pytest.raises(tw.TimelineError, match="other operations for signals of other lengths"):
+        tw.inspect(Of(cells), X)

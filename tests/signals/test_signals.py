@@ -301,14 +301,75 @@ def test_tags_stay_and_what_does_not_is_said(tmp_path):
         assert writer.notes == ("not written: cue points, loops of a.wav",)
 
 
-def test_an_extensible_wav_stays_one(tmp_path):
+@pytest.mark.parametrize(("channels", "mask"), [(6, 0x3F), (2, 3), (2, 0), (4, 0x107)])
+def test_an_extensible_wav_stays_one(tmp_path, channels, mask):
     wav = tmp_path / "a.wav"
-    soundfile.write(wav, np.zeros((10, 6)), 8000, "PCM_24", format="WAVEX")
+    soundfile.write(wav, np.zeros((10, channels)), 8000, "PCM_24", format="WAVEX")
     data = bytearray(wav.read_bytes())
     at = data.index(b"fmt ") + 8 + 20
-    data[at : at + 4] = (0x3F).to_bytes(4, "little")
+    data[at : at + 4] = mask.to_bytes(4, "little")
     wav.write_bytes(data)
-    with open_reader(wav) as reader, open_writer(tmp_path / "b.wav", reader, 10, 8000, None) as writer:
-        writer.write(reader.read(0, 10))
-        assert writer.notes == ("not written: the channel mask 0x3f of a.wav",)
+    with open_reader(wav) as reader:
+        writer = open_writer(tmp_path / "b.wav", reader, 10, 8000, None)
+        with writer:
+            writer.write(reader.read(0, 10))
     assert soundfile.info(tmp_path / "b.wav").format == "WAVEX"
+    written = (tmp_path / "b.wav").read_bytes()
+    at = written.index(b"fmt ") + 8 + 20
+    is_kept = int.from_bytes(written[at : at + 4], "little") == mask
+    assert writer.notes == (() if is_kept else (f"not written: the channel mask {mask:#x}",))
+
+
+def test_tags_that_are_not_kept_are_said(tmp_path):
+    wav = tmp_path / "a.wav"
+    soundfile.write(wav, np.zeros(100), 8000, "PCM_16")
+    tags = b"INFO" + b"IART" + (8).to_bytes(4, "little") + "K\xfcnstler".encode("latin-1")
+    tags += b"IENG" + (4).to_bytes(4, "little") + b"Me\0\0"
+    data = (
+        wav.read_bytes()
+        + b"LIST"
+        + len(tags).to_bytes(4, "little")
+        + tags
+        + b"axml"
+        + (2).to_bytes(4, "little")
+        + b"ab"
+    )
+    wav.write_bytes(data[:4] + (len(data) - 8).to_bytes(4, "little") + data[8:])
+    with open_reader(wav) as reader, open_writer(tmp_path / "b.wav", reader, 100, 8000, None) as writer:
+        writer.write(reader.read(0, 100))
+        (note,) = writer.notes
+    for words in ("the tag IENG", "the chunk 'axml'", "the artist, which is not in UTF-8"):
+        assert words in note
+    assert b"\xef\xbf\xbd" not in (tmp_path / "b.wav").read_bytes()
+
+
+def test_sizes_that_are_no_pipes(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.zeros(1000), 8000)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"data") + 4
+    for size, riff, words in (
+        (2_500_000_000, 2_500_000_036, "cut short"),
+        (0, 0xFFFFFFFF, None),
+        (0, len(data) - 8, None),
+    ):
+        data[at : at + 4], data[4:8] = size.to_bytes(4, "little"), riff.to_bytes(4, "little")
+        path.write_bytes(data)
+        if words:
+            with pytest.raises(SignalError, match=words):
+                open_reader(path)
+        else:
+            assert samples_of(path)[0].shape == (1, 1000)
+    soundfile.write(path, np.zeros(1000), 8000, format="RF64")
+    assert samples_of(path)[1] == ()
+
+
+def test_a_damaged_flac_of_unknown_length_is_refused_in_words(tmp_path):
+    path = tmp_path / "a.flac"
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 50_000), 8000)
+    data = bytearray(path.read_bytes())
+    data[21] &= 0xF0
+    data[22:26] = bytes(4)
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(SignalError, match="damaged after sample"):
+        open_reader(path)

@@ -50,6 +50,7 @@ def test_reports_agree_with_the_models(name):
     assert (report.receptive_field[0] is None) == (name in ("cumulative_norm", "conv_lstm"))
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_a_recurrence_after_centred_convolutions_is_exported(tmp_path):
     runtime = pytest.importorskip("onnxruntime")
     model, x = other_networks.conv_lstm()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer that people use: its shape, and what it is known for."""
+    """A layer that people use: its shape, and its name in the table."""
 
     name: str
     batch: int
@@ -91,7 +91,7 @@ def _timed(layer: Layer, seconds: float) -> tuple[float, float, float, str]:
 
 
 def _least(calls: list[Callable[[], Tensor]], seconds: float) -> list[float]:
-    """The least seconds of each call, timed in turns for so many seconds each."""
+    """The least seconds of each call, timed in turns for ``seconds`` each."""
     import torch
     from torch.utils.benchmark import Timer
 

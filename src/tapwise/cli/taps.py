@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,7 +47,7 @@ def parse(description: str, rate: float | None = None) -> Array:
             raise TapsError(f"taps {description!r}: got {len(numbers)} values, expected the form {form}")
         return _as_weight(design(description, rate, *numbers), description)
     path = Path(name)
-    if path.suffix in (".npy", ".wav", ".safetensors"):
+    if path.suffix.lower() in (".npy", ".wav", ".flac", ".safetensors"):
         return _as_weight(_read(path, arguments, description, rate), description)
     if name and (name[0].isdigit() or name[0] in "+-.") and not arguments:
         rows = [[_number(description, n) for n in row.split(",")] for row in name.split(";")]
@@ -59,7 +58,7 @@ def parse(description: str, rate: float | None = None) -> Array:
 
 
 def for_channels(weight: Array, channels: int, description: str) -> tuple[Array, int]:
-    """The taps for a signal of so many channels, and the groups: (K,) for every channel alike, or a weight.
+    """The taps for a signal of ``channels`` channels, and the groups: (K,) for every channel alike, or a weight.
 
     One filter is every channel's. As many filters as channels are a filter each. Several on one channel make
     as many of it. Four on two channels are true stereo: left to left, left to right, right to left, right to
@@ -166,12 +165,8 @@ def _read(path: Path, arguments: list[str], description: str, rate: float | None
     try:
         if path.suffix == ".npy":
             return np.asarray(np.load(path, allow_pickle=False))
-        if path.suffix == ".wav":
-            import soundfile
-
-            samples, own_rate = soundfile.read(path, dtype="float64", always_2d=True)
-            impulse: Array = _at_rate(samples.T, own_rate, rate, path)
-            return impulse[0] if len(impulse) == 1 else impulse[:, None]
+        if path.suffix.lower() in (".wav", ".flac"):
+            return _impulse_response(path, rate)
         return _read_safetensors(path, ":".join(arguments), description)
     except (ValueError, EOFError, OSError, RuntimeError) as error:
         if isinstance(error, TapsError):
@@ -179,22 +174,21 @@ def _read(path: Path, arguments: list[str], description: str, rate: float | None
         raise TapsError(f"taps {description!r}: {error}") from error
 
 
-def _at_rate(impulse: Array, own: float, rate: float | None, path: Path) -> Array:
-    """An impulse response (channels, K) at the signal's rate: resampled where it was recorded at another."""
-    if rate is None or rate == own:
-        return impulse
-    from fractions import Fraction
+def _impulse_response(path: Path, rate: float | None) -> Array:
+    """The samples of a sound file, full scale being 1: (K,), or of several channels (channels, 1, K)."""
+    from tapwise.signals.audio import AudioReader
 
-    from scipy.signal import resample_poly
-
-    ratio = Fraction(rate).limit_denominator(1_000_000) / Fraction(own).limit_denominator(1_000_000)
-    # Fewer samples a second carry more each, so that the gain stays.
-    resampled: Array = resample_poly(impulse, ratio.numerator, ratio.denominator, axis=-1) / float(ratio)
-    print(
-        f"taps {path}: resampled from {own:g} to {rate:g} Hz, K={impulse.shape[-1]} to {resampled.shape[-1]}",
-        file=sys.stderr,
-    )
-    return resampled
+    with AudioReader(path) as reader:
+        if rate is not None and reader.rate != rate:
+            raise TapsError(
+                f"taps {path}: the impulse response has {reader.rate:g} samples a second, the signal {rate:g}: "
+                "resample one of them first, as scipy.signal.resample_poly does"
+            )
+        samples = reader.read(0, reader.length)
+    if samples.dtype.kind == "i":
+        samples = samples / 2.0 ** (8 * samples.dtype.itemsize - 1)
+    impulse: Array = samples.astype(np.float64)
+    return impulse[0] if len(impulse) == 1 else impulse[:, None]
 
 
 def _read_safetensors(path: Path, name: str, description: str) -> Array:

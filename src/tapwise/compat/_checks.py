@@ -2,18 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from tapwise.errors import ShapeError
 
-ACTIVATIONS = (None, "silu", "swish")
+# torch's, by the names that configurations use; the library itself has the first three.
+ACTIVATIONS: dict[str | None, Callable[[Tensor], Tensor]] = {
+    None: lambda x: x,
+    "silu": F.silu,
+    "swish": F.silu,
+    **{
+        name: getattr(F, name)
+        for name in (
+            "elu",
+            "gelu",
+            "hardswish",
+            "leaky_relu",
+            "mish",
+            "relu",
+            "relu6",
+            "selu",
+            "sigmoid",
+            "softplus",
+            "tanh",
+        )
+    },
+    "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
+}
 
 
 def check_shapes(x: Tensor, weight: Tensor, activation: str | None) -> None:
     """Refuse an activation that there is none of, and shapes that don't fit together."""
     if activation not in ACTIVATIONS:
-        raise NotImplementedError(f"activation must be None, silu, or swish, got {activation!r}")
+        names = ", ".join(map(str, ACTIVATIONS))
+        raise NotImplementedError(f"activation must be None, silu, or swish, or one of {names}; got {activation!r}")
     if x.ndim != 3 or weight.ndim != 2 or x.shape[1] != weight.shape[0]:
         raise ShapeError(
             "x and weight don't fit together",

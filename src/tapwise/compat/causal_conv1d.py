@@ -51,7 +51,7 @@ def causal_conv1d_fn(
             first sequence.
         return_final_states: return the last width - 1 samples too, for the next call.
         final_states_out: (batch, dim, width - 1), where to write them.
-        activation: None, ``"silu"`` or ``"swish"``, which is the same.
+        activation: None, ``"silu"`` or ``"swish"``, which is the same, or another of torch's, as ``"gelu"``.
 
     Returns:
         (batch, dim, seqlen), of x's dtype; with the final states if asked for.
@@ -303,7 +303,7 @@ _MARK = "of_tapwise"
 def _lenient(function: Callable[..., Any], theirs: Callable[..., Any]) -> Callable[..., Any]:
     """The function for callers that pass more than it takes, as transformers' layers do.
 
-    Calls with another activation, as Jamba's with ``gelu``, stay the model's own.
+    Calls with an activation that torch hasn't stay the model's own.
     """
     parameters = signature(function)
     accepted = set(parameters.parameters)
@@ -327,4 +327,4 @@ def _wide(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
 
 
 def _activated(out: Tensor, activation: str | None, dtype: torch.dtype) -> Tensor:
-    return (out if activation is None else F.silu(out)).to(dtype)
+    return ACTIVATIONS[activation](out).to(dtype)

@@ -139,6 +139,13 @@ def _expected_size(input: Tensor, in_channels: int) -> str:
 def check_dtypes(input: Tensor, weight: Tensor, bias: Tensor | None) -> torch.dtype:
     """The one dtype of all, after autocast; refuse several, and several devices."""
     dtype = autocast_dtype(input)
+    if input.is_quantized or weight.is_quantized:
+        raise ShapeError(
+            "quantised tensors aren't convolved here: torch quantises its own layers alone",
+            got=f"x of {input.dtype}, weight of {weight.dtype}",
+            expected="floating-point numbers",
+            fix="quantise a model of torch.nn.Conv1d, or x.dequantize()",
+        )
     for name, tensor in (("weight", weight), ("bias", bias)):
         if tensor is None:
             continue

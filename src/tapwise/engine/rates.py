@@ -74,7 +74,7 @@ class NativeRates:
     float16_rate: float
     bfloat16_rate: float
     # Transposed, in a stream: one product of matrices for all taps is faster than torch's own with at
-    # most so many inputs in a row of the batch, whatever the batch, and at least so many weights.
+    # most ``few_inputs`` inputs in a row of the batch, and at least ``few_inputs_weights`` weights.
     few_inputs: int
     few_inputs_weights: int
     # The gradients' times, as multiples of the convolution's; one call of the weight's, in seconds.
@@ -86,7 +86,7 @@ class NativeRates:
 
 @dataclass(frozen=True)
 class DirectRates:
-    """The compiled loops: products a second for so many rows of outputs at a time, in float32."""
+    """The compiled loops: products a second, by the rows of outputs that are computed at a time, in float32."""
 
     vector_bytes: int
     call: float

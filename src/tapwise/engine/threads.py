@@ -79,7 +79,7 @@ def count() -> int:
 
 
 def run(loop: CompiledLoop, job: Any, tasks: int, threads: int) -> None:
-    """Do ``tasks`` tasks of a compiled loop with at most so many threads.
+    """Do ``tasks`` tasks of a compiled loop with at most ``threads`` threads.
 
     Arguments:
         job: a record of ``job_type``, whose head is written here.

@@ -35,7 +35,7 @@ class Candidate:
     note: str = ""
 
 
-# What the definition alone would take beyond so many products is not waited for.
+# What the definition alone would take beyond this number of products is not waited for.
 _MOST_PRODUCTS = 200_000
 
 

@@ -17,7 +17,7 @@ FIGURES = ("window", "shapes", "sources", "channels", "response")
 USUAL = FIGURES[:3]
 
 WIDTH, MARGIN, LABEL, CELL = (LAYOUT[name] for name in ("width", "margin", "label", "row"))
-# A row holds so many cells; what is longer is cut there and the rest counted.
+# A row holds this number of cells; what is longer is cut there and the rest counted.
 COLUMNS, ROWS = LAYOUT["columns"], LAYOUT["rows"]
 
 

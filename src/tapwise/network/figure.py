@@ -10,7 +10,7 @@ from tapwise.network.graph import Graph
 from tapwise.network.receptive_field import Extent
 from tapwise.network.timeline import Windows
 
-# So many operations are shown; of more, those that widen what is read most.
+# The operations that are shown at most; of more, those that widen what is read most.
 _ROWS = 24
 _ROW = 26
 

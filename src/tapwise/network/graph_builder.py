@@ -8,12 +8,13 @@ from fractions import Fraction
 from math import prod
 from typing import Any
 
+import numpy as np
 import torch
 
 from tapwise.errors import TimelineError
 from tapwise.network.graph import Count, Graph, Node
-from tapwise.network.operation_names import JOINS, POINTWISE
-from tapwise.network.operations import Apply, Convolve, Size
+from tapwise.network.operation_names import FRAMES, JOINS, POINTWISE
+from tapwise.network.operations import Apply, Convolve, Reshape, Size, Within
 from tapwise.network.record import Recording, Ref
 from tapwise.network.samples import Source
 from tapwise.network.timeline import Aligned, Windows
@@ -80,6 +81,9 @@ class GraphBuilder:
         number = len(self.nodes) - 1
         if value is not None:
             self.numbers[value] = number
+        if _makes_frames(node):
+            self.mixed[number] = None  # the entries of a frame are moments
+            return number
         if node.name in JOINS and len(set(node.inputs)) > 1:
             self.mixed[number] = _joined_along(node)
         elif any(n in self.mixed for n in node.inputs):
@@ -118,7 +122,8 @@ class GraphBuilder:
                 "nothing that the model returns is computed from the signal by torch's operations",
                 "",
                 "output",
-                "check that the first of its inputs is the signal, and that the model stays in torch",
+                "return tensors, tuples, lists or dicts of them; check that the first of its inputs is the signal, and "
+                "that the model stays in torch",
             )
         leaves: list[Any] = []
         for n, leaf in enumerate(run.leaves):
@@ -159,7 +164,7 @@ class GraphBuilder:
     def _beside(self, found: Sequence[Any]) -> Count | tuple[Any]:
         """What the model returns beside the signal: the same in every run, or a count of samples."""
         first = found[0]
-        if all(_is_same(first, other) for other in found):
+        if all(is_same(first, other) for other in found):
             return (first,)
         numbers = [n for value in found if (n := _as_integer(value)) is not None]
         sizes = {tuple(value.shape) for n, value in enumerate(found) if n in self.one_batch and _is_tensor(value)}
@@ -175,6 +180,13 @@ class GraphBuilder:
             f"what the model returns beside the signal ({what} for the shortest signal) isn't the same for every "
             "length or batch, and no count of samples"
         )
+
+
+def _makes_frames(node: Node) -> bool:
+    if not (isinstance(node.timeline, Windows) and isinstance(node.work, Within)):
+        return False
+    is_frame = node.name in FRAMES or isinstance(node.work.apply, Reshape)
+    return is_frame and not node.timeline.geometry.transposed
 
 
 def _joined_along(node: Node) -> int | None:
@@ -197,7 +209,8 @@ def _is_tensor(value: Any) -> bool:
     return isinstance(value, torch.Tensor)
 
 
-def _is_same(one: Any, other: Any) -> bool:
+def is_same(one: Any, other: Any) -> bool:
+    """Whether two values that a model returned are the same."""
     if _is_tensor(one) or _is_tensor(other):
         return (
             _is_tensor(one)
@@ -206,7 +219,16 @@ def _is_same(one: Any, other: Any) -> bool:
             and one.shape == other.shape
             and torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
         )
-    return one is other or (type(one) is type(other) and bool(one == other))
+    if one is other:
+        return True
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, np.ndarray):
+        return np.array_equal(one, other)
+    try:
+        return bool(one == other)
+    except (RuntimeError, TypeError, ValueError):  # an object of tensors of the model's own
+        return False
 
 
 def _as_integer(value: Any) -> int | None:

@@ -88,6 +88,8 @@ class ObservedCall:
     def _check_thresholds(self, found: Sequence[Tensor]) -> None:
         """Refuse what was computed by comparing positions with a number that no signal read was as long as."""
         runs = self.builder.runs
+        if len({found[n].shape for n in self.builder.one_batch}) == 1:
+            return  # it doesn't grow with the signal
         met = [run.numbers.get(id(t), frozenset()) for run, t in zip(runs, found, strict=True)]
         longest = max(max(t.shape, default=0) for t in found)
         beyond = [n for n in frozenset.intersection(*met) if longest <= n < LARGEST]
@@ -144,6 +146,7 @@ class ObservedCall:
         growing = [axis for axis in range(first.ndim) if len({t.shape[axis] for t in same_batch}) > 1]
         if len(growing) != 1 or first.is_complex() or first.dtype == torch.bool:
             return None
+        self._check_thresholds(found)
         (axis,) = growing
         size, place = self.node(ref).size, first.ndim - axis
         if [t.shape[axis] for t in found] != self.lengths(ref) or len(size.entries) - size.time != place:

@@ -10,7 +10,7 @@ _POINTWISE = """
     abs acos acosh add addcdiv addcmul alpha_dropout and angle asin asinh atan atan2 atanh bfloat16
     bitwise_and bitwise_not bitwise_or bitwise_xor bool ceil celu clamp clamp_max clamp_min clip
     clone complex conj contiguous copysign cos cosh cpu data detach digamma div divide double
-    dropout dropout1d dropout2d dropout3d elu embedding eq erf erfc exp exp2 expm1 feature_alpha_dropout float
+    dropout dropout1d dropout2d dropout3d elu embedding eq erf erfc exp exp2 expm1 fmax fmin heaviside polar bucketize feature_alpha_dropout float
     float_power floor floor_divide floordiv fmod frac full_like ge gelu gt half hardshrink
     hardsigmoid hardswish hardtanh hypot imag int invert isfinite isinf isnan ldexp le leaky_relu
     lerp lgamma log log10 log1p log2 logaddexp logical_and logical_not logical_or logical_xor logit
@@ -54,6 +54,8 @@ PICKS = frozenset(
         "unbind",
     ]
 )
+# What lays moments beside each other.
+FRAMES = frozenset(["unfold", "pixel_unshuffle"])
 # What lays tensors beside each other.
 JOINS = frozenset(["cat", "concat", "concatenate", "stack"])
 # Which axis, where the call doesn't say; for others, all of them.
@@ -79,6 +81,10 @@ PER_MOMENT = "normalise each moment by itself: BatchNorm in evaluation, LayerNor
 _ATTENDS, _WINDOW = ("attends to all of time", "leave it out of the stream: stream what comes before and after")
 _RANDOM, _DRAW = ("is random", "draw outside of the model, and give what was drawn as part of the signal")
 _ADAPTS = "pools over windows that depend on the full length"
+ATTENDS = (
+    "multiplies the signal by itself over time, as attention does",
+    "stream what comes before and after, or tapwise.register a form of it with a step",
+)
 MIXES = {
     "group_norm": (_MEAN, PER_MOMENT),
     "instance_norm": (_MEAN, PER_MOMENT),

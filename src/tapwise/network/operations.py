@@ -229,7 +229,7 @@ class Accumulate:
         size[self.axis] = 1
         x = like.new_zeros(size)
         x = x if self.before is None else self.before(x)
-        dtype = self.dtype if self.after is None else x.dtype
+        dtype = _WIDE.get(self.dtype, self.dtype) if self.after is None else x.dtype
         return [torch.full_like(x, _IDENTITIES[self.name](dtype), dtype=dtype)]
 
     def __call__(self, x: Tensor, state: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
@@ -238,7 +238,16 @@ class Accumulate:
         y: Any = getattr(torch, self.name)(x.to(state[0].dtype), self.axis)
         y = _JOINS[self.name](state[0], y if isinstance(y, Tensor) else y[0])
         last = y.narrow(self.axis, y.shape[self.axis] - 1, 1).clone()
-        return y if self.after is None else self.after(y), [last]
+        return y.to(self.dtype) if self.after is None else self.after(y), [last]
+
+
+# Sums are carried on in more digits, as torch computes them within a call.
+_WIDE = {
+    torch.float16: torch.float64,
+    torch.bfloat16: torch.float64,
+    torch.float32: torch.float64,
+    torch.complex64: torch.complex128,
+}
 
 
 def _least(dtype: torch.dtype) -> float:

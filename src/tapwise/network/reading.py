@@ -16,15 +16,16 @@ from tapwise.network.aligned_calls import aligned_to, longest
 from tapwise.network.graph import Graph
 from tapwise.network.graph_builder import GraphBuilder
 from tapwise.network.observed_call import ObservedCall
+from tapwise.network.operation_names import ATTENDS, MIXES
 from tapwise.network.record import Recording
 from tapwise.network.runs import Runs
 from tapwise.network.samples import Source
 
 RUNS = 16
 # Lengths beyond the first: next to it, where remainders show, and apart, where multiples do.
-_MORE = (1, 2, 3, 5, 8, 64, 521, 2053, 20011)
-# Numbers that a run may compute, by the last of these lengths.
-_NUMBERS = (2e8, 3e7, 1e7)
+_MORE = (1, 2, 3, 5, 8, 64, 521, 2053, 20011, 131101)
+# Numbers that a run of each of these lengths may compute.
+_NUMBERS = (inf, inf, inf, *[2e8] * 4, 3e7, 5e6, 3e6)
 
 
 def build(runs: Sequence[Recording], rows: Sequence[int], sources: Sequence[Source], batches: bool) -> Graph:
@@ -35,15 +36,7 @@ def build(runs: Sequence[Recording], rows: Sequence[int], sources: Sequence[Sour
         sources: the model's inputs that are signals.
         batches: whether some runs have another batch than the first.
     """
-    first = runs[0].calls
-    for run in runs[1:]:
-        for one, other in zip(first, run.calls, strict=False):
-            if (one.name, one.path, one.outputs, one.refs) != (other.name, other.path, other.outputs, other.refs):
-                raise _other_calls(one.path, one.name)
-        if len(run.calls) != len(first):
-            longer = max(first, run.calls, key=len)
-            extra = longer[min(len(first), len(run.calls))]
-            raise _other_calls(extra.path, extra.name)
+    _check_calls(runs)
     builder = GraphBuilder(runs, rows, sources)
     for calls in zip(*(run.calls for run in runs), strict=True):
         observed = ObservedCall(builder, calls)
@@ -55,8 +48,26 @@ def build(runs: Sequence[Recording], rows: Sequence[int], sources: Sequence[Sour
         except TimelineError as error:
             reason = error
         if reason is not None:
+            # Positions that rotate queries and keys are no reason: that they meet is.
+            if observed.name in MIXES:
+                reason = observed.refuse(*MIXES[observed.name])
+            elif observed.name in ("matmul", "bmm", "einsum") and len(observed.refs) > 1:
+                reason = observed.refuse(*ATTENDS)
             builder.refused.update((value, reason) for value in observed.first.outputs if value is not None)
     return builder.graph(batches)
+
+
+def _check_calls(runs: Sequence[Recording]) -> None:
+    """Refuse runs that made other calls than the first."""
+    first = runs[0].calls
+    for run in runs[1:]:
+        for one, other in zip(first, run.calls, strict=False):
+            if (one.name, one.path, one.outputs, one.refs) != (other.name, other.path, other.outputs, other.refs):
+                raise _other_calls(one.path, one.name)
+        if len(run.calls) != len(first):
+            longer = max(first, run.calls, key=len)
+            extra = longer[min(len(first), len(run.calls))]
+            raise _other_calls(extra.path, extra.name)
 
 
 def _other_calls(path: str, name: str) -> TimelineError:
@@ -83,10 +94,17 @@ def read(model: nn.Module, example: Any, time: int | None = None) -> tuple[Graph
     """
     runs = Runs(model, example, time)
     base = runs.shortest()
-    first = runs.run(runs.signals(base))
-    longer = [runs.run(runs.signals(base + more)) for more in _affordable(first, base, runs.multiple)]
-    made = _aligned(runs, [first, *longer])
-    others = _other_batch(runs, base, made[0])
+    made, lengths = [runs.run(runs.signals(base))], [base]
+    for more, allowed in zip(_MORE, _NUMBERS, strict=True):
+        length = base + more * runs.multiple
+        if _predicted(made, lengths, length) > allowed:
+            break
+        made, lengths = _aligned(runs, [*made, runs.run(runs.signals(length))]), [*lengths, length]
+        _check_calls(made)  # before longer runs: a loop over samples takes long
+    if runs.of_example is not None and len(runs.sources) == 1 and runs.length > base:
+        made = _aligned(runs, [*made, runs.of_example])
+    first = made[0]
+    others = _other_batch(runs, base, first)
     tried = {base + more * runs.multiple for more in (0, *_MORE)}
     while True:
         graph = _graph(runs, made, others)
@@ -119,12 +137,13 @@ def _graph(runs: Runs, made: Sequence[Recording], others: Sequence[Recording]) -
     return build(made, rows, runs.sources, False)
 
 
-def _affordable(first: Recording, base: int, multiple: int) -> list[int]:
-    """How much longer than the first the further runs are: less where each sample costs much."""
-    numbers = sum(math.prod(size) for size in first.sizes) / base
-    longer = [multiple * more for more in _MORE]
-    most = [inf, inf, inf, *[_NUMBERS[0]] * 4, *_NUMBERS[1:]]
-    return [more for more, allowed in zip(longer, most, strict=True) if numbers * (base + more) <= allowed]
+def _predicted(made: Sequence[Recording], lengths: Sequence[int], length: int) -> float:
+    """The numbers that a run of this length computes, by how they grew so far: attention squares its length."""
+    counts = [sum(map(math.prod, run.sizes)) for run in (made[0], made[-1])]
+    growth = lengths[-1] / lengths[0]
+    power = max(1.0, math.log(counts[1] / counts[0]) / math.log(growth)) if growth > 1.05 and counts[0] else 1.0
+    grown: float = counts[1] * (length / lengths[-1]) ** power
+    return grown
 
 
 def _other_batch(runs: Runs, length: int, like: Recording) -> list[Recording]:

@@ -112,7 +112,7 @@ _LIKENESS = frozenset(["to", "type_as", "view_as", "expand_as", "reshape_as"])
 # Of the signal's size and dtype: constants where the model writes into them.
 _LIKE = frozenset(["zeros_like", "ones_like", "full_like", "empty_like"])
 # Constants that differ from moment to moment begin here.
-_POSITIONS = frozenset(["arange", "linspace", "cumsum"])
+_POSITIONS = frozenset(["arange", "linspace", "cumsum", "tril", "triu", "tril_indices", "triu_indices"])
 _WRITES_WITHOUT_READING = frozenset(["setitem", "copy", "zero", "fill"])
 
 
@@ -199,9 +199,9 @@ class _Recorder(TorchFunctionMode):
         """A call without the signal: of what is computed from positions, the numbers that it met."""
         met = self.recording.numbers
         before = [met[id(leaf)] for leaf in leaves if id(leaf) in met]
-        if before or name in _POSITIONS:
-            numbers = frozenset(float(n) for leaf in leaves if (n := _number(leaf)) is not None).union(*before)
-            for leaf in pytree.tree_leaves(result):
+        if before or name in _POSITIONS or any(isinstance(leaf, slice) for leaf in leaves):
+            numbers = frozenset(n for leaf in leaves for n in _numbers(leaf)).union(*before)
+            for leaf in pytree.tree_leaves(leaves[0] if name == "setitem" else result):
                 if isinstance(leaf, Tensor):
                     met[id(leaf)] = numbers
                     self.alive.append(leaf)
@@ -331,12 +331,14 @@ _READS_NOTHING = frozenset(
 )
 
 
-def _number(leaf: Any) -> float | None:
-    """A number among arguments, as such or as a tensor of one."""
+def _numbers(leaf: Any) -> list[float]:
+    """The numbers of an argument: itself, that of a tensor of one, the ends of a slice."""
+    if isinstance(leaf, slice):
+        return [n for end in (leaf.start, leaf.stop) for n in _numbers(end)]
     if isinstance(leaf, Tensor):
         is_one = leaf.numel() == 1 and not leaf.is_complex()
-        return float(leaf.reshape(()).item()) if is_one else None
-    return float(leaf) if type(leaf) in (int, float) else None
+        return [abs(float(leaf.reshape(()).item()))] if is_one else []
+    return [abs(float(leaf))] if type(leaf) in (int, float) else []
 
 
 def _is_in_place(func: Callable[..., Any]) -> bool:
@@ -398,6 +400,13 @@ def _read_through() -> Iterator[None]:
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         function = getattr(self, "_torchdynamo_inline", None)
+        if getattr(self, "__name__", "") != "ScriptFunction":
+            raise TimelineError(
+                "is traced, which hides its operations and froze its branches",
+                "",
+                getattr(self, "__name__", None) or "a traced function",
+                "call the function that was traced",
+            )
         return scripted(self, *args, **kwargs) if function is None else function(*args, **kwargs)
 
     kind: Any = torch.jit.ScriptFunction

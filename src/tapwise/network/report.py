@@ -100,7 +100,7 @@ class Report:
         return tuple(found)
 
     def output_length(self, length: int) -> int:
-        """Outputs for a signal of so many samples."""
+        """Outputs for a signal of ``length`` samples."""
         return self.graph.totals(length)[self.graph.results[0]]
 
     @cached_property

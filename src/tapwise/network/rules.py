@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tapwise.geometry import Geometry
 from tapwise.network.observed_call import ObservedCall
-from tapwise.network.operation_names import MIXES, OVER_AXES, PER_MOMENT, PICKS, POINTWISE, USUAL_AXIS
+from tapwise.network.operation_names import ATTENDS, MIXES, OVER_AXES, PER_MOMENT, PICKS, POINTWISE, USUAL_AXIS
 from tapwise.network.operations import ACCUMULATIONS, Accumulate, Registered, Within
 from tapwise.network.record import Ref
 from tapwise.network.rules_convolutions import CONVOLUTIONS
@@ -123,6 +123,8 @@ def _pointwise(observed: ObservedCall) -> None:
     place = 3 if observed.name == "rrelu" else 2
     if observed.name in _DROPOUTS and observed.same(place, "training", observed.name != "rrelu"):
         raise observed.refuse("is random", "nn.Dropout does nothing in evaluation")
+    if observed.name == "one_hot" and observed.same(1, "num_classes", -1) < 0:
+        raise observed.refuse("has as many classes as the signal's largest number asks for", "give num_classes")
     _check_places(observed)
     observed.aligned()
 
@@ -235,10 +237,7 @@ def _linear(observed: ObservedCall) -> None:
 def _matmul(observed: ObservedCall) -> None:
     """Products of matrices, one of them constant: over the axis that is not time."""
     if len(observed.refs) > 1:
-        raise observed.refuse(
-            "multiplies the signal by itself over time, as attention does",
-            "stream what comes before and after, or tapwise.register a form of it with a step",
-        )
+        raise observed.refuse(*ATTENDS)
     ref = observed.refs[0]
     ndim, time = len(observed.sizes(ref)[0]), observed.time(ref)
     first = next(n for n, leaf in enumerate(observed.first.leaves) if isinstance(leaf, Ref)) == 0

@@ -31,10 +31,10 @@ def _reshaped(observed: ObservedCall) -> None:
     # (B, C, T * r) -> (B, C, T, r)    frames of r samples
     # (B, T, C)     -> (B * T, C)      time and the batch as one, moments of a row together
     """
-    (ref,) = observed.refs
+    ref = observed.refs[0]  # of view_as, the second gives its size alone
     value = observed.first.outputs[0]
     assert value is not None
-    before = observed.node(ref).size
+    before, inputs = observed.node(ref).size, [observed.node_number(ref)]
     size = observed.plain_size(value)
     old, new, time = observed.sizes(ref), observed.sizes(value), before.model_time
     after_old = {prod(s[time + 1 :]) for s in old}
@@ -45,18 +45,18 @@ def _reshaped(observed: ObservedCall) -> None:
     pairs = {(n[size.time], o[time]) for n, o in zip(new, old, strict=True)}
     if inner == outer and all(n == o for n, o in pairs):
         size = observed.size(value)  # where time and another axis were one, they still are
-        observed.add(Aligned(), Reshape(size, before.time), size=size)
+        observed.add(Aligned(), Reshape(size, before.time), size=size, inputs=inputs)
     elif before.flat:
         _unflattened(observed, size)
     elif inner % outer == 0 and all(n == o * (inner // outer) for n, o in pairs):
         factor = inner // outer
         work = Within(Reshape(size, before.time, gives=factor))
         timeline = Windows(Geometry(factor, factor, transposed=True))
-        observed.add(timeline, work, size=size, is_bound=observed.is_mixed)
+        observed.add(timeline, work, size=size, inputs=inputs, is_bound=observed.is_mixed)
     elif outer % inner == 0 and all(o == n * (outer // inner) for n, o in pairs):
         factor = outer // inner
         work = Within(Reshape(size, before.time, takes=factor))
-        observed.add(Windows(Geometry(factor, factor)), work, size=size)
+        observed.add(Windows(Geometry(factor, factor)), work, size=size, inputs=inputs)
     elif inner == outer:
         _flattened(observed, size)
     else:
@@ -65,7 +65,7 @@ def _reshaped(observed: ObservedCall) -> None:
 
 def _flattened(observed: ObservedCall, size: Size) -> None:
     """Time and axes before it become one: in the graph they stay two."""
-    (ref,) = observed.refs
+    ref = observed.refs[0]
     value = observed.first.outputs[0]
     assert value is not None
     old, new, time = observed.sizes(ref), observed.sizes(value), observed.time(ref)
@@ -83,18 +83,18 @@ def _flattened(observed: ObservedCall, size: Size) -> None:
         batch = (*batch, (size.time, int(per_row[0])))
     entries = (*size.entries[: size.time], rows[0], *size.entries[size.time :])
     flat = Size(entries, size.time + 1, batch, flat=True)
-    observed.add(Aligned(), Reshape(flat, observed.node(ref).size.time), size=flat)
+    observed.add(Aligned(), Reshape(flat, observed.node(ref).size.time), size=flat, inputs=[observed.node_number(ref)])
 
 
 def _unflattened(observed: ObservedCall, size: Size) -> None:
     """Time becomes an axis of its own again."""
-    (ref,) = observed.refs
+    ref = observed.refs[0]
     value = observed.first.outputs[0]
     assert value is not None
     before, lengths = observed.node(ref).size, observed.lengths(ref)
     if lengths != [new[size.time] for new in observed.sizes(value)]:
         raise observed.refuse(_TORN, _KEEP)
-    observed.add(Aligned(), Reshape(size, before.time), size=size)
+    observed.add(Aligned(), Reshape(size, before.time), size=size, inputs=[observed.node_number(ref)])
 
 
 _TORN = "lays time and another axis into one, out of order"
@@ -125,8 +125,8 @@ _ONE = pytree.tree_flatten(((0,), {}))[1]
 
 def _indexed(observed: ObservedCall) -> None:
     """x[...]: a part of time, and parts of other axes."""
-    (ref,) = observed.refs
-    if not isinstance(observed.first.arguments[0][0], Ref):
+    ref = observed.refs[0]
+    if not isinstance(observed.first.arguments[0][0], Ref) or len(observed.refs) > 1:
         raise observed.refuse("picks by places that come of the signal", "choose by torch.where")
     ndim, time = len(observed.sizes(ref)[0]), observed.time(ref)
     found = [_full(args[0][1], ndim) for args in (call.arguments for call in observed.calls)]
@@ -178,11 +178,11 @@ def _indexed(observed: ObservedCall) -> None:
 def _check_limits(observed: ObservedCall, entries: list[slice]) -> None:
     """Refuse a cut at a fixed place, which no signal that was read may have reached: a longer one is cut there."""
     for name, backwards in (("stop", False), ("start", True)):
-        places = {getattr(entry, name) for entry in entries}
+        ends = [getattr(entry, name) for entry in entries]
+        places = {None if end is None else end.__index__() for end in ends}
         place = places.pop() if len(places) == 1 else None
         if place is None:
             continue
-        place = place.__index__()
         if (place < 0) == backwards and abs(place) < LARGEST:
             raise observed.refuse(
                 f"keeps the {'last' if backwards else 'first'} {abs(place)} samples of a longer signal",
@@ -315,7 +315,7 @@ MOVES = [
 ]
 
 # squeeze by itself would take time away from a chunk of one sample.
-RESHAPES = ["view", "reshape", "flatten", "unflatten", "ravel", "squeeze", "unsqueeze"]
+RESHAPES = ["view", "reshape", "flatten", "unflatten", "ravel", "squeeze", "unsqueeze", "view_as", "reshape_as"]
 
 SHAPES: dict[str, Callable[[ObservedCall], None]] = {
     **dict.fromkeys(MOVES, _moved),

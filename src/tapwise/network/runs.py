@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
+from math import lcm
 from typing import Any
 
 import torch
@@ -17,8 +18,39 @@ from tapwise.network.samples import Source, drawn_like, is_zero
 
 # Longer examples are cut to this at first, since reading takes some twenty runs.
 LONGEST = 4096
-# Steps in length that are tried until the model takes a signal longer by one of them.
-_STEPS = (*range(1, 65), *range(72, 257, 8), *range(272, 1025, 16), 1200, 1280, 1536, 1920, 2048, 2560, 3200, 4096)
+# Steps in length that are tried where the model takes neither one sample more nor the double.
+_STEPS = (
+    *range(2, 17),
+    18,
+    20,
+    24,
+    25,
+    27,
+    30,
+    32,
+    36,
+    40,
+    48,
+    50,
+    54,
+    60,
+    64,
+    80,
+    81,
+    96,
+    100,
+    120,
+    125,
+    128,
+    144,
+    150,
+)
+_STEPS += (160, 192, 200, 240, 256, 300, 320, 384, 400, 441, 480, 512, 600, 640, 720, 768, 800, 882, 960, 1000, 1024)
+_STEPS += (1200, 1280, 1536, 1600, 1920, 2048, 2400, 2560, 3072, 3200, 4096)
+
+
+def _distinct(choices: list[list[Source]]) -> list[list[Source]]:
+    return [choice for n, choice in enumerate(choices) if choice not in choices[:n]]
 
 
 class Runs:
@@ -44,6 +76,8 @@ class Runs:
         ndim = self.example.ndim
         if ndim == 0:
             raise TypeError("example must have an axis of time, got a tensor without axes")
+        if self.example.numel() == 0:
+            raise ValueError(f"example must hold numbers, got a tensor of size {list(self.example.shape)}")
         if time is not None and not -ndim <= time < ndim:
             raise ValueError(f"time must be an axis of an example with {ndim} axes, -{ndim} to {ndim - 1}, got {time}")
         self.random = torch.Generator(device="cpu").manual_seed(0)
@@ -53,6 +87,7 @@ class Runs:
         self.sources: tuple[Source, ...] = ()
         # Lengths that the model takes: the example's, and longer or shorter by multiples of this.
         self.multiple = 1
+        self.of_example: Recording | None = None
         self._check_example()
         self._find_time([time % ndim] if time is not None else range(ndim - 1, 0 if ndim > 1 else -1, -1))
         self._find_positive()
@@ -102,7 +137,7 @@ class Runs:
 
     def _check_example(self) -> None:
         try:
-            self.run([self.example])
+            self.of_example = self.run([self.example])
         except TimelineError:
             return  # it runs, but can't be followed: reported later
         except Exception as error:
@@ -115,8 +150,10 @@ class Runs:
         axes = list(axes)
         for time in axes:
             others = self._as_long(time)
-            for sources in ([Source(0, time)], [Source(0, time), *others])[: 2 if others else 1]:
-                self.sources = tuple(sources)
+            same = [source for source in others if source.rate == 1]
+            ratios = [[*same, source] for source in others if source.rate != 1]
+            for further in _distinct([[], same, *ratios, others]):
+                self.sources = (Source(0, time), *further)
                 found, error = self._multiple(time)
                 reason = reason or error
                 if found is not None:
@@ -137,6 +174,8 @@ class Runs:
         for place, other in enumerate(self.inputs[1:], 1):
             if not isinstance(other, Tensor) or other.ndim < 1:
                 continue
+            if other.ndim == 1 and other.shape[0] == self.rows != length:
+                continue  # one number for each row
             axes = range(other.ndim - 1, 0 if other.ndim > 1 else -1, -1)
             rates = {axis: Fraction(other.shape[axis], length) for axis in axes if length > 1 and other.shape[axis] > 1}
             same = next((axis for axis, rate in rates.items() if rate == 1), None)
@@ -149,16 +188,18 @@ class Runs:
     def _multiple(self, time: int) -> tuple[int | None, Exception | None]:
         """The least step in length that the model takes, or why it takes none."""
         length = int(self.example.shape[time])
-        scale = max(source.rate.denominator for source in self.sources)
-        reason: Exception | None = None
-        for step in dict.fromkeys([*_STEPS, length]):
-            if step % scale:
-                continue
-            error = self._fails(length + step) or self._fails(length + (8 if step == 1 else 3) * step)
-            if error is None:
-                return step, None
-            reason = reason or error
-        return None, reason
+        scale = lcm(*(source.rate.denominator for source in self.sources))
+        reason = self._fails_longer(length, scale)
+        if reason is None:
+            return scale, None
+        steps: Iterable[int] = _STEPS
+        if length > 1 and self._fails_longer(length, length) is None:
+            steps = (step for step in range(2, length + 1) if length % step == 0)  # a multiple of it is taken
+        found = (step for step in steps if step % scale == 0 and self._fails_longer(length, step) is None)
+        return next(found, None), reason
+
+    def _fails_longer(self, length: int, step: int) -> Exception | None:
+        return self._fails(length + step) or self._fails(length + (8 if step == 1 else 3) * step)
 
     def _fails(self, length: int) -> Exception | None:
         try:

@@ -36,8 +36,6 @@ _LARGEST_WAV = 2**32 - 2**16
 
 # What libsndfile calls a length that the header doesn't give.
 _NO_LENGTH = 2**62
-# Sizes in a WAV's header from here on stand for "not known": programs that write to a pipe leave them.
-_PIPED = 0x7FFF0000
 
 
 class _Sequential(soundfile.SoundFile):  # type: ignore[misc]
@@ -58,18 +56,23 @@ class AudioReader(Reader):
         except (soundfile.SoundFileError, TypeError, RuntimeError) as error:
             raise SignalError(f"{path}: not a sound file that can be read: {error}") from error
         self.channels, self.length = self._file.channels, self._file.frames
+        self.rate: float | None = float(self._file.samplerate)
         self.metadata, self.not_kept = self._file.copy_metadata(), riff.not_kept(path, parts)
+        for name, text in list(self.metadata.items()):
+            if "\ufffd" in text:  # not in UTF-8: libsndfile would write what it couldn't read
+                del self.metadata[name]
+                self.not_kept = (*self.not_kept, f"the {name}, which is not in UTF-8")
+        data = riff.data_of(parts)
+        has_length = data is None or not (riff.has_no_length(path, parts) or self._is_piped(data))
         if self.length > _NO_LENGTH:
             self._count()
-        data = next((part for part in parts if part.name == "data"), None)
-        if self._file.frames > _NO_LENGTH or (
-            data is not None and (data.size == 0 or data.size >= _PIPED > self._bytes())
-        ):
+            has_length = False
+        if not has_length:
             self.notes = (
-                f"the header gives no length, as a program that writes to a pipe leaves it: "
+                "the header gives no length, as a program that writes to a pipe leaves it: "
                 f"{self.length:,} samples are there",
             )
-        self.rate: float | None = float(self._file.samplerate)
+        self._is_truncatable = has_length
         self.subtype, self.format = self._file.subtype, self._file.format
         name, self.quantum = _SUBTYPES.get(self.subtype, ("float32", 0))
         self.dtype: np.dtype[Any] = np.dtype(name)
@@ -94,12 +97,18 @@ class AudioReader(Reader):
         self._file.close()
         self._file = _Sequential(self.path)
         self.length = 0
-        while n := len(self._file.read(1 << 16, dtype="int16", always_2d=True)):
-            self.length += n
-        self._file.seek(0)
+        try:
+            while n := len(self._file.read(1 << 16, dtype="int16", always_2d=True)):
+                self.length += n
+        except soundfile.SoundFileError as error:
+            self._file.close()
+            raise SignalError(f"{self.path}: the file is damaged after {self.place(self.length)}: {error}") from error
+        self._file.close()
+        self._file = _Sequential(self.path)
 
-    def _bytes(self) -> int:
-        return self.path.stat().st_size
+    def _is_piped(self, data: riff.Chunk) -> bool:
+        """Whether the size of the samples stands for a length that wasn't known, and is more than there is."""
+        return riff.is_unknown(data.size) and data.start + data.size > self.path.stat().st_size
 
     def close(self) -> None:
         """Let go of the file."""
@@ -110,7 +119,9 @@ class AudioReader(Reader):
         log = self._file.extra_info
         size = re.search(r"^data : (\d+) \(should be (\d+)\)", log, re.MULTILINE)
         frames = re.search(r"frame count (\d+) does not match value from .* of (\d+)", log)
-        if size and int(size[2]) < int(size[1]) < _PIPED:
+        if not self._is_truncatable:
+            return
+        if size and int(size[2]) < int(size[1]) and int(size[1]) != 2**32 - 1:
             promised, held = int(size[1]), int(size[2])
         elif frames and int(frames[1]) < int(frames[2]):
             promised, held = int(frames[2]), int(frames[1])
@@ -162,6 +173,10 @@ class AudioWriter(Writer):
         except BaseException:
             self.output.discard()
             raise
+        self._source_mask = None
+        if isinstance(source, AudioReader) and channels == source.channels and kind == "WAVEX":
+            with source.path.open("rb") as file:
+                self._source_mask = riff.channel_mask(file)
         if lost := getattr(source, "not_kept", ()):
             self.notes = (f"not written: {', '.join(lost)} of {source.path.name}",)
         # Given explicitly: soundfile would otherwise scale and clip floats by itself.
@@ -178,3 +193,6 @@ class AudioWriter(Writer):
     def release(self) -> None:
         """Write the header's sizes and let go."""
         self._file.close()
+        mask = self._source_mask
+        if mask is not None and riff.channel_mask(self.output.file) != mask:
+            self.notes = (*self.notes, f"not written: the channel mask {mask:#x}")

@@ -86,7 +86,7 @@ def run(
     if np.iscomplexobj(taps) and not dtype.is_complex:
         raise SignalError(f"{reader.path}: complex taps need a complex signal, got {reader.dtype}")
     is_alike = taps.ndim == 1  # every channel is a row of a batch
-    weight = torch.from_numpy(np.ascontiguousarray(taps)).to(dtype)
+    weight = torch.from_numpy(np.array(taps, order="C")).to(dtype)
     weight = weight.reshape(1, 1, -1) if is_alike else weight
     if not weight.isfinite().all():
         raise SignalError(f"{reader.path}: taps beyond the range of {dtype}, in which it is filtered")

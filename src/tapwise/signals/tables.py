@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import csv
+import io
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +28,18 @@ class TableReader(Reader):
     def __init__(self, path: Path, columns: tuple[str, ...]) -> None:
         self.path = path
         try:
-            text, self.encoding = _decoded(path.read_bytes())
+            text, self.encoding, self.mark = _decoded(path.read_bytes())
+            if "\0" in text:
+                raise SignalError(f"{path}: not a CSV table that can be read: save it as UTF-8 text")
             # As text: what is not the signal is written back to the letter.
             self.table = pl.read_csv(text.encode(), infer_schema=False)
         except (pl.exceptions.PolarsError, UnicodeError) as error:
             raise SignalError(f"{path}: not a CSV table: {error}") from error
         if not len(self.table):
             raise SignalError(f"{path}: the table has no rows")
+        names = next(csv.reader(io.StringIO(text)), [])
+        if len(names) == len(self.table.columns) == len(set(names)):
+            self.table.columns = names  # polars leaves doubled quotes in headings
         self._refuse_headings()
         self.columns = columns or (self._only_numeric(),)
         for name in self.columns:
@@ -83,16 +90,27 @@ class TableReader(Reader):
         return f"line {sample + 2 + within + sum(n.count(chr(10)) for n in self.table.columns)}"
 
 
-def _decoded(data: bytes) -> tuple[str, str]:
-    """The text of a table and its encoding: Unicode by its mark, UTF-8, else Latin-1, which spreadsheets write."""
-    marks = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
-    for mark, encoding in marks:
+# Byte order marks, the longer ones first, and the encodings that they and what follows are in.
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+
+
+def _decoded(data: bytes) -> tuple[str, str, bytes]:
+    """The text of a table, its encoding and its mark: Unicode, else what spreadsheets of Western Europe write."""
+    for mark, encoding in _MARKS:
         if data.startswith(mark):
-            return data.decode(encoding), encoding
-    try:
-        return data.decode(), "utf-8"
-    except UnicodeDecodeError:
-        return data.decode("latin-1"), "latin-1"
+            return data[len(mark) :].decode(encoding), encoding, mark
+    for encoding in ("utf-8", "cp1252"):
+        try:
+            return data.decode(encoding), encoding, b""
+        except UnicodeDecodeError:
+            continue
+    return data.decode("latin-1"), "latin-1", b""
 
 
 class TableWriter(Writer):
@@ -117,5 +135,5 @@ class TableWriter(Writer):
             table = others.with_columns([pl.Series(name, row) for name, row in named])
         else:
             table = pl.DataFrame({f"channel_{c}": row for c, row in enumerate(signal)})
-        encoding = getattr(self._source, "encoding", "utf-8")
-        self.output.file.write(table.write_csv().encode(encoding, "xmlcharrefreplace"))
+        encoding, mark = getattr(self._source, "encoding", "utf-8"), getattr(self._source, "mark", b"")
+        self.output.file.write(mark + table.write_csv().encode(encoding))

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tapwise.errors import StreamMismatchError
-from tapwise.network.graph import Graph
-from tapwise.network.record import Recording
+from tapwise.errors import StreamMismatchError, TimelineError
+from tapwise.network.graph import Count, Graph
+from tapwise.network.graph_builder import is_same
+from tapwise.network.record import Recording, Ref
 from tapwise.network.runs import Runs
 from tapwise.streaming.scheduler import Scheduler
 
@@ -49,7 +50,10 @@ _TOLERANCES = {torch.float64: 1e-11, torch.float32: 1e-4, torch.complex128: 1e-1
 def compare(graph: Graph, offline: Recording, found: Sequence[Tensor], tolerance: float | None) -> float:
     """The largest difference; StreamMismatchError names the first operation that differs by too much."""
     worst = 0.0
+    coarsest: list[float] = []  # by node, what the dtypes on the way to it allow
     for node, streamed in zip(graph.nodes, found, strict=True):
+        own = _TOLERANCES.get(node.dtype, 2e-2 if node.dtype.is_floating_point else 0.0)
+        coarsest.append(max(own, *(coarsest[n] for n in node.inputs), 0.0))
         if node.value is None or not node.inputs:
             continue
         axis = node.size.time
@@ -66,7 +70,7 @@ def compare(graph: Graph, offline: Recording, found: Sequence[Tensor], tolerance
             is_same |= streamed.isnan() & wanted.isnan()
         error = torch.where(is_same, 0, error.double())
         error = error.nan_to_num(float("inf"))
-        allowed = _TOLERANCES.get(wanted.dtype, 2e-2) if tolerance is None else tolerance
+        allowed = coarsest[-1] if tolerance is None else tolerance
         finite = wanted[wanted.isfinite()].to(torch.int64 if wanted.dtype == torch.bool else wanted.dtype)
         scale = 1 + float(finite.abs().max()) if finite.numel() else 1.0
         largest = float(error.max())
@@ -89,11 +93,29 @@ def agrees(scheduler: Scheduler, runs: Runs, length: int) -> None:
     """Raise where the stream of a signal of this length, in three chunks, isn't what the model gives."""
     signals = runs.signals(length)
     offline = runs.run(signals, keep=True)
+    check_beside(scheduler.graph, offline, length)
     if not all(value.is_floating_point() for value in offline.values):
         return  # another rounding may choose another code, and all that follows from it
     third = length // 3
     found = by_node(scheduler, signals, [third, third, length - 2 * third])
     compare(scheduler.graph, offline, found, max(_LOOSE, 2e-2 if signals[0].dtype.itemsize < 4 else 0))
+
+
+def check_beside(graph: Graph, offline: Recording, length: int) -> None:
+    """Refuse a model that returns something else beside the signal for shorter signals than it was read at."""
+    totals = graph.totals(length)
+    for found, out in zip(offline.leaves, graph.outputs, strict=False):
+        if type(out) is int or isinstance(found, Ref):
+            continue
+        wanted = out.of(totals[out.node], graph.batch) if type(out) is Count else out[0]
+        if not is_same(found, wanted):
+            raise TimelineError(
+                f"what the model returns beside the signal is {found!r} for {length} samples, and {wanted!r} as longer "
+                "signals have it",
+                "",
+                "output",
+                "return sequences alone, from a small module around the model",
+            )
 
 
 def settle(scheduler: Scheduler, runs: Runs) -> None:
@@ -112,6 +134,10 @@ def shortest_of(scheduler: Scheduler, runs: Runs, base: int) -> int:
     def holds(length: int) -> bool:
         try:
             agrees(scheduler, runs, length)
+        except TimelineError as error:
+            if error.operation == "output":
+                raise
+            return False
         except (ArithmeticError, LookupError, RuntimeError, ValueError, AssertionError):
             return False
         return True

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tapwise.errors import ShapeError
 from tapwise.network.graph import Graph, Node
+from tapwise.padding import integer
 
 
 def check_chunks(graph: Graph, likes: Sequence[Tensor], batch: int, seen: int, chunks: Sequence[Any]) -> None:
@@ -84,6 +85,7 @@ def check_end(graph: Graph, lengths: Iterable[int]) -> None:
 
 def check_batch(graph: Graph, batch: int) -> None:
     """Refuse a batch that the model doesn't take."""
+    integer("batch", batch)
     if batch < 1 or (batch != graph.batch and not graph.batches):
         raise ShapeError(
             "the model was read at one batch only" if batch > 0 else "a batch has at least one row",
@@ -93,11 +95,11 @@ def check_batch(graph: Graph, batch: int) -> None:
         )
 
 
-def check_mask(separable: bool, batch: int, mask: Any) -> list[bool]:
-    """The mask as one bool a slot; refused where rows aren't independent."""
-    if not separable:
+def check_mask(inseparable: str | None, batch: int, mask: Any) -> list[bool]:
+    """The mask as one bool a slot; refused where rows aren't independent, for the reason given."""
+    if inseparable is not None:
         raise ShapeError(
-            "the rows of this model's chunks can't be told apart",
+            f"the rows of this model's chunks can't be told apart: {inseparable}",
             got="a mask",
             fix="give tapwise.stream an example (batch, ...) of a model whose rows don't depend on each "
             "other; a stream for each signal always goes",

@@ -5,8 +5,8 @@ chunk further on. So each step does the same: what the stream does once it has s
 first are recognised by their position and replaced by what padding stands for.
 
 # step k of an operation     outputs [k*n + lead, (k+1)*n + lead)
-#   lead < 0: so many come before the first
-#   lead > 0: so many depend on padding alone and are computed at the start
+#   lead < 0: -lead of them come before the first
+#   lead > 0: lead of them depend on padding alone and are computed at the start
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from tapwise.errors import TimelineError
 from tapwise.network.graph import Count, Graph, Node
 from tapwise.network.operations import Accumulate, Apply, Convolve, Fill, Recur, Reshape, Within
 from tapwise.network.timeline import Ends, Windows
+from tapwise.padding import integer
 from tapwise.streaming import fixed_operations as fixed
 from tapwise.streaming.export import StepModule, write_onnx
 from tapwise.streaming.fixed_operations import Pace
@@ -88,6 +89,7 @@ class Functional(tuple[Any, Any]):
 class _Steps:
     def __init__(self, scheduler: Scheduler, chunk: int) -> None:
         graph = scheduler.graph
+        chunk = integer("chunk", chunk)
         if chunk < 1 or chunk % graph.period:
             raise ValueError(f"chunk must be a multiple of {graph.period}, the model's period in samples, got {chunk}")
         if graph.n_sources > 1:

@@ -78,17 +78,20 @@ class Scheduler:
         self._schedules.clear()
 
     @cached_property
-    def separable(self) -> bool:
-        """Whether rows of a batch are independent: another row changes nothing of one that runs beside it."""
+    def inseparable(self) -> str | None:
+        """Why slots can't begin and end apart; None where no row changes anything of one that runs beside it."""
         graph = self.graph
-        if not graph.batches or any(type(out) is Count and not out.is_per_row for out in graph.outputs):
-            return False
+        if not graph.batches:
+            return "it was read at one batch only, since what it does depends on the batch"
+        if any(type(out) is Count and not out.is_per_row for out in graph.outputs):
+            return "it returns one count of samples for all"
         if not all(node.size.batch for node in graph.nodes):
-            return False  # some operation gives one row for all
+            return "some operation gives one row for all"
         try:
-            return self._rows_are_independent()
+            is_independent = self._rows_are_independent()
         except (RuntimeError, IndexError, ValueError, AssertionError):
-            return False
+            is_independent = False
+        return None if is_independent else "a row's outputs depend on other rows, or rows change places"
 
     def _rows_are_independent(self) -> bool:
         graph, rows = self.graph, list(range(_ROWS))

@@ -58,7 +58,7 @@ class Stream:
             others: chunks for the same time of the model's further signals, as a mask.
 
         Returns:
-            What the model returns, of as many samples as are determined now, perhaps 0. Once some slots were
+            What the model returns, for the samples that are determined now, perhaps 0. Once some slots were
             reset, flushed or made to wait without the others, a pair: that, as long as the longest
             slot's and filled with zeros, and the length of each slot's part of the first output, (batch,).
 
@@ -226,7 +226,7 @@ class Stream:
         check_chunks(graph, self._scheduler.likes, self._batch, self.seen[0], chunks)
 
     def _mask(self, mask: Any) -> list[bool]:
-        return check_mask(self._scheduler.separable, self._batch, mask)
+        return check_mask(self._scheduler.inseparable, self._batch, mask)
 
     def _begin(self) -> None:
         if not self._groups:

@@ -33,6 +33,8 @@ def verify_stream(
         >>> tw.verify_stream(model, torch.zeros(1, 1, 50, dtype=torch.float64)) < 1e-12
         True
     """
+    if tries < 1:
+        raise ValueError(f"tries must be at least 1, got {tries}")
     graph, runs = read(model, example, time)
     length = runs.length
     rng = random.Random(0)

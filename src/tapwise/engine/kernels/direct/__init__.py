@@ -46,7 +46,7 @@ def _loop(dtype: torch.dtype) -> str:
 
 
 def gathers(fan_in: int, fan_out: int) -> bool:
-    """Whether so many rows read a block that it is copied, to lie together."""
+    """Whether enough rows read a block for it to be copied, to lie together."""
     return fan_in >= 4 and fan_out >= 8
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from tapwise.engine.kernels.inputs import INPUT_FIELDS
 from tapwise.engine.threads import job_type
 
-# Longer sums are split into sums of so many products, so that rounding doesn't grow with the taps.
+# Longer sums are split into sums of this number of products, so that rounding doesn't grow with the taps.
 PRODUCTS_A_SUM = 256
-# Rows of at most so many outputs are one block, where their windows reach beyond the signal.
+# Rows of at most this number of outputs are one block, where their windows reach beyond the signal.
 SHORT = 1024
 
 # Outputs are written to ``y``; or, where ``totals`` is an address, they are read there as gradients, and

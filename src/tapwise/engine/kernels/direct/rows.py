@@ -39,7 +39,7 @@ class Rows(NamedTuple):
 
 
 def _make_rows(rows, vectors):
-    """The outputs of so many rows at a time: tiles of so many vectors, of half, of one, and part of one."""
+    """The outputs of ``rows`` rows at a time: tiles of ``vectors`` vectors, of half, of one, and part of one."""
     full, one, part = make_tile(rows, vectors), make_tile(rows, 1), make_tile(rows, 1, True)
     half_vectors = max(vectors // 2, 1)
     half = make_tile(rows, half_vectors)

@@ -18,7 +18,7 @@ from tapwise.engine.kernels.loops.vectors import VECTOR, Vectors, add_product, e
 
 _I64 = ir.IntType(64)
 
-# Several rows are written in turn, more places than some processors predict: the memory so many bytes
+# Several rows are written in turn, more places than some processors predict: the memory this number of bytes
 # further on in each row is prefetched. With more products than these the stores have time.
 _AHEAD, _LINE, _FEW_PRODUCTS = 1024, 64, 128
 
@@ -35,8 +35,8 @@ def _bias_of(b: Any, place: Any, bias: Any, readable: Any, memory: Vectors) -> A
 def make_tile(rows: int, vectors: int, masked: bool = False) -> Any:
     """``tile(x, offsets, q0, q1, weight, row, y, y_row, bias, count, item)``, for compiled code.
 
-    ``y[r, t] (+)= sum over q0 <= q < q1 of weight[r, q] * x[t + offsets[q]]`` for so many rows, and t
-    over so many vectors. ``row`` and ``y_row`` are bytes from one row to the next; ``bias`` is the
+    ``y[r, t] (+)= sum over q0 <= q < q1 of weight[r, q] * x[t + offsets[q]]`` for the tile's rows, and t
+    over the tile's vectors. ``row`` and ``y_row`` are bytes from one row to the next; ``bias`` is the
     address of the rows' first, 1 for none, or 0 to add to what ``y`` holds; ``count`` lanes are read
     and written if masked; ``item`` is a number of the element's type.
     """

@@ -83,7 +83,7 @@ def frames(
 
     Arguments:
         gain: what the products of spectra multiply rounding by.
-        mirrored: of each frame so many samples only, run backwards from its first.
+        mirrored: of each frame this number of samples only, run backwards from its first.
     """
     channels = x.shape[1] // geometry.groups
     part = x[turn.row : turn.row + 1, turn.g0 * channels : turn.g1 * channels]

@@ -8,7 +8,7 @@ from tapwise.engine.threads import job_type
 # A task is a filter: its taps are laid mirrored into a frame of ``size`` numbers, ``dilation`` apart.
 FiltersJob = job_type("FiltersJob", "filters frames taps dilation size")
 
-# A task is a frame of a channel: so many ``samples`` from frame number ``first_frame`` on, and zeros up
+# A task is a frame of a channel: ``samples`` samples from frame number ``first_frame`` on, and zeros up
 # to ``size``. What is wild (too loud, or no number) is written to ``is_wild``.
 FramesJob = job_type(
     "FramesJob",

@@ -31,7 +31,7 @@ def next_tasks(job, span, is_first):
 
 @jit
 def allocate_for(job, size):
-    """The address of so many bytes, until released; 0 where there is no memory, and the job has failed."""
+    """The address of ``size`` bytes, until released; 0 where there is no memory, and the job has failed."""
     address = allocate(size)
     if address == 0:
         job.failed = 1

@@ -24,7 +24,7 @@ _BYTES = ir.IntType(8).as_pointer()
 
 @intrinsic
 def size_of(typing, item):  # type: ignore[no-untyped-def]
-    """Bytes of a number of item's type, known when the loop is compiled."""
+    """Bytes of a number of item's type, a constant of the compiled loop."""
 
     def codegen(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
         return _I64(signature.args[0].bitwidth // 8)
@@ -56,7 +56,7 @@ def store(typing, address, value):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def copy(typing, target, source, size):  # type: ignore[no-untyped-def]
-    """Copy so many bytes from one address to another."""
+    """Copy ``size`` bytes from one address to another."""
 
     def codegen(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
         signature = [_BYTES, _BYTES, _I64, ir.IntType(1)]
@@ -81,7 +81,7 @@ def array_at(typing, address, item):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def allocate(typing, size):  # type: ignore[no-untyped-def]
-    """The address of so many bytes until ``release``; 0 where there is no memory."""
+    """The address of ``size`` bytes until ``release``; 0 where there is no memory."""
 
     def codegen(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
         return b.call(_function(b.module, "malloc", _I64, [_I64]), arguments)

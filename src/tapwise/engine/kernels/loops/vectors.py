@@ -129,7 +129,7 @@ def add_product(b: Any, sum: Any, a: Any, x: Any) -> Any:
 def make_correlation(rows: int, columns: int) -> Any:
     """``correlation(x, offsets, q, g, g_row, steps, tail, sums, sums_row, item)``, for compiled code.
 
-    ``sums[r, c] += sum over t of g[r, t] * x[t + offsets[q + c]]`` for so many rows and columns: t runs
+    ``sums[r, c] += sum over t of g[r, t] * x[t + offsets[q + c]]`` for the tile's rows and columns: t runs
     over ``steps`` full vectors, and ``tail`` lanes of one more. ``sums`` are float64.
     """
 

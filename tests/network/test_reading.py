@@ -352,6 +352,23 @@ def test_scripted_and_compiled_functions_are_read_through():
         tw.inspect(nn.Sequential(conv(), torch.jit.script(nn.ReLU())), X)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_traced_functions_are_refused():
+    traced = torch.jit.trace(lambda x: x + (x.shape[-1] >= 64), X)
+    with pytest.raises(tw.TimelineError, match="is traced"):
+        tw.inspect(Of(lambda self, x: traced(x)), X)
+
+
+def test_mixed_precision_is_compared_by_its_coarsest():
+    model = Of(lambda self, x: self.c(x.float()).double(), c=nn.Conv1d(4, 4, 9))
+    assert tw.verify_stream(model, X) < 1e-5
+
+
+@pytest.mark.parametrize("power", [0, 1, 2])
+def test_powers_that_swallow_a_nan(power):
+    assert tw.inspect(Of(lambda self, x: self.c(x) ** power, c=conv()), X).receptive_field == (0, 2)
+
+
 # Cost
 
 

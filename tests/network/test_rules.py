@@ -166,6 +166,10 @@ PARTED = {
     "through tanh": (lambda s, x: torch.cat([s.a(x), s.b(x)], 1).tanh().chunk(2, 1)[0], (-4, 4), True),
     "a part of one": (lambda s, x: torch.cat([s.a(x), s.b(x)], 1)[:, :2], (-4, 4), True),
     "polyphase": (lambda s, x: torch.stack([s.a(x), s.b(x)], -1).flatten(-2), (-4, 4), True),
+    "frames picked": (lambda s, x: x.unfold(-1, 5, 2)[..., 2], (0, 4), True),
+    "frames and back": (lambda s, x: x.view(x.shape[0], 4, -1, 8).relu().view(x.shape), (-7, 7), True),
+    "a part of frames": (lambda s, x: x.unfold(-1, 5, 1)[..., 1:3].mean(-1), (0, 4), True),
+    "a median": (lambda s, x: x.unfold(-1, 5, 1).sort(-1).values[..., 2], (0, 4), True),
     "summed": (lambda s, x: s.c(torch.cat([s.a(x), s.b(x)], 1)).chunk(2, 1)[0], (-4, 4), False),
 }
 
@@ -194,6 +198,8 @@ REFUSED = {
     "addmm": (lambda x: torch.addmm(x.new_zeros(1), WEIGHT.t(), x[0].t()), "sums|mat|size"),
     "tensordot": (lambda x: torch.tensordot(x, x, ([2], [2])), "itself|axis"),
     "diff with more": (lambda x: torch.diff(x, prepend=x[..., :1]), "before or after|keeps"),
+    "classes of the numbers": (lambda x: F.one_hot((x > 0).long()), "give num_classes"),
+    "a tensor's place": (lambda x: x[..., : torch.tensor(10_000)], "first 10000 samples"),
     "cummax's places": (lambda x: x.cummax(-1).indices, "end of the signal"),
 }
 

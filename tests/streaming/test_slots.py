@@ -10,6 +10,7 @@ from torch import nn
 
 import networks
 import tapwise as tw
+from networks import Of
 
 F64 = torch.float64
 
@@ -181,3 +182,25 @@ def test_a_snapshot_may_be_written_over():
         for tensor in kept:
             tensor.fill_(float("nan"))
     assert torch.equal(third.flush(), other.flush())
+
+
+def test_why_rows_are_not_apart_is_said():
+    for function, words in (
+        (lambda self, x: x - x.mean(0, keepdim=True), "one row for all"),
+        (lambda self, x: x.flip(0), "depend on other rows"),
+        (lambda self, x: x.roll(2, 0), "depend on other rows"),
+        (lambda self, x: torch.softmax(x, 0), "depend on other rows"),
+        (lambda self, x: (x * 2, x.shape[-1]), "one count of samples"),
+        (lambda self, x: x * x.shape[0], "read at one batch only"),
+    ):
+        live = tw.stream(Of(function), torch.randn(2, 3, 40, dtype=torch.float64))
+        live.step(torch.randn(2, 3, 10, dtype=torch.float64))
+        with pytest.raises(tw.ShapeError, match=words):
+            live.reset(torch.tensor([True, False]))
+
+
+@pytest.mark.parametrize("call", [lambda live: live.reset(batch=2.5), lambda live: live.functional("a")])
+def test_counts_are_integers(call):
+    live = tw.stream(torch.nn.Conv1d(1, 1, 3), torch.zeros(1, 1, 40))
+    with pytest.raises(TypeError, match="must be an integer"):
+        call(live)

@@ -278,27 +278,29 @@ def cut_and_padded(
         ends = Ends(lefts[0], table, mode)
         return observed.add(ends, Fill(value), inputs=inputs, last=last, size=size)
     totals = [lefts[0] + n + r for n, r in zip(lengths, rights, strict=True)]
-    if mode == "zeros":  # to the length of another tensor?
-        for other, number in sorted(observed.builder.numbers.items()):
-            ratio = observed.builder.rate_of(ref) / observed.builder.rates[number]
-            for up in (False, True):
-                same = [followed(n, ratio, up) for n in observed.lengths(other)]
-                extras = {t - n for t, n in zip(totals, same, strict=True)}
-                if len(extras) == 1:
-                    return observed.add(
-                        Ends(lefts[0], (0,), mode),
-                        Fill(value),
-                        inputs=inputs,
-                        last=last,
-                        size=size,
-                        reference=number,
-                        extra=extras.pop(),
-                        rounds_up=up,
-                    )
+    if mode == "zeros" and (found := _length_of_another(observed, totals)) is not None:
+        number, rounds_up, extra = found
+        ends = Ends(lefts[0], (0,), mode)
+        return observed.add(
+            ends, Fill(value), inputs=inputs, last=last, size=size, reference=number, extra=extra, rounds_up=rounds_up
+        )
     raise observed.refuse(
         f"pads or cuts the end by what is neither the same nor up to a multiple ({rights[0]}, {rights[1]}, ...)",
         "pad to a multiple of the total stride, or cut to the length of another tensor",
     )
+
+
+def _length_of_another(observed: ObservedCall, totals: list[int]) -> tuple[int, bool, int] | None:
+    """The node whose length, rounded up or down, the totals are, and how much more; None where there is none."""
+    found = []
+    for value, number in sorted(observed.builder.numbers.items()):
+        ratio = observed.builder.rate_of(observed.refs[0]) / observed.builder.rates[number]
+        for up in (False, True):
+            same = [followed(n, ratio, up) for n in observed.lengths(value)]
+            extras = {t - n for t, n in zip(totals, same, strict=True)}
+            if len(extras) == 1:
+                found.append((number, up, extras.pop()))
+    return min(found, key=lambda fit: (abs(fit[2]), fit), default=None)  # a length itself before one more
 
 
 def _recurrence(observed: ObservedCall) -> None:

@@ -257,6 +257,8 @@ def test_lazy_layers_become_ours(kind, settings):
     assert isinstance(lazy, getattr(tw, kind))
     with pytest.raises(RuntimeError, match="uninitialized"):
         lazy.weight.shape  # noqa: B018
+    with pytest.raises(tw.ShapeError, match="call it once"):
+        lazy.init_state()
     x = torch.randn(2, 6, 20)
     y = lazy(x)
     assert type(lazy) is getattr(tw, kind)

@@ -72,7 +72,7 @@ def accelerate(model: nn.Module) -> Acceleration:
     Layers stay the objects that they are: class, parameters, parametrizations, hooks and state_dict
     are untouched, and so are outputs, up to rounding. Where no kernel of ours is faster, torch's runs
     as before. ``copy.deepcopy`` of a model copies the acceleration, beyond an ``undo`` too; a shallow copy
-    goes on computing with the original layer's settings, a transposed one with its weights. What is
+    goes on computing with the original layer's settings, and its weights too unless it is a plain ``Conv1d``. What is
     traced or exported to ONNX holds torch's own operations; ``torch.export`` holds Tapwise's, and
     ``torch.jit.script`` says that it can't compile an accelerated layer.
 

@@ -193,6 +193,13 @@ class StreamingLayer(nn.Module):
             >>> y.tolist()
             [[[3.0, 3.0]]]
         """
+        if isinstance(self.weight, nn.parameter.UninitializedParameter):
+            raise ShapeError(
+                "the layer has no weight yet",
+                got=f"{type(self).__name__} before its first call",
+                expected="a layer that knows its input channels",
+                fix="call it once on a signal first",
+            )
         geometry = Geometry.of(self)
         if geometry.padding_mode == "circular" and geometry.padding != (0, 0):
             raise ShapeError(

@@ -271,6 +271,13 @@ def test_the_forms_to_compare_with_give_the_same():
         compat.causal_conv1d_fn(x, w, seq_idx=torch.zeros(2, 9), return_final_states=True)
 
 
+def test_states_of_sequences_sequence_by_sequence():
+    x, bounds = torch.randn(11, 3), torch.tensor([0, 1, 5, 11])
+    for length in (1, 3, 7):
+        found = compat.causal_conv1d_varlen_states_ref(x, bounds, length)
+        assert torch.equal(found, compat.causal_conv1d_varlen_states(x, bounds, length))
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_other_activations_stay_the_models_own():
     from transformers import JambaConfig, JambaModel

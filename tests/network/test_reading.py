@@ -214,6 +214,20 @@ def test_signals_of_two_rates(mel_first):
     assert other.seen == live.seen
 
 
+def test_an_input_that_is_stretched_or_cut_to_the_signals_length_is_a_signal():
+    def stretched(self, x, c):
+        return self.c(x) + F.interpolate(c, size=x.shape[-1])
+
+    def cut(self, x, c):
+        n = min(x.shape[-1], c.shape[-1])
+        return self.c(x)[..., :n] * c[..., :n]
+
+    for function, c in ((stretched, signal(1, 4, 16)), (cut, signal(1, 4, 64))):
+        model = Of(function, c=conv(padding=1))
+        assert tw.stream(model, (X, c))._graph.places == (0, 1)
+        assert tw.verify_stream(model, (X, c)) < 1e-12
+
+
 # Numbers of the example's kind
 
 

@@ -8,6 +8,7 @@ of Dao-AILab/causal-conv1d, whose arguments mean the same here.
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -219,6 +220,13 @@ def causal_conv1d_varlen_states(x: Tensor, cu_seqlens: Tensor, state_len: int) -
     inside = places >= starts[:, None]
     taken = x[torch.where(inside, places, 0).clamp(max=max(x.shape[0] - 1, 0))]
     return torch.where(inside[..., None], taken, 0).transpose(1, 2)
+
+
+def causal_conv1d_varlen_states_ref(x: Tensor, cu_seqlens: Tensor, state_len: int) -> Tensor:
+    """``causal_conv1d_varlen_states`` sequence by sequence, to compare with."""
+    bounds = cu_seqlens.tolist()
+    rows = [x[max(start, end - state_len) : end].T for start, end in itertools.pairwise(bounds)]
+    return torch.stack([F.pad(row, (state_len - row.shape[-1], 0)) for row in rows])
 
 
 def causal_conv1d_ref(

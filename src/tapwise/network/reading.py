@@ -95,6 +95,19 @@ def read(model: nn.Module, example: Any, time: int | None = None) -> tuple[Graph
         TimelineError: an operation that can't be followed, by the path of its module, with a remedy.
     """
     runs = Runs(model, example, time)
+    try:
+        return _read(runs), runs
+    except TimelineError:
+        # A further input that the model cut or stretched to the signal's length may be a signal itself.
+        while runs.take_further_sources():
+            try:
+                return _read(runs), runs
+            except TimelineError:
+                continue
+        raise
+
+
+def _read(runs: Runs) -> Graph:
     base = runs.shortest()
     made, lengths = [runs.run(runs.signals(base))], [base]
     for more, allowed in zip(_MORE, _NUMBERS, strict=True):
@@ -114,7 +127,7 @@ def read(model: nn.Module, example: Any, time: int | None = None) -> tuple[Graph
         graph.places = tuple(source.place for source in runs.sources)
         wrong = _wrong(graph, runs, base)
         if wrong is None:
-            return graph, runs
+            return graph
         length, run = wrong
         if length in tried:
             check_lengths(graph, run, length)

@@ -172,6 +172,8 @@ def _over_axes(observed: ObservedCall) -> None:
             _accumulated(observed)
         elif observed.name == "diff":
             _differences(observed)
+        elif observed.name in PICKS - {"flip", "roll"}:
+            raise observed.refuse("cuts time into parts, or picks single moments", "cut by slices, or pool")
         else:
             raise observed.refuse("runs over all of time", PER_MOMENT if "norm" in observed.name else _OVER)
         return

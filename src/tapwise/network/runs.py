@@ -88,6 +88,7 @@ class Runs:
         # Lengths that the model takes: the example's, and longer or shorter by multiples of this.
         self.multiple = 1
         self.of_example: Recording | None = None
+        self._choices: list[tuple[Source, ...]] = []
         self._check_example()
         self._find_time([time % ndim] if time is not None else range(ndim - 1, 0 if ndim > 1 else -1, -1))
         self._find_positive()
@@ -106,10 +107,6 @@ class Runs:
     def examples(self) -> list[Tensor]:
         """The example of each signal."""
         return [self.inputs[source.place].detach() for source in self.sources]
-
-    def takes(self, length: int) -> bool:
-        """Whether the model takes signals of this length, as far as multiples tell."""
-        return length > 0 and (length - self.length) % self.multiple == 0
 
     def signals(self, length: int, rows: int | None = None) -> tuple[Tensor, ...]:
         """Signals of a length and a batch, one for each source, of numbers like the example's."""
@@ -152,13 +149,10 @@ class Runs:
             others = self._as_long(time)
             same = [source for source in others if source.rate == 1]
             ratios = [[*same, source] for source in others if source.rate != 1]
-            for further in _distinct([[], same, *ratios, others]):
-                self.sources = (Source(0, time), *further)
-                found, error = self._multiple(time)
-                reason = reason or error
-                if found is not None:
-                    self.multiple = found
-                    return
+            self._choices = [(Source(0, time), *further) for further in _distinct([[], same, *ratios, others])]
+            reason = self._take_sources() or reason
+            if self.sources:
+                return
         size = list(self.example.shape)
         where = f"axis {axes[0]}" if len(axes) == 1 else f"an axis of {', '.join(map(str, sorted(axes)))}"
         first = "" if len(axes) == 1 else "; the first is the batch's: give time=0 if it is time"
@@ -166,6 +160,25 @@ class Runs:
             f"the model doesn't run on an example of size {size} made longer along {where}{first}; a second input "
             f"of fixed length, or a layer for one length alone, is in the way: {reason}"
         ) from reason
+
+    def take_further_sources(self) -> bool:
+        """Take more of the inputs for signals than so far; False where there are no more, or the model takes none."""
+        self.template = None
+        self._take_sources()
+        return bool(self.sources)
+
+    def _take_sources(self) -> Exception | None:
+        """The next of the choices of signals with which the model takes other lengths, or why there is none."""
+        reason: Exception | None = None
+        while self._choices:
+            self.sources = self._choices.pop(0)
+            found, error = self._multiple(self.sources[0].time)
+            if found is not None:
+                self.multiple = found
+                return None
+            reason = reason or error
+        self.sources = ()
+        return reason
 
     def _as_long(self, time: int) -> list[Source]:
         """The other inputs with an axis as long as the signal, or an integer ratio of it."""

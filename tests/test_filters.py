@@ -204,3 +204,11 @@ def test_filters_are_traced_and_exported(layer):
     x = torch.randn(1, 1, 60)
     for program in (torch.jit.trace(layer, x), torch.export.export(layer, (x,)).module()):
         torch.testing.assert_close(program(x), layer(x))
+
+
+@pytest.mark.parametrize("layer", [tw.Upfirdn([1.0, 2.0], 3, 2), tw.Resample(3, 2)])
+def test_what_is_no_signal_is_refused(layer):
+    with pytest.raises(tw.ShapeError, match=r"x\[None, :\] makes one channel"):
+        layer(torch.zeros(100))
+    with pytest.raises(TypeError, match="got ndarray"):
+        layer(np.zeros((1, 10)))

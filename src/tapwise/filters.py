@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.overrides import handle_torch_function
+from torch.overrides import handle_torch_function, is_tensor_like
 
 from tapwise.chunks import State
 from tapwise.engine.autograd import is_traced
@@ -196,6 +196,18 @@ def _polyphase(x: Tensor, taps: Tensor, up: int, down: int) -> Tensor:
     return y[..., :outputs]
 
 
+def _check_signal(x: Any) -> None:
+    if not is_tensor_like(x):  # type: ignore[no-untyped-call]
+        raise TypeError(f"x must be a torch.Tensor, got {type(x).__name__}: torch.as_tensor(x)")
+    if x.ndim not in (2, 3):
+        raise ShapeError(
+            "a change of rate takes channels of samples",
+            got=f"x of size {list(x.shape)}",
+            expected="(batch, channels, length) or (channels, length)",
+            fix="x[None, :] makes one channel of it" if x.ndim == 1 else None,
+        )
+
+
 class Upfirdn(nn.Module):
     """``scipy.signal.upfirdn`` as a layer: zeros between samples, a filter, every ``down``-th output.
 
@@ -243,6 +255,7 @@ class Upfirdn(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The signal at its new rate."""
+        _check_signal(x)
         dtype = x.dtype if _is_float(x) else torch.float64
         dtype = dtype.to_complex() if self.taps.is_complex() else dtype
         return upfirdn(x.to(dtype), self.taps.to(dtype), self.up, self.down)
@@ -297,5 +310,6 @@ class Resample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The signal at its new rate."""
+        _check_signal(x)
         outputs = -(-x.shape[-1] * self.up // self.down)
         return self.change(x)[..., self.first : self.first + outputs]  # type: ignore[no-any-return]

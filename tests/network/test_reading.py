@@ -158,6 +158,24 @@ def test_models_for_multiples_are_streamed():
     assert tw.verify_stream(model, X) < 1e-12
     report = tw.inspect(model, X)
     assert report.receptive_field == (-9, 9)
+    assert report.output_length(64) == 64
+    with pytest.raises(ValueError, match=r"no signal of 65 samples(?s:.*)multiples of 4"):
+        report.output_length(65)
+
+
+def test_slots_that_end_between_two_multiples_are_named():
+    live = tw.stream(DownAndUp(), X)
+    live.step(signal(3, 4, 10))
+    live.reset(torch.tensor([False, True, False]))
+    live.step(signal(3, 4, 6))
+    with pytest.raises(tw.ShapeError, match=r"6 samples in slot 1(?s:.*)active\(mask\)"):
+        live.flush()
+    only = torch.tensor([False, True, False])
+    live.active(only)
+    live.step(torch.zeros(3, 4, 2, dtype=F64))
+    live.flush(only)
+    live.active([True] * 3)
+    live.flush(torch.tensor([True, False, True]))
 
 
 def test_lengths_may_be_a_multiple_and_more():

@@ -85,6 +85,10 @@ def run(
     if count < 1:
         raise ValueError(f"a chunk of {chunk_ms:g} ms at {rate:g} Hz holds no sample")
     live = stream(model, example, time=-1)
+    if live.n_signals > 1:
+        raise ValueError(
+            f"the model takes {live.n_signals} signals at once, and the command reads one: use tapwise.stream in Python"
+        )
     channels = first.shape[1] if first.ndim == 3 else 1
     summary = Summary(rate, count, live.delay, stride=live.stride, channels=(channels, 1))
     size, dtype = _DTYPES[form].itemsize * channels, _DTYPES[form]

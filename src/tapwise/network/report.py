@@ -100,7 +100,13 @@ class Report:
         return tuple(found)
 
     def output_length(self, length: int) -> int:
-        """Outputs for a signal of ``length`` samples."""
+        """Outputs for a signal of ``length`` samples.
+
+        Raises:
+            ValueError: a length that the model doesn't take, as it takes multiples alone.
+        """
+        if length < 0 or self.graph.missing(length):
+            raise ValueError(f"the model takes no signal of {length} samples; {self._time()}")
         return self.graph.totals(length)[self.graph.results[0]]
 
     @cached_property

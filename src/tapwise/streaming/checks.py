@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,8 +19,10 @@ def check_chunks(graph: Graph, likes: Sequence[Tensor], batch: int, seen: int, c
         raise ShapeError(
             "the model has another number of signals",
             got=f"{len(chunks)} chunks",
-            expected=f"{len(likes)}: its inputs {', '.join(map(str, graph.places))}",
-            fix="step(chunk, other): one for each input that is as long as the signal",
+            expected=f"{len(likes)}, one for each signal of its inputs: {', '.join(map(str, graph.places))}",
+            fix="the other inputs stay as they were in the example"
+            if len(chunks) > len(likes)
+            else "step(chunk, other): one for each input that is as long as the signal",
         )
     for number, (like, chunk) in enumerate(zip(likes, chunks, strict=True)):
         name = "chunk" if len(likes) == 1 else f"chunk {number}"
@@ -68,18 +70,26 @@ def _check_chunk(node: Node, like: Tensor, batch: int, name: str, chunk: Any) ->
         )
 
 
-def check_end(graph: Graph, lengths: Iterable[int]) -> None:
-    """Refuse to end signals of a length that the model doesn't take."""
-    for seen in lengths:
+def check_end(graph: Graph, lengths: Mapping[int, int], batch: int) -> None:
+    """Refuse to end signals of a length that the model doesn't take.
+
+    Arguments:
+        lengths: by slot that ends, its samples.
+    """
+    for slot, seen in lengths.items():
         missing = graph.missing(seen) if seen else 0
         if missing:
+            are_alike = len(lengths) == batch and len(set(lengths.values())) == 1
+            where = "" if are_alike else f" in slot {slot}"
+            alone = "" if are_alike else "by active(mask), let the other slots wait; "
             raise ShapeError(
                 "the model doesn't take a signal of this length",
-                got=f"{seen} samples",
+                got=f"{seen} samples{where}",
                 expected=f"a multiple of {graph.multiple}"
                 if graph.example_length % graph.multiple == 0
                 else f"{graph.example_length % graph.multiple} more than a multiple of {graph.multiple}",
-                fix=f"step with {missing} more samples, as zeros, then flush; nothing was lost",
+                fix=f"{alone}step with {missing} more samples, as zeros, then flush, and leave out what they "
+                "gave; nothing was lost",
             )
 
 
@@ -110,5 +120,6 @@ def check_mask(inseparable: str | None, batch: int, mask: Any) -> list[bool]:
             "the mask must say yes or no for every slot",
             got=f"{found.dtype} of size {list(found.shape)}",
             expected=f"bool, ({batch},)",
+            fix="torch.arange(batch) == 1 means slot 1 alone",
         )
     return [bool(yes) for yes in found]

@@ -89,9 +89,6 @@ class Functional(tuple[Any, Any]):
 class _Steps:
     def __init__(self, scheduler: Scheduler, chunk: int) -> None:
         graph = scheduler.graph
-        chunk = integer("chunk", chunk)
-        if chunk < 1 or chunk % graph.period:
-            raise ValueError(f"chunk must be a multiple of {graph.period}, the model's period in samples, got {chunk}")
         if graph.n_sources > 1:
             raise TimelineError("has several signals", "", "input", "use the stream itself, by step and flush")
         if any(type(out) is Count for out in graph.outputs):
@@ -100,6 +97,11 @@ class _Steps:
                 "",
                 "output",
                 "return sequences alone, from a small module around the model",
+            )
+        chunk = integer("chunk", chunk)
+        if chunk < 1 or chunk % graph.period:
+            raise ValueError(
+                f"chunk must be a multiple of {graph.period}, the model's period in samples, and at least that, got {chunk}"
             )
         self.scheduler = scheduler
         self.keys = [str(n) for n in graph.results]  # made here: a compiler can't

@@ -83,7 +83,8 @@ class Stream:
                 stays as it was, and says how many samples are missing.
         """
         chosen = None if mask is None else self._mask(mask)
-        check_end(self._graph, (n for slot, n in enumerate(self.seen) if chosen is None or chosen[slot]))
+        ending = {slot: n for slot, n in enumerate(self.seen) if chosen is None or chosen[slot]}
+        check_end(self._graph, ending, self._batch)
         with torch.no_grad():
             result = self._advance(None, True, chosen)
         self.reset(mask)
@@ -128,6 +129,11 @@ class Stream:
     def stride(self) -> Fraction:
         """Samples of the signal for each output, exactly."""
         return 1 / self._graph.rates[self._graph.results[0]]
+
+    @property
+    def n_signals(self) -> int:
+        """Chunks that a step takes: the model's inputs that are signals."""
+        return self._graph.n_sources
 
     @property
     def batch(self) -> int:

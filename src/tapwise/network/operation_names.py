@@ -54,6 +54,7 @@ PICKS = frozenset(
         "unbind",
     ]
 )
+RECURRENCES = frozenset(["lstm", "gru", "rnn_tanh", "rnn_relu"])
 # What lays moments beside each other.
 FRAMES = frozenset(["unfold", "pixel_unshuffle"])
 # What lays tensors beside each other.

@@ -16,7 +16,7 @@ from tapwise.network.aligned_calls import aligned_to, longest
 from tapwise.network.graph import Graph
 from tapwise.network.graph_builder import GraphBuilder
 from tapwise.network.observed_call import ObservedCall
-from tapwise.network.operation_names import ATTENDS, MIXES
+from tapwise.network.operation_names import ATTENDS, MIXES, RECURRENCES
 from tapwise.network.record import Recording
 from tapwise.network.runs import Runs
 from tapwise.network.samples import Source
@@ -26,6 +26,9 @@ RUNS = 16
 _MORE = (1, 2, 3, 5, 8, 64, 521, 2053, 20011, 131101)
 # Numbers that a run of each of these lengths may compute.
 _NUMBERS = (inf, inf, inf, *[2e8] * 4, 3e7, 5e6, 3e6)
+
+# A number of a recurrence takes as long as this number of others: one moment after the other.
+_RECURRENCE = 50
 
 
 def build(runs: Sequence[Recording], rows: Sequence[int], sources: Sequence[Source], batches: bool) -> Graph:
@@ -158,7 +161,8 @@ def _predicted(made: Sequence[Recording], lengths: Sequence[int], length: int) -
     growth = lengths[-1] / lengths[0]
     power = max(1.0, math.log(counts[1] / counts[0]) / math.log(growth)) if growth > 1.05 and counts[0] else 1.0
     grown: float = counts[1] * (length / lengths[-1]) ** power
-    return grown
+    is_recurrent = any(call.name in RECURRENCES for call in made[0].calls)
+    return grown * _RECURRENCE if is_recurrent else grown
 
 
 def _other_batch(runs: Runs, length: int, like: Recording) -> list[Recording]:

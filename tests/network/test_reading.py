@@ -401,6 +401,41 @@ def test_powers_that_swallow_a_nan(power):
     assert tw.inspect(Of(lambda self, x: self.c(x) ** power, c=conv()), X).receptive_field == (0, 2)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_other_threads_call_their_scripts_meanwhile():
+    from threading import Event, Thread
+
+    started, ended, errors = Event(), Event(), []
+    traced = torch.jit.trace(lambda x: x * 2, X)
+
+    def calls():
+        started.set()
+        while not ended.is_set():
+            try:
+                assert float(traced(snake(torch.zeros(1), 1.0))) == 0
+            except Exception as error:
+                errors.append(error)
+
+    before = torch.jit.ScriptFunction.__call__
+    model, other_model = (Of(lambda self, x: self.c(snake(x, 2.0)), c=conv()) for _ in "ab")
+    others = [Thread(target=calls), Thread(target=lambda: tw.inspect(other_model, X))]
+    for other in others:
+        other.start()
+    started.wait()
+    tw.inspect(model, X)
+    ended.set()
+    for other in others:
+        other.join()
+    assert not errors
+    assert torch.jit.ScriptFunction.__call__ is before
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), None, "words"])
+def test_odd_constants_beside_the_signal_stay(value):
+    live = tw.stream(Of(lambda self, x: (x * 2, value)), X)
+    assert str(live.step(X)[1]) == str(value)
+
+
 # Cost
 
 

@@ -52,7 +52,7 @@ def test_reports_agree_with_the_models(name):
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_recurrence_after_centred_convolutions_is_exported(tmp_path):
-    runtime = pytest.importorskip("onnxruntime")
+    runtime = pytest.importorskip("onnxruntime", reason="a developer's dependency")
     model, x = other_networks.conv_lstm()
     model, x = model.float(), x.float()
     pure = tw.stream(model, x).functional(chunk=8)

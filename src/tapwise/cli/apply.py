@@ -34,11 +34,11 @@ def apply(
 ) -> None:
     """Filter every channel of a recording, by blocks: its size doesn't matter.
 
-    One filter is every channel's. Several, as those of a stereo impulse response, are a filter for each channel, or make as many channels of one; four on a stereo recording are true stereo (L to L, L to R, R to L, R to R). An impulse response has to have the signal's rate.
+    One filter is every channel's. Several, as those of a stereo impulse response, are a filter for each channel, or make as many channels of one. Four on a stereo recording are true stereo: L to L, L to R, R to L, R to R. An impulse response has to have the signal's rate.
 
     The dtype stays, the rate is divided by the stride, a table keeps its other columns. Integers are rounded, and what is beyond their range is clipped and counted. The output appears complete or not at all.
 
-    Taps are used as they stand (cross-correlation, as nn.Conv1d); --flip reverses them. With --flip, 'same' is scipy.signal.convolve's (and numpy.convolve's, where the signal is the longer): with an even number of taps its outputs stand one sample later than those of torch's 'same', which --padding LEFT,RIGHT gives.
+    Taps are used as they stand (cross-correlation, as nn.Conv1d); --flip reverses them. With --flip, 'same' is scipy.signal.convolve's, which is numpy.convolve's where the signal is the longer. With an even number of taps its outputs stand one sample later than those of torch's 'same', which --padding LEFT,RIGHT gives.
     """
     from tapwise import signals
     from tapwise.cli import taps as designs

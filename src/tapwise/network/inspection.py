@@ -8,12 +8,12 @@ from torch import nn
 
 from tapwise.explanation.explain import explain
 from tapwise.explanation.model import ModelExplanation, explain_model
+from tapwise.network.evaluation import evaluating
 from tapwise.network.graph import Graph
 from tapwise.network.operations import Convolve
 from tapwise.network.probe import probe
 from tapwise.network.reading import read
 from tapwise.network.receptive_field import extents, receptive_field_of
-from tapwise.network.record import evaluating
 from tapwise.network.report import Report
 from tapwise.network.runs import Runs
 

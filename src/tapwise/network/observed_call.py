@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tapwise.errors import TimelineError
 from tapwise.network.graph import Node
-from tapwise.network.graph_builder import GraphBuilder
+from tapwise.network.graph_builder import GraphBuilder, is_same, same_numbers
 from tapwise.network.operations import Accumulate, Apply, Input, Size, Work
 from tapwise.network.record import Call, Ref
 from tapwise.network.timeline import Aligned, Timeline
@@ -75,13 +75,13 @@ class ObservedCall:
         self._check_thresholds(found)
         for axis in range(first.ndim):
             if len({t.shape[axis] for t in found}) > 1:
-                if any(not bool(_alike_numbers(t, t.narrow(axis, 0, 1)).all()) for t in found):
+                if any(not bool(same_numbers(t, t.narrow(axis, 0, 1)).all()) for t in found):
                     raise self.refuse(
                         "one of its tensors grows with the signal and isn't the same throughout, as positions are",
                         "compute from the signal itself what it needs, or tapwise.register its module",
                     )
                 found = [t.narrow(axis, 0, 1) for t in found]
-        if any(not _equal(t, found[0]) for t in found):
+        if any(not is_same(t, found[0]) for t in found):
             raise self._not_constant()
         return found[0]  # type: ignore[no-any-return]
 
@@ -329,17 +329,6 @@ _TEACH = "tapwise.register teaches an operation its timeline; else leave it out 
 
 # Numbers above are no positions: sys.maxsize and the like.
 LARGEST = 1 << 40
-
-
-def _alike_numbers(one: Tensor, other: Tensor) -> Tensor:
-    same = one == other
-    return same | (one.isnan() & other.isnan()) if one.is_floating_point() else same
-
-
-def _equal(one: Tensor, other: Tensor) -> bool:
-    if one.shape != other.shape or one.dtype != other.dtype:
-        return False
-    return bool(_alike_numbers(one, other).all())
 
 
 def _alike(one: Any, other: Any) -> bool:

@@ -6,9 +6,8 @@ signal, or a tensor computed from it, is recorded. Nothing is traced symbolicall
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from tapwise.errors import TimelineError
+from tapwise.network.evaluation import evaluating, read_through, version_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ class _Recorder(TorchFunctionMode):
             Ref(self.numbers[id(leaf)]) if yes else leaf for leaf, yes in zip(leaves, is_signal, strict=True)
         ]
         signals = [leaf for leaf, yes in zip(leaves, is_signal, strict=True) if yes]
-        versions = [_version(tensor) for tensor in signals]
+        versions = [version_of(tensor) for tensor in signals]
         recorded = func
         if in_place and not is_signal[0] and isinstance(leaves[0], Tensor):
             refs[0] = leaves[0].clone()  # what it held before the signal was added to it
@@ -189,7 +189,7 @@ class _Recorder(TorchFunctionMode):
                 name,
                 "stream all of it under autocast, or convert the model's parameters",
             )
-        writes = versions != [_version(tensor) for tensor in signals]
+        writes = versions != [version_of(tensor) for tensor in signals]
         self._record(Call(recorded, name, self.paths[-1], refs, spec, [], writes), result, leaves)
         if name in _LIKE:
             self.like.add(id(result))
@@ -300,35 +300,11 @@ class _Recorder(TorchFunctionMode):
 
 
 # Attributes of a tensor, and what asks about it without reading its numbers.
-_READS_NOTHING = frozenset(
-    [
-        "shape",
-        "size",
-        "dim",
-        "ndim",
-        "ndimension",
-        "numel",
-        "nelement",
-        "dtype",
-        "device",
-        "layout",
-        "requires_grad",
-        "is_floating_point",
-        "is_complex",
-        "is_contiguous",
-        "stride",
-        "storage_offset",
-        "data_ptr",
-        "element_size",
-        "itemsize",
-        "nbytes",
-        "is_cuda",
-        "grad",
-        "grad_fn",
-        "is_leaf",
-        "untyped_storage",
-    ]
-)
+_ASKS = """
+    shape size dim ndim ndimension numel nelement dtype device layout requires_grad is_floating_point is_complex
+    is_contiguous stride storage_offset data_ptr element_size itemsize nbytes is_cuda grad grad_fn is_leaf untyped_storage
+"""
+_READS_NOTHING = frozenset(_ASKS.split())
 
 
 def _numbers(leaf: Any) -> list[float]:
@@ -346,10 +322,6 @@ def _is_in_place(func: Callable[..., Any]) -> bool:
     if name.startswith("__i") and name.endswith("__"):
         return name[3:-2] in _OPERATORS
     return name.endswith("_") and not name.endswith("__")
-
-
-def _version(tensor: Tensor) -> int:
-    return 0 if tensor.is_inference() else tensor._version
 
 
 def plain_name(func: Callable[..., Any]) -> str:
@@ -370,55 +342,6 @@ def plain_name(func: Callable[..., Any]) -> str:
 
 
 _OPERATORS = {"add", "sub", "mul", "truediv", "div", "floordiv", "mod", "pow", "and", "or", "xor"}
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation, without gradients; afterwards every part and every buffer is as it was."""
-    modes = {module: module.training for module in model.modules()}
-    buffers = {name: (buffer, _version(buffer), buffer.detach().clone()) for name, buffer in model.named_buffers()}
-    try:
-        model.eval()
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
-        for name, (buffer, version, before) in buffers.items():
-            owner, _, last = name.rpartition(".")
-            module = model.get_submodule(owner)
-            if module._buffers.get(last) is not buffer:
-                module._buffers[last] = buffer
-            if _version(buffer) != version:
-                with torch.no_grad():
-                    buffer.copy_(before)
-
-
-@contextmanager
-def _read_through() -> Iterator[None]:
-    """Scripted and compiled functions run as the Python that they were made of, call by call."""
-
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        function = getattr(self, "_torchdynamo_inline", None)
-        if getattr(self, "__name__", "") != "ScriptFunction":
-            raise TimelineError(
-                "is traced, which hides its operations and froze its branches",
-                "",
-                getattr(self, "__name__", None) or "a traced function",
-                "call the function that was traced",
-            )
-        return scripted(self, *args, **kwargs) if function is None else function(*args, **kwargs)
-
-    kind: Any = torch.jit.ScriptFunction
-    scripted = kind.__call__
-    kind.__call__ = call
-    # Where torch's compiler was never loaded, nothing is compiled; loading it takes seconds.
-    is_loaded = "torch._dynamo" in sys.modules
-    try:
-        with torch.compiler.set_stance("force_eager") if is_loaded else nullcontext():
-            yield
-    finally:
-        kind.__call__ = scripted
 
 
 def record(
@@ -450,7 +373,7 @@ def record(
         arguments[place] = inputs[place].detach().clone()  # a model may write over its input
         recorder.admit(arguments[place])
     recorder.autocast = torch.is_autocast_enabled(arguments[places[0]].device.type)
-    with evaluating(model), _read_through(), recorder.watching(model), recorder:
+    with evaluating(model), read_through(), recorder.watching(model), recorder:
         result = model(*arguments)
     found = recorder.recording
     found.signals = len(places)

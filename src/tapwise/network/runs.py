@@ -19,38 +19,7 @@ from tapwise.network.samples import Source, drawn_like, is_zero
 # Longer examples are cut to this at first, since reading takes some twenty runs.
 LONGEST = 4096
 # Steps in length that are tried where the model takes neither one sample more nor the double.
-_STEPS = (
-    *range(2, 17),
-    18,
-    20,
-    24,
-    25,
-    27,
-    30,
-    32,
-    36,
-    40,
-    48,
-    50,
-    54,
-    60,
-    64,
-    80,
-    81,
-    96,
-    100,
-    120,
-    125,
-    128,
-    144,
-    150,
-)
-_STEPS += (160, 192, 200, 240, 256, 300, 320, 384, 400, 441, 480, 512, 600, 640, 720, 768, 800, 882, 960, 1000, 1024)
-_STEPS += (1200, 1280, 1536, 1600, 1920, 2048, 2400, 2560, 3072, 3200, 4096)
-
-
-def _distinct(choices: list[list[Source]]) -> list[list[Source]]:
-    return [choice for n, choice in enumerate(choices) if choice not in choices[:n]]
+_STEPS = [step for step in range(2, 4097) if 30**12 % step == 0]  # of the factors 2, 3 and 5
 
 
 class Runs:
@@ -149,7 +118,8 @@ class Runs:
             others = self._as_long(time)
             same = [source for source in others if source.rate == 1]
             ratios = [[*same, source] for source in others if source.rate != 1]
-            self._choices = [(Source(0, time), *further) for further in _distinct([[], same, *ratios, others])]
+            choices = [(Source(0, time), *further) for further in ([], same, *ratios, others)]
+            self._choices = list(dict.fromkeys(choices))
             reason = self._take_sources() or reason
             if self.sources:
                 return

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from tapwise.network.evaluation import evaluating
 from tapwise.network.graph import Graph
-from tapwise.network.record import evaluating
 
 
 def offline_results(graph: Graph, model: nn.Module, example: Any, signals: Sequence[Tensor]) -> list[Tensor]:

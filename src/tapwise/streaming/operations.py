@@ -207,31 +207,14 @@ class Windowed(_WithHistory):
 
 
 class Recurrence:
-    """LSTM, GRU, RNN: the state goes from chunk to chunk."""
+    """LSTM, GRU, RNN, cumsum: the state goes from chunk to chunk."""
 
     def __init__(self, node: Node, axes: tuple[int, ...]) -> None:
-        assert isinstance(node.work, Recur)
+        assert isinstance(node.work, Recur | Accumulate)
         self.work = node.work
 
     def start(self, batch: int, like: Sequence[Tensor]) -> Buffers:
-        return self.work.start(batch)
-
-    def schedule(self, counts: Counts) -> Any:
-        return counts.n_outputs
-
-    def run(self, schedule: Any, buffers: Buffers, inputs: Sequence[Tensor]) -> tuple[Tensor | None, Buffers]:
-        return self.work(inputs[0], buffers) if schedule else (None, buffers)
-
-
-class Accumulation:
-    """cumsum and its like: the last output goes from chunk to chunk."""
-
-    def __init__(self, node: Node, axes: tuple[int, ...]) -> None:
-        assert isinstance(node.work, Accumulate)
-        self.work = node.work
-
-    def start(self, batch: int, like: Sequence[Tensor]) -> Buffers:
-        return self.work.start(like[0])
+        return self.work.start(like[0]) if isinstance(self.work, Accumulate) else self.work.start(batch)
 
     def schedule(self, counts: Counts) -> Any:
         return counts.n_outputs
@@ -269,6 +252,6 @@ OPERATIONS: dict[type, Any] = {
     Fill: Padding,
     Within: Windowed,
     Recur: Recurrence,
-    Accumulate: Accumulation,
+    Accumulate: Recurrence,
     Registered: UserDefined,
 }

@@ -68,6 +68,7 @@ def test_one_length_for_all_rows_has_no_slots():
         lambda x: x.shape[-1] / 7,
         lambda x: f"{x.shape[-1]} samples",
         lambda x: x.shape[-1] > 64,
+        lambda x: float("inf") if x.shape[-1] % 2 else 1.0,
     ],
 )
 def test_what_depends_on_the_length_otherwise_is_refused(beside):
@@ -265,6 +266,15 @@ def test_domains_are_kept(function, example):
     model = Of(lambda self, x: self.c(function(x)), c=conv())
     assert tw.inspect(model, example).receptive_field == (0, 2)
     assert tw.verify_stream(model, example) < 1e-12
+
+
+def test_an_example_of_zeros_is_read_with_the_sign_that_the_model_takes():
+    from tapwise.network.runs import Runs
+
+    zeros = torch.zeros(1, 4, 64, dtype=F64)
+    runs = Runs(Of(lambda self, x: self.c(torch.log(x + 1e-6)), c=conv()), zeros, None)
+    assert not runs.run(runs.signals(50), keep=True).values[-1].isnan().any()
+    assert (Runs(conv(), zeros, None).signals(50)[0] < 0).any()
 
 
 def test_a_models_own_nan_is_no_mistake_of_a_timeline():

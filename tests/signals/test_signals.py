@@ -228,6 +228,12 @@ def test_headings_in_latin_1_stay(tmp_path):
         assert written.decode(encoding) == text.replace("\n1,", "\n1.0,").replace("\n2,", "\n2.0,")
 
 
+def test_headings_of_spreadsheets_can_be_named(tmp_path):
+    (tmp_path / "a.csv").write_bytes("Preis €,b\n1,x\n".encode("cp1252"))
+    with open_reader(tmp_path / "a.csv", ("Preis €",)) as reader:
+        assert reader.read(0, 1).tolist() == [[1.0]]
+
+
 def samples_of(path):
     with open_reader(path) as reader:
         return reader.read(0, reader.length), reader.notes

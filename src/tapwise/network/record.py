@@ -149,9 +149,6 @@ class _Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         if self.inside:
             return func(*args, **kwargs)
-        target = kwargs.get("out")
-        if target is None and "out" in kwargs:
-            kwargs = {name: value for name, value in kwargs.items() if name != "out"}
         leaves, spec = pytree.tree_flatten((args, kwargs))
         is_signal = [isinstance(leaf, Tensor) and id(leaf) in self.numbers for leaf in leaves]
         name = plain_name(func)
@@ -167,7 +164,7 @@ class _Recorder(TorchFunctionMode):
         if name in ("setitem", "copy") and not is_signal[0]:
             self._mark_written(leaves[0], name)  # a buffer of the model's own: fine as long as nothing reads it
             return func(*args, **kwargs)
-        if name == "setitem" or target is not None:
+        if name == "setitem" or kwargs.get("out") is not None:
             raise TimelineError(
                 "writes into a part of a tensor", self.paths[-1], name, "make a new tensor, by torch.cat or torch.where"
             )

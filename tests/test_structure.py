@@ -24,7 +24,7 @@ LAYERS = [
     ["tapwise.partition"],
     ["tapwise.engine"],
     ["tapwise.functional", "tapwise.chunks"],
-    ["tapwise.layers", "tapwise.acceleration", "tapwise.compat"],
+    ["tapwise.layers", "tapwise.lazy_layers", "tapwise.acceleration", "tapwise.compat"],
     ["tapwise.filters"],
     ["tapwise.explanation"],
     ["tapwise.network"],

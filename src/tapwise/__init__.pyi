@@ -26,8 +26,8 @@ from .layers import CausalConv1d as CausalConv1d
 from .layers import CausalConvTranspose1d as CausalConvTranspose1d
 from .layers import Conv1d as Conv1d
 from .layers import ConvTranspose1d as ConvTranspose1d
-from .layers import LazyConv1d as LazyConv1d
-from .layers import LazyConvTranspose1d as LazyConvTranspose1d
+from .lazy_layers import LazyConv1d as LazyConv1d
+from .lazy_layers import LazyConvTranspose1d as LazyConvTranspose1d
 from .network.inspection import inspect as inspect
 from .network.report import Report as Report
 from .network.rules import register as register

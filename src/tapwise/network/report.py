@@ -158,7 +158,7 @@ class Report:
         lines = [self.title, "", *self._facts_lines()]
         if self.leaks:
             lines += ["", "the future comes in through"]
-            lines += [f"  {leak.where}: {leak.samples} samples ahead" for leak in self.leaks[:_LEAKS]]
+            lines += [f"  {leak.where}: {_samples(leak.samples)} ahead" for leak in self.leaks[:_LEAKS]]
             if len(self.leaks) > _LEAKS:
                 lines.append(f"  and {len(self.leaks) - _LEAKS} more, to {self.leaks[-1].samples} samples")
         if self.table is not None:
@@ -182,7 +182,7 @@ class Report:
                 )
         return [
             ("time", self._time()),
-            ("causal", "yes" if self.causal else f"no: it reads {bound}{self.delay} samples ahead"),
+            ("causal", "yes" if self.causal else f"no: it reads {bound}{_samples(self.delay)} ahead"),
             ("receptive field", bound + field),
             ("stride", f"{reach.stride} of the signal's samples for each output"),
             ("delay", f"{self.delay} samples; the first output comes after {self.start_up}"),
@@ -245,7 +245,7 @@ class Report:
             for name, value in self._facts()
         )
         leaks = "".join(
-            f"<li>{html.escape(leak.where)}: {leak.samples} samples ahead</li>" for leak in self.leaks[:_LEAKS]
+            f"<li>{html.escape(leak.where)}: {_samples(leak.samples)} ahead</li>" for leak in self.leaks[:_LEAKS]
         )
         more = f"<li>and {len(self.leaks) - _LEAKS} more</li>" if len(self.leaks) > _LEAKS else ""
         future = f"<p>The future comes in through</p><ul>{leaks}{more}</ul>" if leaks else ""
@@ -260,6 +260,10 @@ class Report:
 
 
 _LEAKS = 8
+
+
+def _samples(count: int) -> str:
+    return f"{count} sample" + "s" * (count != 1)
 
 
 def _numbers(size: Any) -> int:

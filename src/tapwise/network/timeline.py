@@ -123,9 +123,9 @@ class Windows:
     def sources(self, marks: Mask, first: int) -> tuple[Mask, int]:
         g = self.geometry
         if not g.transposed:
-            apart = np.zeros((marks.shape[0], (marks.shape[1] - 1) * g.stride + 1), bool)
-            apart[:, :: g.stride] = marks
-            return widened(apart, g.kernel_size, g.dilation), first * g.stride - g.left
+            spaced = np.zeros((marks.shape[0], (marks.shape[1] - 1) * g.stride + 1), bool)
+            spaced[:, :: g.stride] = marks
+            return widened(spaced, g.kernel_size, g.dilation), first * g.stride - g.left
         # Every tap before an output, then those places at which an input begins.
         places = widened(marks, g.kernel_size, g.dilation)
         begin = first + g.left - g.effective_kernel_size + 1

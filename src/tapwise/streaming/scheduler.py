@@ -79,7 +79,7 @@ class Scheduler:
 
     @cached_property
     def inseparable(self) -> str | None:
-        """Why slots can't begin and end apart; None where no row changes anything of one that runs beside it."""
+        """Why slots can't begin and end separately; None where no row changes anything of one that runs beside it."""
         graph = self.graph
         if not graph.batches:
             return "it was read at one batch only, since what it does depends on the batch"

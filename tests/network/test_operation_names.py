@@ -70,6 +70,40 @@ def test_operations_are_followed_in_every_other_spelling(start):
     each_followed(OTHERS[start : start + AT_ONCE])
 
 
+MODULES = [
+    *(
+        getattr(nn, name)()
+        for name in ["CELU", "ELU", "GELU", "Hardshrink", "Hardsigmoid", "Hardswish", "Hardtanh", "Identity"]
+    ),
+    *(
+        getattr(nn, name)()
+        for name in ["LeakyReLU", "LogSigmoid", "Mish", "ReLU", "ReLU6", "RReLU", "SELU", "SiLU", "Sigmoid"]
+    ),
+    *(
+        getattr(nn, name)()
+        for name in ["Softplus", "Softshrink", "Softsign", "Tanh", "Tanhshrink", "Dropout", "AlphaDropout"]
+    ),
+    *(getattr(nn, name)(1) for name in ["Softmax", "LogSoftmax", "Softmin", "GLU"]),
+    *(getattr(nn, name)(2) for name in ["AvgPool1d", "MaxPool1d", "ReplicationPad1d", "ReflectionPad1d", "ZeroPad1d"]),
+    *(getattr(nn, name)(4) for name in ["BatchNorm1d", "PReLU"]),
+    *(
+        nn.Threshold(0.4, 0.0),
+        nn.ConstantPad1d(2, 1.0),
+        nn.LPPool1d(2, 3),
+        nn.LocalResponseNorm(2),
+        nn.ChannelShuffle(2),
+    ),
+    *(nn.Unflatten(1, (2, 2)), nn.Flatten(1, 1), nn.Upsample(scale_factor=2)),
+    *(nn.Conv1d(4, 2, 3), nn.ConvTranspose1d(4, 2, 3), nn.InstanceNorm1d(4, track_running_stats=True)),
+]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_modules_are_followed():
+    modules = nn.ModuleList(MODULES).double().eval()
+    each_followed([(str(module), module) for module in modules])
+
+
 def test_a_vector_norm_over_channels_is_followed():
     class Norm(nn.Module):
         def forward(self, x):

@@ -1,12 +1,13 @@
 """Measure what convolutions take here and fit the rates by which plans are predicted.
 
-Random shapes are drawn; on each, every kernel that can run it is timed (torch.utils.benchmark, the minimum
+Random shapes are drawn, and steps of transposed streams, of a few inputs each; on each, every kernel that can run it is timed (torch.utils.benchmark, the minimum
 of several blocks), outputs and weight gradients. Then the rates of this processor's family are fitted: the
 sum of squared logarithms of measured over predicted, less sensitive to outliers, by scipy.optimize.
 
-    python benchmarks/fit_rates.py [--shapes 120] [--seed 0] [--seconds 0.05] [--write]
+    python benchmarks/fit_rates.py [--shapes 120] [--frames 30] [--seed 0] [--seconds 0.05] [--only PATH ...] [--write]
 
-prints, for each kernel, how far predictions are off before and after, and the rates that changed. With
+prints, for each kernel, how far predictions are off before and after, and the rates that changed. ``--only``
+fits the rates whose paths begin so (``native.few_inputs_weight gemm.scattered``) and leaves the others. With
 ``--write`` the entry of this family in src/tapwise/engine/rates.json is replaced, with machine, versions and
 date. Nothing else may run meanwhile; the plans pinned in tests/engine/test_plan.py say what changes.
 """
@@ -52,10 +53,12 @@ def seconds_of(call: Any, least: float) -> float:
 def measured(shapes: list[dict[str, Any]], least: float) -> Iterator[Measurement]:
     """The times of every kernel on every shape, for one batch row."""
     for row in shapes:
+        transposed, groups = row.get("transposed", False), row["groups"]
         x = torch.randn(1, row["Cin"], row["L"])
-        w = torch.randn(row["Cout"], row["Cin"] // row["groups"], row["K"])
+        fans = (row["Cin"], row["Cout"] // groups) if transposed else (row["Cout"], row["Cin"] // groups)
+        w = torch.randn(*fans, row["K"])
         padding = (row["left"], row["right"])
-        problem = Problem.of(x, w, None, row["stride"], padding, row["dilation"], row["groups"])
+        problem = Problem.of(x, w, None, row["stride"], padding, row["dilation"], groups, transposed=transposed)
         grad = torch.randn(1, row["Cout"], problem.output_length)
         for name, kernel in KERNELS.items():
             if name == "reference" or kernel.why_not(problem) is not None:
@@ -63,13 +66,26 @@ def measured(shapes: list[dict[str, Any]], least: float) -> Iterator[Measurement
             with torch.no_grad():
                 call = partial(kernel.run, problem.geometry, x, w, None)
                 yield "outputs", name, problem, seconds_of(call, least)
-                if name not in costs.GRAD_WEIGHT_COSTS or kernel.weight_gradient is None:
+                if transposed or name not in costs.GRAD_WEIGHT_COSTS or kernel.weight_gradient is None:
                     continue
                 if name == "fft" and problem.geometry.stride > 1:
                     continue
                 call = partial(kernel.weight_gradient, problem.geometry, grad, x, w)
                 yield "weight gradient", name, problem, seconds_of(call, least)
         print(f"{row['name']:<12}{row['family']}", flush=True)
+
+
+def transposed_frames(count: int, seed: int) -> list[dict[str, Any]]:
+    """Steps of decoders' streams: transposed, K twice the stride, of 2 to 10 inputs."""
+    rng = np.random.default_rng(seed)
+    shapes = []
+    for n in range(count):
+        fan_in, fan_out = (int(2 ** rng.integers(5, 11)) for _ in range(2))
+        stride = int(rng.integers(2, 10))
+        shape = {"Cin": fan_in, "Cout": fan_out, "L": int(rng.integers(2, 11)), "K": 2 * stride, "stride": stride}
+        shapes.append(shape | {"name": f"frame{n}", "family": "transposed", "transposed": True, "groups": 1})
+        shapes[-1] |= {"dilation": 1, "left": 0, "right": 0}
+    return shapes
 
 
 def numbers(tree: dict[str, Any]) -> Iterator[tuple[str, float]]:
@@ -111,9 +127,13 @@ def errors(tree: dict[str, Any], measurements: list[Measurement]) -> np.ndarray[
     return np.log([m[3] / p for m, p in zip(measurements, predicted, strict=True)])
 
 
-def fitted(tree: dict[str, Any], measurements: list[Measurement]) -> dict[str, Any]:
-    """The rates that predict the measurements best, each at most a factor of 4 from where it was."""
-    paths, start = zip(*numbers(tree), strict=True)
+def fitted(tree: dict[str, Any], measurements: list[Measurement], only: tuple[str, ...]) -> dict[str, Any]:
+    """The rates that predict the measurements best, each at most a factor of 4 from where it was.
+
+    Arguments:
+        only: how the paths of the rates begin that may change; "" is the beginning of all.
+    """
+    paths, start = zip(*((p, a) for p, a in numbers(tree) if p.startswith(only)), strict=True)
 
     def residuals(logs: Any) -> Any:
         values = dict(zip(paths, np.exp(logs), strict=True))
@@ -147,6 +167,8 @@ def text_of(tree: Any, indent: str = "") -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shapes", type=int, default=120)
+    parser.add_argument("--frames", type=int, default=30)
+    parser.add_argument("--only", nargs="+", default=[""])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=0.05)
     parser.add_argument("--write", action="store_true")
@@ -155,9 +177,9 @@ def main() -> None:
     document = json.loads(FILE.read_text())
     family = rates.processor_family()
     old = document[family]["rates"]
-    shapes = random_shapes(options.shapes, options.seed)
+    shapes = random_shapes(options.shapes, options.seed) + transposed_frames(options.frames, options.seed)
     measurements = list(measured(shapes, options.seconds))
-    new = fitted(old, measurements)
+    new = fitted(old, measurements, tuple(options.only))
     print(f"\n{family}: predictions off by a factor of (root mean square)")
     print(table(errors(old, measurements), errors(new, measurements), measurements))
     changed = [(p, a, dict(numbers(new))[p]) for p, a in numbers(old)]
@@ -165,18 +187,20 @@ def main() -> None:
         if abs(math.log(other / one)) > 0.1:
             print(f"{path:<40}{one:>12.4g} -> {other:.4g}")
     if options.write:
-        command = f"python benchmarks/fit_rates.py --shapes {options.shapes} --seed {options.seed}"
-        document[family] = {
-            "measured": {
-                "date": date.today().isoformat(),
-                "processor": f"{processor_name()}, {platform.machine()}",
-                "torch": torch.__version__,
-                "command": command,
-                "rates": "those that float32 outputs and weight gradients on random shapes depend on; "
-                "others as they were: " + document[family]["measured"]["command"],
-            },
-            "rates": new,
+        command = f"python benchmarks/fit_rates.py --shapes {options.shapes} --frames {options.frames}"
+        entry = {
+            "date": date.today().isoformat(),
+            "processor": f"{processor_name()}, {platform.machine()}",
+            "torch": torch.__version__,
+            "command": f"{command} --seed {options.seed}",
         }
+        before = document[family]["measured"]
+        if options.only == [""]:
+            entry["rates"] = "those that float32 outputs and weight gradients on random shapes depend on; others: "
+            entry["rates"] += before["command"]
+        else:
+            entry = before | {" ".join(options.only): entry}
+        document[family] = {"measured": entry, "rates": new}
         FILE.write_text(text_of(document) + "\n")
         print(f"wrote {FILE}")
 

@@ -18,11 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from tapwise import partition
-from tapwise.engine.autograd import is_traced
-from tapwise.engine.checks import autocast_dtype, check_dtypes, only_native_because
+from tapwise.engine.checks import autocast_dtype, check_dtypes
 from tapwise.engine.dispatch import convolve
-from tapwise.engine.options import current_options
-from tapwise.engine.rates import current_rates
 from tapwise.errors import ShapeError
 from tapwise.geometry import Geometry
 
@@ -74,49 +71,8 @@ def run(
         if step.left or step.right:
             sides = (inputs[..., list(step.left)], x, inputs[..., list(step.right)])
             x = torch.cat(sides, dim=-1)
-        runs = _of_few_inputs if _is_frame(step.geometry, x, weight, bias) else convolve
-        y = runs(x, weight, bias, step.geometry)
+        y = convolve(x, weight, bias, step.geometry)
     return y, kept_from(inputs, step.first_kept)
-
-
-def _is_frame(geometry: Geometry, x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Whether a transposed step has so few inputs that one product of matrices is faster."""
-    if not geometry.transposed or x.ndim != 3:
-        return False
-    rates = current_rates().native
-    if x.shape[-1] > rates.few_inputs or weight.numel() < rates.few_inputs_weights:
-        return False
-    if x.dtype not in (torch.float32, torch.float64) or autocast_dtype(x) != x.dtype:
-        return False
-    return (
-        x.is_cpu
-        and current_options().kernel is None
-        and not is_traced()
-        and only_native_because(x, weight, bias) is None
-    )
-
-
-def _of_few_inputs(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
-    """A transposed convolution of (batch, C_in, n): one product for all taps, then the sums where inputs overlap.
-
-    torch's own reads the weight anew for each tap, which takes many times as long for one frame.
-
-    # products   input 0: a b c d          outputs of stride 2: a b (c+e) (d+f) g h
-    #            input 1:     e f g h
-    """
-    (batch, channels, n), (_, fan_out, taps) = x.shape, weight.shape
-    fan_in = channels // geometry.groups
-    rows = x.reshape(batch, geometry.groups, fan_in, n).permute(1, 0, 3, 2).flatten(1, 2)  # (groups, batch * n, fan_in)
-    products = torch.bmm(rows, weight.reshape(geometry.groups, -1, fan_out * taps))
-    products = products.view(geometry.groups, batch, n, fan_out, taps).permute(1, 0, 3, 2, 4).flatten(1, 2)
-    outputs = geometry.output_length(n)
-    effective = geometry.effective_kernel_size
-    full = x.new_zeros(batch, products.shape[1], max((n - 1) * geometry.stride + effective, geometry.left + outputs))
-    for j in range(n):  # products: (batch, C_out, n, taps)
-        begin = j * geometry.stride
-        full[..., begin : begin + effective : geometry.dilation] += products[:, :, j]
-    y = full.narrow(-1, geometry.left, outputs)
-    return y.contiguous() if bias is None else y + bias[:, None]
 
 
 def joined(history: Tensor, chunk: Tensor, axis: int = -1) -> Tensor:

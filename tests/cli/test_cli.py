@@ -199,7 +199,7 @@ def test_taps_may_begin_with_a_minus(here, tmp_path):
 def test_doctor_compiles_ahead(here, tmp_path, monkeypatch):
     monkeypatch.setenv("TAPWISE_CACHE_DIR", str(tmp_path / "kept"))
     first = here("doctor", "--warm")
-    assert "direct float32: " in first
+    assert "direct convolve_32: " in first
     assert str(tmp_path / "kept") in first
     assert "2 of " in here("doctor") or "of 11 loops" in here("doctor")
 

@@ -82,14 +82,14 @@ def test_two_processes_that_compile_at_once_agree(tmp_path):
 def test_code_of_other_sources_or_processors_is_not_taken(tmp_path, monkeypatch):
     monkeypatch.setenv("TAPWISE_CACHE_DIR", str(tmp_path))
     compiled._fingerprint.cache_clear()
-    here = compiled._file("direct.loops", "float32")
+    here = compiled._file("direct.loops", "convolve_32")
     monkeypatch.setenv("NUMBA_CPU_NAME", "haswell")
     compiled._fingerprint.cache_clear()
-    there = compiled._file("direct.loops", "float32")
+    there = compiled._file("direct.loops", "convolve_32")
     monkeypatch.undo()
     compiled._fingerprint.cache_clear()
     assert here.name != there.name
-    assert here.name.startswith("direct_loops-float32-")
+    assert here.name.startswith("direct_loops-convolve_32-")
 
 
 def test_the_body_is_compiled_once_for_all_threads(monkeypatch):
@@ -138,16 +138,16 @@ def test_without_a_working_compiler_torch_runs_and_the_plan_says_why(tmp_path, t
 
 def test_what_other_versions_kept_is_forgotten_when_nobody_has_read_it_for_a_month(tmp_path, monkeypatch):
     monkeypatch.setenv("TAPWISE_CACHE_DIR", str(tmp_path))
-    names = ["direct_loops-float32-old.o", "direct_loops-float32-new.o", "direct_loops-float64-old.o"]
+    names = ["direct_loops-convolve_32-old.o", "direct_loops-convolve_32-new.o", "direct_loops-convolve_64-old.o"]
     for name in names:
         (tmp_path / name).write_bytes(b"")
         if "old" in name:
             os.utime(tmp_path / name, (0, 0))
-    compiled._write("direct.loops", "float32", b"code")
+    compiled._write("direct.loops", "convolve_32", b"code")
     assert not (tmp_path / names[0]).exists()
     assert (tmp_path / names[1]).exists()
     assert (tmp_path / names[2]).exists()
-    assert compiled._read("direct.loops", "float32") == b"code"
+    assert compiled._read("direct.loops", "convolve_32") == b"code"
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -177,11 +177,11 @@ def test_a_terminal_is_told_once_why_the_first_call_takes_long(tmp_path, monkeyp
     monkeypatch.setattr(compiled, "_load", lambda code, name: 1)
     monkeypatch.setattr(compiled, "_loops", {})
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    compiled.loop("direct.loops", "float32")
+    compiled.loop("direct.loops", "convolve_32")
     said = capsys.readouterr().err
     assert "compiling" in said
     assert str(tmp_path) in said
-    compiled.loop("direct.loops", "float64")
+    compiled.loop("direct.loops", "convolve_64")
     assert not capsys.readouterr().err
 
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 import tapwise as tw
 from networks import Of
 from streamed import streamed
-from tapwise import chunks
+from tapwise.engine.kernels import gemm
 from tapwise.network import rules
 
 X = torch.randn(2, 4, 100)
@@ -294,13 +294,17 @@ def test_frames_of_a_large_transposed_layer(settings):
 
 def test_a_batch_of_frames_takes_the_way_of_one(monkeypatch):
     """A row's way to its outputs must not depend on the rows beside it."""
-    taken, product = [], chunks._of_few_inputs
-    monkeypatch.setattr(chunks, "_of_few_inputs", lambda *a: taken.append(a[0].shape) or product(*a))
-    layer = tw.CausalConvTranspose1d(256, 128, 8, stride=4).requires_grad_(False)
-    for batch in (1, 3, 40):
-        layer.step(torch.randn(batch, 256, 1), layer.init_state(batch))
-    layer.step(torch.randn(1, 256, 11), layer.init_state())
-    assert taken == [(batch, 256, 1) for batch in (1, 3, 40)]
+    taken, product = [], gemm._all_taps
+    monkeypatch.setattr(gemm, "_all_taps", lambda g, x, *a: taken.append(x.shape) or product(g, x, *a))
+    layer = tw.CausalConvTranspose1d(256, 256, 8, stride=4).requires_grad_(False)
+    state = layer.init_state(3)
+    x = torch.randn(3, 256, 13)
+    y, state = layer.step(x[..., :2], state)
+    assert taken == 3 * [(256, 2)]
+    alone, _ = layer.step(x[1:2, :, :2], layer.init_state())
+    torch.testing.assert_close(y[1:2], alone, rtol=0, atol=0)
+    layer.step(x[..., 2:], state)
+    assert len(taken) == 4  # more inputs are torch's
 
 
 def test_gradients_of_frames_of_a_large_transposed_layer():

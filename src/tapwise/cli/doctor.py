@@ -8,7 +8,7 @@ import time
 
 _PACKAGES = ["tapwise", "torch", "numpy", "numba", "triton", "scipy", "soundfile", "polars", "safetensors"]
 # The loops that convolutions of float32 and float64 need.
-LOOPS = [("direct.loops", name) for name in ("float32", "float64")] + [
+LOOPS = [("direct.loops", f"convolve_{size}") for size in (32, 64)] + [
     ("fft.loops", f"{kind}_{size}") for size in ("32_64", "64_64", "32_32") for kind in ("filters", "frames", "outputs")
 ]
 

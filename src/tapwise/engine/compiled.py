@@ -22,6 +22,7 @@ from pathlib import Path
 from threading import RLock
 from typing import Any
 
+import numpy as np
 import platformdirs
 
 from tapwise.atomic_file import AtomicFile
@@ -55,9 +56,11 @@ class CompiledLoop:
 
 
 def loop(module: str, name: str, announce: bool = True) -> CompiledLoop:
-    """The function of that name in that module of ``tapwise.engine.kernels``, compiled.
+    """A function of a module of ``tapwise.engine.kernels``, compiled for numbers of some sizes.
 
     Arguments:
+        module: where the function is, imported only to compile it.
+        name: the function's, then the bits of each kind of number: ``"frames_32_64"``.
         announce: say on a terminal that it has to be compiled, where it has.
     """
     found = _loops.get((module, name))
@@ -197,10 +200,12 @@ def _compile(module: str, name: str) -> bytes:
     from llvmlite import binding
     from numba import types
 
-    function = getattr(import_module(f"tapwise.engine.kernels.{module}"), name)
+    function_name, *bits = name.split("_")
+    function = getattr(import_module(f"tapwise.engine.kernels.{module}"), function_name)
+    items = tuple(np.dtype(f"f{int(n) // 8}").type(0) for n in bits)
     options = import_module("tapwise.engine.kernels.loops.jobs").OPTIONS
     signature = types.void(types.voidptr)
-    compiled: Any = numba.cfunc(signature, **options)(function)
+    compiled: Any = numba.cfunc(signature, **options)(lambda pointer: function(pointer, *items))
     code = binding.parse_assembly(compiled.inspect_llvm())
     # Numba wraps the function for Python's errors, and it raises none. The function alone is cached,
     # under a name of its own, so that it needs nothing but the C library where it is loaded. Its arrays

@@ -51,6 +51,8 @@ def native_training(problem: Problem, threads: int, rates: Rates) -> float:
 
 def _native_training(problem: Problem, threads: int, rates: Rates) -> float:
     geometry, r = problem.geometry, rates.native
+    if geometry.transposed and _reads_weight_anew(problem, r):
+        return r.loop_call + problem.n_weights * r.few_inputs_weight
     if geometry.transposed and geometry.stride > 1 and r.scatter_output:
         near = problem.n_outputs < r.scatter_cached_outputs
         each = r.scatter_output if near else r.scatter_output_far
@@ -70,6 +72,11 @@ def _native_training(problem: Problem, threads: int, rates: Rates) -> float:
     product, output = _onednn(problem, r)
     seconds = padding + problem.n_outputs * output + problem.multiplications * product
     return r.onednn_call + call + seconds * slowdown * FITTED_THREADS / threads
+
+
+def _reads_weight_anew(problem: Problem, r: NativeRates) -> bool:
+    """Whether a transposed convolution has so few inputs that torch's product reads the weight many times."""
+    return 1 < problem.length <= r.few_inputs and problem.n_weights >= r.few_inputs_weights
 
 
 def _onednn(problem: Problem, r: NativeRates) -> tuple[float, float]:
@@ -186,7 +193,8 @@ def _direct_transposed(problem: Problem, threads: int, rates: Rates) -> float:
     )
     scattered = 0.0 if geometry.stride == 1 else r.strided_output * problem.n_outputs
     phases = geometry.stride * (_direct(phase, threads, rates) + r.phase)
-    return r.transposed_slowdown * (phases + scattered / threads)
+    seconds = r.transposed_slowdown * (phases + scattered / threads)
+    return seconds + problem.n_weights * r.few_inputs_weight if _reads_weight_anew(problem, rates.native) else seconds
 
 
 def _direct_grad_weight(problem: Problem, threads: int, rates: Rates) -> float:
@@ -210,6 +218,10 @@ def _direct_grad_weight(problem: Problem, threads: int, rates: Rates) -> float:
 
 def _gemm(problem: Problem, threads: int, rates: Rates) -> float:
     r, geometry = rates.gemm, problem.geometry
+    if geometry.transposed:
+        scattered = problem.length * problem.n_weights / problem.in_channels_per_group * r.scattered_product
+        seconds = problem.multiplications / r.rate + problem.n_weights * r.scattered_weight + scattered
+        return r.call + geometry.groups * r.product_call + seconds
     fan_in, fan_out, taps = (problem.in_channels_per_group, problem.out_channels_per_group, geometry.kernel_size)
     block = gemm.block_length(geometry, fan_in)
     seconds = problem.multiplications / (r.rate * min(1.0, fan_out / r.full_out_channels))

@@ -73,10 +73,10 @@ class NativeRates:
     # Half precision: products a second of torch's own loops, at most; 0: as fast as float32.
     float16_rate: float
     bfloat16_rate: float
-    # Transposed, in a stream: one product of matrices for all taps is faster than torch's own with at
-    # most ``few_inputs`` inputs in a row of the batch, and at least ``few_inputs_weights`` weights.
+    # Transposed, of two to ``few_inputs`` inputs: the time of a weight, where they are more than these.
     few_inputs: int
     few_inputs_weights: int
+    few_inputs_weight: float
     # The gradients' times, as multiples of the convolution's; one call of the weight's, in seconds.
     grad_input: float
     grad_weight_call: float
@@ -111,6 +111,8 @@ class DirectRates:
     phase: float
     strided_output: float
     transposed_slowdown: float
+    # A weight of a transposed convolution of so few inputs that native reads it anew for each tap.
+    few_inputs_weight: float
     # The weight's gradient: products a second of four rows of outputs at a time and of one.
     grad_call: float
     grad_rows: tuple[tuple[int, float], ...]
@@ -122,7 +124,10 @@ class DirectRates:
 
 @dataclass(frozen=True)
 class GemmRates:
-    """Matrix products: one a tap, or one a block of gathered windows."""
+    """Matrix products: one a tap, one a block of gathered windows, or one for all taps of few inputs.
+
+    ``scattered_weight`` and ``scattered_output`` are for the last: a weight, and a product that is added up.
+    """
 
     call: float
     product_call: float
@@ -132,6 +137,8 @@ class GemmRates:
     tap: float
     output: float
     window: float
+    scattered_weight: float
+    scattered_product: float
 
 
 @dataclass(frozen=True)

@@ -39,20 +39,9 @@ OVER_AXES = {
 }
 # What gives some of the entries of an axis, unchanged.
 PICKS = frozenset(
-    [
-        "chunk",
-        "flip",
-        "getitem",
-        "index_select",
-        "gather",
-        "narrow",
-        "roll",
-        "select",
-        "split",
-        "split_with_sizes",
-        "tensor_split",
-        "unbind",
-    ]
+    """
+    chunk flip getitem index_select gather narrow roll select split split_with_sizes tensor_split unbind
+    """.split()
 )
 RECURRENCES = frozenset(["lstm", "gru", "rnn_tanh", "rnn_relu"])
 # What lays moments beside each other.

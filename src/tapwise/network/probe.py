@@ -20,50 +20,11 @@ from tapwise.network.timeline import Ends, Mask
 
 # What gives a number where a NaN goes in.
 _STOPS = frozenset(
-    [
-        "argmax",
-        "argmin",
-        "bucketize",
-        "clamp",
-        "embedding",
-        "eq",
-        "float_power",
-        "fmax",
-        "fmin",
-        "full_like",
-        "ge",
-        "gt",
-        "heaviside",
-        "hypot",
-        "isfinite",
-        "isinf",
-        "isnan",
-        "kthvalue",
-        "le",
-        "logical_and",
-        "logical_not",
-        "logical_or",
-        "logical_xor",
-        "lt",
-        "masked_fill",
-        "maximum",
-        "minimum",
-        "mode",
-        "nan_to_num",
-        "nanmean",
-        "nanmedian",
-        "nanquantile",
-        "nansum",
-        "ne",
-        "one_hot",
-        "pow",
-        "ones_like",
-        "sgn",
-        "sign",
-        "where",
-        "xlogy",
-        "zeros_like",
-    ]
+    """
+    argmax argmin bucketize clamp embedding eq float_power fmax fmin full_like ge gt heaviside hypot isfinite
+    isinf isnan kthvalue le logical_and logical_not logical_or logical_xor lt masked_fill maximum minimum mode
+    nan_to_num nanmean nanmedian nanquantile nansum ne one_hot pow ones_like sgn sign where xlogy zeros_like
+    """.split()
 )
 
 

@@ -89,21 +89,9 @@ class Recording:
 
 # What asks about a tensor without reading its numbers.
 _READS_NUMBERS = frozenset(
-    [
-        "item",
-        "tolist",
-        "bool",
-        "int",
-        "float",
-        "index",
-        "contains",
-        "numpy",
-        "array",
-        "equal",
-        "allclose",
-        "is_nonzero",
-        "complex",
-    ]
+    """
+    item tolist bool int float index contains numpy array equal allclose is_nonzero complex
+    """.split()
 )
 
 

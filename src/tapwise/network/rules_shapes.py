@@ -298,21 +298,9 @@ def _repeated_axes(observed: ObservedCall) -> None:
     observed.aligned()
 
 
-MOVES = [
-    "permute",
-    "transpose",
-    "swapaxes",
-    "swapdims",
-    "movedim",
-    "moveaxis",
-    "t",
-    "T",
-    "mT",
-    "mH",
-    "adjoint",
-    "view_as_real",
-    "view_as_complex",
-]
+MOVES = """
+permute transpose swapaxes swapdims movedim moveaxis t T mT mH adjoint view_as_real view_as_complex
+""".split()
 
 # squeeze by itself would take time away from a chunk of one sample.
 RESHAPES = ["view", "reshape", "flatten", "unflatten", "ravel", "squeeze", "unsqueeze", "view_as", "reshape_as"]

@@ -2,9 +2,14 @@
 
 # y[:, a:b] += weight[:, :, k] @ x[:, a + k*dilation - left : ...]      a tap; padding has no products
 # y[:, a:b]  = weight.flatten(1) @ windows(a, b)                        a block; (C_in*K, b - a) gathered
+# y          = fold(weight.flatten(1).T @ x)                            transposed, of few inputs
 
 The first reads the signal where it stands, and is for many channels and stride 1; the second is for few
-channels, other strides and padding modes other than zeros.
+channels, other strides and padding modes other than zeros. The third is for a stream's steps: each input
+gives its products with all taps, which ``fold`` adds up where they overlap:
+
+# input 0: a b c d            outputs of stride 2: a b (c+e) (d+f) g h
+# input 1:     e f g h
 """
 
 from __future__ import annotations
@@ -25,14 +30,16 @@ NAME = "gemm"
 _WINDOWS = 1 << 18
 # Rows of a product below which gathering windows is cheaper than a pass over y a tap.
 _FEW_CHANNELS = 16
+# Inputs of a transposed convolution whose products with all taps are held at once.
+_FEW_INPUTS = 16
 
 
 def why_not(problem: Problem) -> str | None:
     """Why this kernel can't run the problem; None where it can."""
     if (obstacle := inputs.obstacle(problem)) is not None:
         return obstacle
-    if problem.geometry.transposed:
-        return "doesn't do transposed convolutions"
+    if problem.geometry.transposed and problem.length > _FEW_INPUTS:
+        return f"does transposed convolutions of at most {_FEW_INPUTS} inputs"
     return None
 
 
@@ -47,6 +54,8 @@ def block_length(geometry: Geometry, fan_in: int) -> int:
 
 def tiles(problem: Problem) -> str:
     """How the work is divided, in words."""
+    if problem.geometry.transposed:
+        return "one product for all taps"
     block = block_length(problem.geometry, problem.in_channels_per_group)
     return f"blocks of {block} windows" if block else "a product a tap"
 
@@ -56,12 +65,15 @@ def run(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) 
     """The convolution of ``input`` (B, C_in, L) by matrix products: (B, C_out, L_out)."""
     groups, outputs = geometry.groups, geometry.output_length(input.shape[-1])
     x = inputs.contiguous_rows(input)
-    w = _grouped(weight.detach().contiguous(), 0, groups)  # (g, o, c, K)
-    y = ask_large_pages(input.new_empty((input.shape[0], weight.shape[0], outputs)))
+    w = _grouped(weight.detach().contiguous(), 0, groups)  # (g, o, c, K); transposed: (g, c, o, K)
+    channels = w.shape[2] * groups if geometry.transposed else weight.shape[0]
+    y = ask_large_pages(input.new_empty((input.shape[0], channels, outputs)))
     block = block_length(geometry, w.shape[2])
     for row, y_row in zip(_grouped(x, 1, groups), _grouped(y, 1, groups), strict=True):
         for samples, filters, out in zip(row, w, y_row, strict=True):
-            if block == 0:
+            if geometry.transposed:
+                _all_taps(geometry, samples, filters, out)
+            elif block == 0:
                 _tap_by_tap(geometry, samples, filters, out)
             else:
                 _block_by_block(geometry, samples, filters, out, block)
@@ -95,6 +107,17 @@ def _block_by_block(geometry: Geometry, x: Tensor, w: Tensor, y: Tensor, block: 
         shape = (channels, taps, stop - start)
         windows = part.as_strided(shape, (part.stride(0), dilation, stride), part.storage_offset())
         torch.mm(filters, windows.reshape(channels * taps, -1), out=y[:, start:stop])
+
+
+def _all_taps(geometry: Geometry, x: Tensor, w: Tensor, y: Tensor) -> None:
+    # x.T @ w, not w.T @ x, which for a few inputs takes the library that torch calls many times as long.
+    products = (x.mT @ w.flatten(1)).mT  # (o*K, n)
+    full_length = (x.shape[-1] - 1) * geometry.stride + geometry.effective_kernel_size
+    dilation, stride = (1, geometry.dilation), (1, geometry.stride)
+    full = F.fold(products, (1, full_length), (1, w.shape[-1]), dilation, 0, stride)[:, 0]  # (o, full_length)
+    inside = full[:, geometry.left : geometry.left + y.shape[-1]]
+    y[:, : inside.shape[-1]] = inside
+    y[:, inside.shape[-1] :] = 0
 
 
 def _positions(geometry: Geometry, x: Tensor, first: int, count: int) -> Tensor:

@@ -77,19 +77,8 @@ def _backward(
     output_padding: int = 0,
 ) -> Any:
     """torch's gradients of input, weight and bias, those that ``mask`` asks for."""
-    return torch.ops.aten.convolution_backward(
-        grad,
-        input,
-        weight,
-        [grad.shape[1]],
-        [geometry.stride],
-        [padding],
-        [geometry.dilation],
-        geometry.transposed,
-        [output_padding],
-        geometry.groups,
-        mask,
-    )
+    shape = ([geometry.stride], [padding], [geometry.dilation], geometry.transposed, [output_padding], geometry.groups)
+    return torch.ops.aten.convolution_backward(grad, input, weight, [grad.shape[1]], *shape, mask)
 
 
 def _empty_padded(geometry: Geometry, input: Tensor) -> Tensor:
@@ -190,20 +179,13 @@ _ADJOINTS = {
 
 
 def _run_transposed(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None, outputs: int) -> Tensor:
+    stride, dilation, groups = geometry.stride, geometry.dilation, geometry.groups
     if _cut_by_torch(geometry):
-        return torch_conv_transpose1d(
-            input,
-            weight,
-            bias,
-            geometry.stride,
-            geometry.left,
-            geometry.output_padding,
-            geometry.groups,
-            geometry.dilation,
-        )
+        ends = (geometry.left, geometry.output_padding)
+        return torch_conv_transpose1d(input, weight, bias, stride, *ends, groups, dilation)
     # full:    0 1 2 3 4 5 6      cut on the left, then cut or extended on the right
     # output:      2 3 4 5 6 .    the bias is added everywhere
-    full = torch_conv_transpose1d(input, weight, None, geometry.stride, 0, 0, geometry.groups, geometry.dilation)
+    full = torch_conv_transpose1d(input, weight, None, stride, 0, 0, groups, dilation)
     missing = geometry.left + outputs - full.shape[-1]
     if missing > 0:
         full = F.pad(full, (0, missing))

@@ -42,7 +42,7 @@ def why_not(problem: Problem) -> str | None:
 
 
 def _loop(dtype: torch.dtype) -> str:
-    return f"float{8 * inputs.summed_bytes(dtype)}"
+    return f"convolve_{8 * inputs.summed_bytes(dtype)}"
 
 
 def gathers(fan_in: int, fan_out: int) -> bool:

@@ -213,7 +213,8 @@ def _tasks(job, begin, end, scratch, item):
 
 
 @jit
-def _run(pointer, item):
+def convolve(pointer, item):
+    """The convolutions of a job on numbers of item's type."""
     job = numba.carray(pointer, (1,), _RECORD)[0]
     size, taps, stride = size_of(item), job.taps, job.stride
     products = job.fan_in * taps
@@ -242,13 +243,3 @@ def _run(pointer, item):
         _tasks(job, load(span, np.int64(0)), load(span + 8, np.int64(0)), scratch, item)
         more = next_tasks(job, span, False)
     release(memory)
-
-
-def float32(pointer):
-    """The convolutions of a job on float32."""
-    _run(pointer, np.float32(0))
-
-
-def float64(pointer):
-    """The convolutions of a job on float64."""
-    _run(pointer, np.float64(0))

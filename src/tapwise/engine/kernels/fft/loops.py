@@ -32,7 +32,7 @@ def _mirror(frame, samples, step):
 
 
 @jit
-def _filters(pointer, item, frame_item):
+def filters(pointer, item, frame_item):
     job = numba.carray(pointer, (1,), _FILTERS)[0]
     span, taps, length = two_integers(), job.taps, job.size
     more = next_tasks(job, span, True)
@@ -83,7 +83,7 @@ def _frame(job, row, f, scratch, item, frame_item):
 
 
 @jit
-def _frames(pointer, item, frame_item):
+def frames(pointer, item, frame_item):
     job = numba.carray(pointer, (1,), _FRAMES)[0]
     memory = allocate_for(job, (job.samples + QUIET) * size_of(item) + 64)
     if memory == 0:
@@ -122,7 +122,7 @@ def _output(job, channel, f, item, frame_item):
 
 
 @jit
-def _outputs(pointer, item, frame_item):
+def outputs(pointer, item, frame_item):
     job = numba.carray(pointer, (1,), _OUTPUTS)[0]
     span, count = two_integers(), job.n_frames
     more = next_tasks(job, span, True)
@@ -130,42 +130,3 @@ def _outputs(pointer, item, frame_item):
         for task in range(load(span, _INT), load(span + 8, _INT)):
             _output(job, task // count, task % count, item, frame_item)
         more = next_tasks(job, span, False)
-
-
-# Each loop by the bits of a sample and of a number of a frame.
-
-
-def filters_32_32(pointer):
-    _filters(pointer, np.float32(0), np.float32(0))
-
-
-def filters_32_64(pointer):
-    _filters(pointer, np.float32(0), np.float64(0))
-
-
-def filters_64_64(pointer):
-    _filters(pointer, np.float64(0), np.float64(0))
-
-
-def frames_32_32(pointer):
-    _frames(pointer, np.float32(0), np.float32(0))
-
-
-def frames_32_64(pointer):
-    _frames(pointer, np.float32(0), np.float64(0))
-
-
-def frames_64_64(pointer):
-    _frames(pointer, np.float64(0), np.float64(0))
-
-
-def outputs_32_32(pointer):
-    _outputs(pointer, np.float32(0), np.float32(0))
-
-
-def outputs_32_64(pointer):
-    _outputs(pointer, np.float32(0), np.float64(0))
-
-
-def outputs_64_64(pointer):
-    _outputs(pointer, np.float64(0), np.float64(0))

@@ -4,6 +4,8 @@ import os
 import sys
 from pathlib import Path
 
+os.environ["TAPWISE_CHECK_MEMORY"] = "1"  # before the package is imported; processes of tests inherit it
+
 import hypothesis
 import pytest
 import torch

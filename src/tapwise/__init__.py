@@ -7,6 +7,8 @@ from typing import Any
 
 import lazy_loader
 
+from tapwise import forks as _forks
+
 _load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 

@@ -207,7 +207,7 @@ def _rerouted_conv_forward(layer: Any, *arguments: Any, **named: Any) -> Any:
 
 def _rerouted(layer: Any, name: str, arguments: Any, named: Any) -> Any:
     method = getattr(type(layer), name)
-    if is_traced():  # a graph holds torch's own operations
+    if is_traced(*(a for a in arguments if isinstance(a, Tensor))):  # a graph holds torch's own operations
         return method(layer, *arguments, **named)
     with _Rerouted():
         return method(layer, *arguments, **named)

@@ -12,7 +12,7 @@ join and keep by the same functions, with counts of their own.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -177,10 +177,11 @@ class StreamingLayer(nn.Module):
             state: of ``init_state`` or of the step before.
 
         Raises:
-            ShapeError: a chunk of another batch or other channels than the state's.
+            ShapeError: a chunk of another batch or other channels than the state's; a state of another layer.
         """
         geometry = Geometry.of(self)
-        seen, emitted = _check_step(geometry, self.weight, self.bias, x, state)
+        seen, emitted = _check_state(self, geometry, state)
+        _check_chunk(self, x, state)
         seen_after = seen + x.shape[-1]
         stop = max(partition.determined(geometry, seen_after), emitted)
         step = advance(geometry, emitted, stop, seen, seen_after, seen_after)
@@ -192,8 +193,12 @@ class StreamingLayer(nn.Module):
         """The outputs that only the end of the signal determines: those that read right padding.
 
         The next signal begins with a new ``init_state``.
+
+        Raises:
+            ShapeError: a state of another layer.
         """
-        geometry, seen, emitted = Geometry.of(self), int(state.seen), int(state.emitted)
+        geometry = Geometry.of(self)
+        seen, emitted = _check_state(self, geometry, state)
         stop = geometry.output_length(seen) if seen else 0
         step = advance(geometry, emitted, stop, seen, seen, seen)
         y, _ = run(step, self.weight, self.bias, state.kept, state.kept[..., :0])
@@ -205,14 +210,53 @@ class StreamingLayer(nn.Module):
         return x.new_zeros((*x.shape[:-2], channels, 0), dtype=autocast_dtype(x))
 
 
-def _check_step(geometry: Geometry, weight: Tensor, bias: Tensor | None, x: Tensor, state: State) -> tuple[int, int]:
-    """The state's counts; refuse a chunk or a state that doesn't fit the layer."""
-    if not isinstance(x, Tensor):
-        raise TypeError(f"x must be a torch.Tensor, got {type(x).__name__}: torch.as_tensor(x)")
+def _check_state(layer: StreamingLayer, geometry: Geometry, state: State) -> tuple[int, int]:
+    """The state's counts; refuse a state that this layer can't have given."""
     if not isinstance(state, State):
         raise TypeError(f"state must be a State, got {type(state).__name__}: init_state() makes one")
+    fix = "give each layer's step the state of its own init_state, or of its step before"
     kept = state.kept
-    if x.shape[:-1] != kept.shape[:-1]:
+    seen, emitted = (_counted(name, getattr(state, name), fix) for name in ("seen", "emitted"))
+    if not isinstance(kept, Tensor) or kept.ndim not in (2, 3) or kept.shape[-2] != layer.in_channels:
+        raise ShapeError(
+            "the state is another layer's",
+            got=f"kept of size {list(kept.shape)}" if isinstance(kept, Tensor) else f"kept of {type(kept).__name__}",
+            expected=f"(batch, {layer.in_channels}, n) or ({layer.in_channels}, n)",
+            fix=fix,
+        )
+    most = partition.determined(geometry, seen)
+    needed = seen - partition.first_needed(geometry, emitted, seen) if emitted <= most else None
+    if kept.shape[-1] != needed:
+        counts = f"{kept.shape[-1]} samples after {seen} inputs and {emitted} outputs"
+        raise ShapeError(
+            "the state is another layer's",
+            got=f"a state that keeps {counts}",
+            expected=f"at most {most} outputs" if needed is None else f"one that keeps {needed}",
+            fix=fix,
+        )
+    weight = layer.weight
+    if autocast_dtype(kept) != autocast_dtype(weight) or kept.device != weight.device:
+        raise ShapeError(
+            "the state is of another kind than the layer",
+            got=f"a state of {kept.dtype} on {kept.device}, a layer of {weight.dtype} on {weight.device}",
+            fix="convert the layer before its first chunk, or begin anew with init_state",
+        )
+    return seen, emitted
+
+
+def _counted(name: str, count: Any, fix: str) -> int:
+    is_count = isinstance(count, Tensor) and count.numel() == 1 and count.dtype == torch.int64
+    if not is_count or int(count) < 0:
+        raise ShapeError(f"the state's {name} must be a count", got=repr(count), expected="an int64 tensor", fix=fix)
+    return int(count)
+
+
+def _check_chunk(layer: StreamingLayer, x: Tensor, state: State) -> None:
+    """Refuse a chunk that doesn't fit the stream's state."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x must be a torch.Tensor, got {type(x).__name__}: torch.as_tensor(x)")
+    kept = state.kept
+    if x.ndim < 2 or x.shape[:-1] != kept.shape[:-1]:
         raise ShapeError(
             "the chunk doesn't fit the stream's state",
             got=f"x of size {list(x.shape)}",
@@ -220,16 +264,7 @@ def _check_step(geometry: Geometry, weight: Tensor, bias: Tensor | None, x: Tens
             fix="init_state(batch) makes a state for another batch, batch=None for x without one; "
             "the channels are the layer's",
         )
-    check_dtypes(x, weight, bias)
-    seen, emitted = int(state.seen), int(state.emitted)
-    needed = seen - partition.first_needed(geometry, emitted, seen)
-    if kept.shape[-1] != needed:
-        raise ShapeError(
-            "the state is another layer's",
-            got=f"a state that keeps {kept.shape[-1]} samples",
-            expected=f"one that keeps {needed}",
-            fix="give each layer's step the state of its own init_state, or of its step before",
-        )
+    check_dtypes(x, layer.weight, layer.bias)
     if autocast_dtype(kept) != autocast_dtype(x) or kept.device != x.device:
         raise ShapeError(
             "the chunk doesn't fit the stream's state",
@@ -237,7 +272,6 @@ def _check_step(geometry: Geometry, weight: Tensor, bias: Tensor | None, x: Tens
             expected="one dtype and one device for a whole stream",
             fix="move or convert the chunk, or begin anew with init_state",
         )
-    return seen, emitted
 
 
 def _count(number: int) -> Tensor:

@@ -155,3 +155,7 @@ class TimelineError(ValueError):
 
 class StreamMismatchError(AssertionError):
     """A stream that differs from the model's own run: names the first operation that does."""
+
+
+class ModelChangedError(RuntimeError):
+    """A stream's model was changed in a way that the stream can't follow: names the parameter or module."""

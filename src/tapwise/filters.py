@@ -167,7 +167,7 @@ def upfirdn(x: Tensor, taps: Tensor, up: int, down: int) -> Tensor:
 
 def _is_polyphase_exact(x: Tensor, taps: Tensor) -> bool:
     """Whether zero taps may lie over samples: all are finite, and a call can look at them."""
-    if is_traced() or only_native_because(x, taps, None) is not None:
+    if is_traced(x, taps) or only_native_because(x, taps, None) is not None:
         return False
     return bool(x.detach().abs().sum().isfinite())
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tapwise.engine import compiled, threads
+from tapwise.engine import compiled, memory, threads
 from tapwise.engine.kernels.fft.records import FramesJob
 
 CALL = """
@@ -151,7 +151,8 @@ def test_what_other_versions_kept_is_forgotten_when_nobody_has_read_it_for_a_mon
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_no_memory_for_a_block_is_an_error_in_python(workers):
+def test_no_memory_for_a_block_is_an_error_in_python(workers, monkeypatch):
+    monkeypatch.setattr(memory, "IS_CHECKED", False)  # the job has no memory of its own
     job = FramesJob(samples=1 << 56)  # of a frame, for which there is no memory
     with pytest.raises(MemoryError, match="no memory"):
         threads.run(compiled.loop("fft.loops", "frames_64_64"), job, 100, workers)

@@ -122,9 +122,9 @@ def test_slots_that_stand_alike_go_together():
     y, lengths = live.step(torch.randn(4, 1, 3))
     assert lengths.tolist() == [1, 3, 3, 1]
     assert y.shape == (4, 2, 3)
-    assert len(live._groups) == 2
+    assert len(live._at.groups) == 2
     live.step(torch.randn(4, 1, 60))
-    assert len(live._groups) == 1
+    assert len(live._at.groups) == 1
 
 
 def test_what_does_not_fit_is_refused_before_any_work():

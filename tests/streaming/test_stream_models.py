@@ -57,7 +57,7 @@ def test_state_stays_bounded_and_nothing_is_computed_twice():
 def test_long_chunks_are_not_kept():
     live = tw.stream(nn.Conv1d(1, 1, 9).double(), torch.zeros(1, 1, 64, dtype=F64))
     live.step(torch.randn(1, 1, 100_000, dtype=F64))
-    (kept,) = live._groups[0].buffers[1]
+    (kept,) = live._at.groups[0].buffers[1]
     assert kept.untyped_storage().nbytes() <= 8 * 8 * 8
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tapwise.engine import op
 from tapwise.engine.adjoint import GradInput, adjoint_of_cut, adjoint_of_transposed, grad_input_of, without_padding
-from tapwise.engine.checks import only_native_because, without_autocast
+from tapwise.engine.checks import TRACED, check_fits, only_native_because, without_autocast
 from tapwise.engine.kernels import KERNELS, native
 from tapwise.engine.plan import NATIVE_TRAINING, Training, choose_training
 from tapwise.engine.problem import Problem
@@ -47,12 +47,13 @@ def requires_grad(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> 
     )
 
 
-def is_traced() -> bool:
-    """Whether a compiler, a mode or a tracer has to see the op itself."""
+def is_traced(*tensors: Tensor | None) -> bool:
+    """Whether a compiler, a mode, a tracer or a tensor that stands for another has to see the op itself."""
     return (
         torch.compiler.is_compiling()
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._get_tracing_state() is not None
+        or any(type(tensor) in TRACED for tensor in tensors)
     )
 
 
@@ -71,7 +72,12 @@ def gradients(
     chosen here, or by the ops in a graph.
     """
     ordinary = only_native_because(grad, input, weight) is None
-    if training is None and ordinary and not is_traced():
+    traced = is_traced(grad, input, weight)
+    if not traced:
+        check_fits(geometry, input, weight, None, grad)
+    elif training is not None:
+        training = None
+    if training is None and ordinary and not traced:
         training = choose_training(Problem.unchecked(geometry, input, weight))
     if training is not None and training[1:] == NATIVE_TRAINING[1:]:
         return native.gradients(geometry, grad, input, weight, needs)
@@ -129,7 +135,7 @@ def _convolve(geometry: Geometry, input: Tensor, weight: Tensor, kernel: str | N
     """A convolution within a gradient: by the kernel named, or by the op where a graph has to hold it."""
     if only_native_because(input, weight, None) is not None:
         return native.run(geometry, input, weight, None)
-    if kernel is None or is_traced():
+    if kernel is None or is_traced(input, weight):
         return op.convolution(geometry, input, weight, None)
     if requires_grad(input, weight):  # of a gradient's gradient
         training = choose_training(Problem.unchecked(geometry, input, weight))._replace(forward=kernel)
@@ -155,7 +161,7 @@ def weight_gradient(
         return weight_gradient(adjoint_of_transposed(geometry), input, full, weight, kernel)
     if only_native_because(grad, input, weight) is not None:
         return native.weight_gradient(geometry, grad, input, weight)
-    if kernel is None or is_traced() or requires_grad(grad, input):
+    if kernel is None or is_traced(grad, input) or requires_grad(grad, input):
         return op.weight_gradient(geometry, grad, input, weight)
     return run_weight_gradient(kernel, geometry, grad, input, weight)
 

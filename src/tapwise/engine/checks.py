@@ -16,7 +16,7 @@ from tapwise.geometry import Geometry
 from tapwise.padding import Padding
 
 ORDINARY = (Tensor, torch.nn.Parameter)
-_TRACED = (FakeTensor, FunctionalTensor)  # what torch's tracers use in place of a tensor
+TRACED = (FakeTensor, FunctionalTensor)  # what torch's tracers use in place of a tensor
 _is_zeros, _is_functional = torch._is_zerotensor, torch._is_functional_tensor
 EMPTY_ALLOWED = ("causal", "semicausal")
 
@@ -167,6 +167,42 @@ def check_dtypes(input: Tensor, weight: Tensor, bias: Tensor | None) -> torch.dt
     return dtype
 
 
+def check_fits(
+    geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None, grad: Tensor | None = None
+) -> None:
+    """Refuse tensors that are not those for which a geometry was made: a weight may have been changed since.
+
+    Arguments:
+        grad: of the outputs, where a gradient is computed.
+
+    Raises:
+        ShapeError: the first that doesn't fit.
+    """
+    fan_in = weight.shape[0] if geometry.transposed else (weight.shape[1] if weight.ndim == 3 else 0) * geometry.groups
+    if weight.ndim != 3 or weight.shape[2] != geometry.kernel_size or input.shape[-2] != fan_in:
+        raise ShapeError(
+            "the weight doesn't fit the convolution that was prepared",
+            got=f"weight of size {list(weight.shape)}, x of size {list(input.shape)}",
+            expected=f"kernel_size {geometry.kernel_size}, groups {geometry.groups}, and x's channels",
+            fix="a weight that was replaced or reshaped needs a new stream, or a new call",
+        )
+    out_channels = weight.shape[1] * geometry.groups if geometry.transposed else weight.shape[0]
+    if bias is not None and tuple(bias.shape) != (out_channels,):
+        raise ShapeError(
+            "the bias doesn't fit the weight", got=f"bias of size {list(bias.shape)}", expected=f"({out_channels},)"
+        )
+    check_dtypes(input, weight, bias)
+    if grad is None:
+        return
+    wanted = (input.shape[0], out_channels, geometry.output_length(input.shape[-1]))
+    if tuple(grad.shape) != wanted or grad.dtype != input.dtype or grad.device != input.device:
+        raise ShapeError(
+            "the gradient is not that of this convolution's outputs",
+            got=f"{grad.dtype} of size {list(grad.shape)} on {grad.device}",
+            expected=f"{input.dtype} of size {list(wanted)} on {input.device}",
+        )
+
+
 def check_length(geometry: Geometry, padding: Padding, input: Tensor) -> None:
     """Refuse a signal too short for the window, or for what the padding mode copies."""
     length = input.shape[-1]
@@ -234,7 +270,7 @@ def only_native_because(input: Tensor, weight: Tensor, bias: Tensor | None) -> s
     for tensor in (input, weight) if bias is None else (input, weight, bias):
         if tensor.layout is not torch.strided:
             return f"torch alone reads the layout {tensor.layout}"
-        if type(tensor) not in ORDINARY and type(tensor) not in _TRACED:
+        if type(tensor) not in ORDINARY and type(tensor) not in TRACED:
             return f"torch alone knows what a {type(tensor).__name__} means"
         if not compiling and (tensor.is_neg() or _is_zeros(tensor) or _is_functional(tensor)):
             return "torch alone reads a view whose numbers are negated, or not there"

@@ -3,6 +3,10 @@
 To import Numba and set up its types takes longer than any loop compiled here takes to load; so LLVM's
 binding alone, a small library under Numba, loads what an earlier process compiled. A folder that can't
 be written, or a damaged file, costs time and nothing else.
+
+A file is machine code that this process will run, so it is loaded only where its digest covers what it is
+for, and where nobody but its user, or root, may have written it. Of several processes that need a loop,
+one compiles it and the others wait for its file.
 """
 
 from __future__ import annotations
@@ -12,7 +16,8 @@ import os
 import platform
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache, lru_cache
 from hashlib import sha256
 from importlib import import_module
@@ -27,6 +32,11 @@ import platformdirs
 
 from tapwise.atomic_file import AtomicFile
 
+try:
+    import fcntl
+except ImportError:  # no such locks here: each process compiles for itself
+    fcntl = None  # type: ignore[assignment]
+
 _KERNELS = Path(__file__).parent / "kernels"
 _MONTH = 30 * 24 * 3600
 _lock = RLock()
@@ -37,21 +47,33 @@ _is_announced = False
 COMPILE_SECONDS = 15
 
 
+def _before_fork() -> None:
+    """Let no thread be within LLVM at a fork: its own locks would never open in the child."""
+    _lock.acquire()
+
+
 def _after_fork() -> None:
-    """A lock that another thread held at the fork would never open in the child."""
+    _lock.release()
+
+
+def _after_fork_in_child() -> None:
     global _lock
     _lock = RLock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
 
 
 class CompiledLoop:
-    """A compiled function of one address, that of a job; it runs without the interpreter's lock."""
+    """A compiled function of one address, that of a job; it runs without the interpreter's lock.
 
-    def __init__(self, address: int) -> None:
-        self.address = address
+    Arguments:
+        bits: of each kind of number that it computes with.
+    """
+
+    def __init__(self, address: int, bits: tuple[int, ...]) -> None:
+        self.address, self.bits = address, bits
         self.call = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
 
 
@@ -102,11 +124,40 @@ def obstacle(module: str, name: str) -> str | None:
 def _prepare(module: str, name: str, announce: bool) -> CompiledLoop:
     code = _read(module, name)
     if code is None:
-        if announce:
-            _announce()
-        code = _compile(module, name)
-        _write(module, name, code)
-    return CompiledLoop(_load(code, name))
+        with _compiling(module, name):
+            code = _read(module, name)  # another process may have compiled it meanwhile
+            if code is None:
+                if announce:
+                    _announce()
+                code = _compile(module, name)
+                _write(module, name, code)
+    return CompiledLoop(_load(code, name), _bits(name))
+
+
+@contextmanager
+def _compiling(module: str, name: str) -> Iterator[None]:
+    """Of all processes that share the folder, one at a time; a lock ends with its process."""
+    descriptor = None
+    try:
+        path = _file(module, name).with_suffix(".lock")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        if fcntl is not None:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX)  # by process: a forked child doesn't hold it
+    except (OSError, RuntimeError):
+        pass  # a folder that can't be written, or has no locks: compile beside the others
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+            os.close(descriptor)
+
+
+def _bits(name: str) -> tuple[int, ...]:
+    """Of each kind of number, as a loop's name has them: (32, 64) of ``"frames_32_64"``."""
+    return tuple(int(n) for n in name.split("_")[1:])
 
 
 def _announce() -> None:
@@ -163,13 +214,28 @@ def vector_bytes() -> int:
 def _read(module: str, name: str) -> bytes | None:
     try:
         path = _file(module, name)
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            if not _is_trusted(os.fstat(file.fileno())):
+                return None
+            data = file.read()
     except (OSError, RuntimeError):  # RuntimeError: the user has no home
         return None
     with suppress(OSError):
         os.utime(path)  # in use: see _remove_others
     digest, code = data[:32], data[32:]
-    return code if sha256(code).digest() == digest else None
+    return code if _digest(path, code) == digest else None
+
+
+def _digest(path: Path, code: bytes) -> bytes:
+    """Of the code and of what it is for, which the file's name says."""
+    return sha256(path.name.encode() + b"\0" + code).digest()
+
+
+def _is_trusted(status: os.stat_result) -> bool:
+    """Whether nobody but this user, or root, may have written the file."""
+    if not hasattr(os, "getuid"):
+        return True
+    return status.st_uid in (os.getuid(), 0) and not status.st_mode & 0o022
 
 
 def _write(module: str, name: str, code: bytes) -> None:
@@ -178,7 +244,9 @@ def _write(module: str, name: str, code: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         target = AtomicFile(path)
         try:
-            target.file.write(sha256(code).digest() + code)
+            if hasattr(os, "fchmod"):
+                os.fchmod(target.file.fileno(), 0o644)  # whatever the umask: see _is_trusted
+            target.file.write(_digest(path, code) + code)
             target.commit()
         except OSError:
             target.discard()
@@ -200,9 +268,8 @@ def _compile(module: str, name: str) -> bytes:
     from llvmlite import binding
     from numba import types
 
-    function_name, *bits = name.split("_")
-    function = getattr(import_module(f"tapwise.engine.kernels.{module}"), function_name)
-    items = tuple(np.dtype(f"f{int(n) // 8}").type(0) for n in bits)
+    function = getattr(import_module(f"tapwise.engine.kernels.{module}"), name.split("_")[0])
+    items = tuple(np.dtype(f"f{bits // 8}").type(0) for bits in _bits(name))
     options = import_module("tapwise.engine.kernels.loops.jobs").OPTIONS
     signature = types.void(types.voidptr)
     compiled: Any = numba.cfunc(signature, **options)(lambda pointer: function(pointer, *items))
@@ -257,5 +324,8 @@ def _load(code: bytes, name: str) -> int:
     engine = binding.create_mcjit_compiler(empty, _target())
     engine.add_object_file(binding.ObjectFileRef.from_data(code))
     engine.finalize_object()
+    address = int(engine.get_function_address(name))
+    if not address:
+        raise RuntimeError(f"the compiled code holds no function {name}: delete {folder()}")
     _engines.append(engine)
-    return int(engine.get_function_address(name))
+    return address

@@ -9,6 +9,7 @@ Layers, functions, streams, ``accelerate``, ``compat`` and the ops all call here
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -21,11 +22,12 @@ from torch.overrides import is_tensor_like
 
 from tapwise.engine import op
 from tapwise.engine.autograd import Convolution, is_traced, requires_grad, run_weight_gradient
-from tapwise.engine.checks import ORDINARY, autocast_dtype, only_native_because, without_autocast
+from tapwise.engine.checks import ORDINARY, autocast_dtype, check_fits, only_native_because, without_autocast
 from tapwise.engine.kernels import KERNELS, native
 from tapwise.engine.options import current_options
 from tapwise.engine.plan import NATIVE, NATIVE_TRAINING, choose_grad_weight, choose_kernel, choose_training, is_small
 from tapwise.engine.problem import Problem
+from tapwise.engine.threads import leave_lost_pool
 from tapwise.geometry import Geometry
 
 Run = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -53,6 +55,17 @@ class _Decision(NamedTuple):
 _decisions: dict[Any, tuple[_Decision | None, _Decision | None]] = {}
 MOST_DECISIONS = 4096
 _lock = Lock()
+
+
+def _after_fork() -> None:
+    """Every call of a child is decided anew, which first leaves the lost pool of threads."""
+    global _lock
+    _lock = Lock()
+    _decisions.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 # Looked up once: each look takes longer than some calls do.
 _is_dynamo, _threads = torch.compiler.is_dynamo_compiling, torch.get_num_threads
@@ -82,7 +95,7 @@ def run_cached(input: Tensor, weight: Tensor, bias: Tensor | None, settings: Set
         run, torch_only, checked = decision
         if not _are_exact(settings, checked):
             return None
-        if torch_only or not (is_traced() or only_native_because(input, weight, bias)):
+        if torch_only or not (is_traced(input, weight, bias) or only_native_because(input, weight, bias)):
             return run(input, weight, bias)
         return None
     except (KeyError, AttributeError, TypeError, RuntimeError, ValueError):
@@ -134,7 +147,9 @@ def decide(input: Tensor, weight: Tensor, bias: Tensor | None, settings: Setting
     Raises:
         ShapeError: arguments that don't fit together.
     """
+    leave_lost_pool()
     if isinstance(settings, Geometry):
+        check_fits(settings, input, weight, bias)
         problem = Problem.unchecked(settings, input, weight, autocast_dtype(input))
     else:
         problem = Problem.of(input, weight, bias, *settings)
@@ -142,12 +157,12 @@ def decide(input: Tensor, weight: Tensor, bias: Tensor | None, settings: Setting
     cast = None if problem.dtype == input.dtype else problem.dtype
     if only_native_because(input, weight, bias) is not None:
         run = _batched(native.run, geometry)
-        if (input.is_complex() or input.numel() == 0) and not is_traced():  # which the key says
+        if (input.is_complex() or input.numel() == 0) and not is_traced(input, weight, bias):  # which the key says
             decision = _Decision(run, True, settings)
             with suppress(TypeError):
                 _keep(_key(input, weight, bias, settings), (decision, decision))
         return run
-    if is_traced() if traced is None else traced:
+    if is_traced(input, weight, bias) if traced is None else traced:
         return _batched(op.convolution, geometry, cast)
     needs_grad = requires_grad(input, weight, bias)
     training = choose_training(problem) if needs_grad else None
@@ -248,6 +263,7 @@ def _weight_gradient(grad: Tensor, input: Tensor, weight: Tensor, *ints: Any) ->
     decision, _ = _decisions.get(key, (None, None))
     if decision is None:
         geometry = op.geometry_of(*ints)
+        check_fits(geometry, input, weight, None, grad)
         kernel = choose_grad_weight(Problem.unchecked(geometry, input, weight))
         run = partial(run_weight_gradient, kernel, geometry)
         decision = _Decision(run, False, settings)

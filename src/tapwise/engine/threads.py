@@ -5,25 +5,31 @@ against it, so ours is the same one: the runtime's own entry points, which every
 OpenMP by GCC calls, are called here. Where they are missing (another platform's runtime), in a forked
 child (whose pool did not survive the fork) and under ``torch.set_num_threads(1)``, the calling thread
 does all tasks itself. The bits are the same in every case: no two tasks write to the same place.
+
+torch's own operations would wait for the lost pool in a forked child, for ever. So the first call of ours
+there sets ``torch.set_num_threads(1)``, as torch's DataLoader does in its workers.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import torch
 
+from tapwise.engine import memory
 from tapwise.engine.compiled import CompiledLoop
 
+Ranges = Callable[..., Iterator[memory.Range]]
 _is_forked = False
+_has_lost_pool = False
 
 
-def job_type(name: str, fields: str) -> Any:
+def job_type(name: str, fields: str, ranges: Ranges) -> Any:
     """A record of 64-bit integers that a compiled loop reads by name: the head, then ``fields``.
 
     # begin  end  next_tasks  end_tasks  failed | fields ...
@@ -31,14 +37,25 @@ def job_type(name: str, fields: str) -> Any:
     # begin, end              the tasks, where the calling thread does them all
     # next_tasks, end_tasks   addresses of the pool's functions, or 0
     # failed                  set by a thread that found no memory
+
+    Arguments:
+        ranges: of a job, its tasks, and the bits of its loop's numbers, the memory that it may touch.
     """
     names = ["begin", "end", "next_tasks", "end_tasks", "failed", *fields.split()]
-    return type(name, (ctypes.Structure,), {"_fields_": [(n, ctypes.c_int64) for n in names]})
+    return type(name, (ctypes.Structure,), {"_fields_": [(n, ctypes.c_int64) for n in names], "ranges": ranges})
 
 
 def _after_fork() -> None:
-    global _is_forked
-    _is_forked = True
+    global _is_forked, _has_lost_pool
+    _is_forked = _has_lost_pool = True
+
+
+def leave_lost_pool() -> None:
+    """In a forked child, once: let torch do without the threads that it lost."""
+    global _has_lost_pool
+    if _has_lost_pool:
+        _has_lost_pool = False
+        torch.set_num_threads(1)
 
 
 if hasattr(os, "register_at_fork"):
@@ -87,6 +104,8 @@ def run(loop: CompiledLoop, job: Any, tasks: int, threads: int) -> None:
     Raises:
         MemoryError: a thread found no memory to work in; what the job writes is then incomplete.
     """
+    if memory.IS_CHECKED:
+        memory.check(type(job).__name__, job.ranges(tasks, *loop.bits))
     pool = _pool() if threads > 1 and tasks > 1 else None
     job.end = tasks
     address = ctypes.addressof(job)

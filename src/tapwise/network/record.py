@@ -74,10 +74,11 @@ class Recording:
         signals: how many those are.
         numbers: by the id of a tensor that was computed from positions (``torch.arange``), the numbers that it
             met on its way, as those that positions are compared with.
+        operands: the ids of the tensors that calls read beside the signal.
+        beside: the ids of those from which others were computed without the signal, as weight_norm does.
     """
 
     signals: int = 1
-
     calls: list[Call] = field(default_factory=list)
     sizes: list[tuple[int, ...]] = field(default_factory=list)
     dtypes: list[torch.dtype] = field(default_factory=list)
@@ -85,6 +86,8 @@ class Recording:
     leaves: list[Any] = field(default_factory=list)
     spec: pytree.TreeSpec | None = None
     numbers: dict[int, frozenset[float]] = field(default_factory=dict)
+    operands: set[int] = field(default_factory=set)
+    beside: set[int] = field(default_factory=set)
 
 
 # What asks about a tensor without reading its numbers.
@@ -143,6 +146,7 @@ class _Recorder(TorchFunctionMode):
         self._check_written(name, leaves, is_signal)
         if not any(is_signal):
             return self._beside(name, leaves, func(*args, **kwargs))
+        self.recording.operands |= {id(leaf) for leaf in leaves if isinstance(leaf, Tensor)}
         if name.startswith("new_") or (name in _LIKENESS and not is_signal[0]):
             return func(*args, **kwargs)
         in_place = name == "setitem" or _is_in_place(func)
@@ -182,6 +186,8 @@ class _Recorder(TorchFunctionMode):
 
     def _beside(self, name: str, leaves: list[Any], result: Any) -> Any:
         """A call without the signal: of what is computed from positions, the numbers that it met."""
+        if name not in _READS_NOTHING:
+            self.recording.beside |= {id(leaf) for leaf in leaves if isinstance(leaf, Tensor)}
         met = self.recording.numbers
         before = [met[id(leaf)] for leaf in leaves if id(leaf) in met]
         if before or name in _POSITIONS or any(isinstance(leaf, slice) for leaf in leaves):

@@ -25,7 +25,7 @@ def by_node(scheduler: Scheduler, signals: Sequence[Tensor], sizes: Sequence[int
         with torch.no_grad():
             group = scheduler.begin(range(signals[0].shape[0] if graph.batches else graph.batch))
             for size in sizes:
-                scheduler.run(group, part_of(graph, signals, seen, seen + size), False)
+                _, group = scheduler.run(group, part_of(graph, signals, seen, seen + size), False)
                 seen += size
             scheduler.run(group, None, True)
     finally:

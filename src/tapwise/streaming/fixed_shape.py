@@ -12,6 +12,7 @@ first are recognised by their position and replaced by what padding stands for.
 from __future__ import annotations
 
 import os
+from copy import copy
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -166,12 +167,9 @@ class _Steps:
         ahead = {n for n, pace in enumerate(self.paces) if pace.lead > 0}
         if ahead:
             watched: dict[int, Tensor] = {}
-            before, scheduler.watch = scheduler.watch, watched.__setitem__
-            try:
-                group = scheduler.begin(range(batch))
-                scheduler.run(group, scheduler.zeros(batch, scheduler.graph.settled), False)
-            finally:
-                scheduler.watch = before
+            watching = copy(scheduler)  # a stream may run the other meanwhile
+            watching.watch = watched.__setitem__
+            watching.run(watching.begin(range(batch)), watching.zeros(batch, scheduler.graph.settled), False)
             for n in ahead:
                 parts[n] = watched[n].narrow(nodes[n].size.time, 0, self.paces[n].lead)
         return parts
@@ -211,6 +209,8 @@ class _Steps:
     def step(self, chunk: Tensor, state: FixedState) -> tuple[Any, FixedState]:
         """The outputs of a chunk, and the state after it."""
         graph = self.scheduler.graph
+        if not torch.compiler.is_compiling():
+            self.scheduler.check_model()
         steps, chunks = state["steps"], [chunk]
         states: dict[str, list[Tensor]] = {}
         for number, node in enumerate(graph.nodes):

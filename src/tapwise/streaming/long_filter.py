@@ -58,19 +58,19 @@ class LongFilter:
         self.n_segments = -(-self.taps // self.block)
         self.head = Geometry(self.block, groups=g.groups)
         self.tail = Geometry(self.taps - self.block, groups=g.groups)
-        self._spectra: Tensor | None = None
-        self._weight_of_spectra = self.weight.detach()[..., :0]
+        self._spectra: tuple[Tensor, Tensor] | None = None  # the weight of which they are, as a copy, and they
 
     def spectra(self) -> Tensor:
         """Of all segments but the head: (C_out, C_in / groups, segments - 1, block + 1), the nearest first."""
         # Compared with a copy: a write to the weight may leave no trace.
-        if self._spectra is None or not torch.equal(self._weight_of_spectra, self.weight):
-            self._weight_of_spectra = self.weight.detach().clone()
-            far = self.weight[..., : self.taps - self.block].detach().double().flip(-1)
+        if self._spectra is None or not torch.equal(self._spectra[0], self.weight):
+            weight = self.weight.detach().clone()
+            far = weight[..., : self.taps - self.block].double().flip(-1)
             missing = (self.n_segments - 1) * self.block - far.shape[-1]
             far = torch.nn.functional.pad(far, (0, missing))
-            self._spectra = torch.fft.rfft(_split(far, -1, self.block), 2 * self.block)
-        return self._spectra
+            # Both at once and last: an interrupted transform leaves those of before.
+            self._spectra = weight, torch.fft.rfft(_split(far, -1, self.block), 2 * self.block)
+        return self._spectra[1]
 
     def start(self, batch: int, like: Sequence[Tensor]) -> Buffers:
         x = like[0]

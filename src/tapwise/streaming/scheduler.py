@@ -24,9 +24,9 @@ _MOST_SCHEDULES = 512
 _ROWS = 5
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Group:
-    """Slots at the same position of their signals.
+    """Slots at the same position of their signals. A step makes another: where it fails, nothing has changed.
 
     Arguments:
         slots: which rows of a chunk.
@@ -71,6 +71,8 @@ class Scheduler:
         self.watch: Callable[[int, Tensor], None] | None = None
         # The model itself, for signals too short for the graph: its results for a full signal.
         self.model: Callable[[Sequence[Tensor]], list[Tensor]] | None = None
+        # Raises where the model is no longer the one that was read.
+        self.check_model: Callable[[], None] = lambda: None
 
     def holds_from(self, shortest: int) -> None:
         """Say how short signals may be for the graph to hold; the model itself runs shorter ones."""
@@ -104,10 +106,10 @@ class Scheduler:
             chunks.append(chunk)
         with torch.no_grad():
             together = self.begin(rows)
-            results = self.run(together, chunks, False)
+            results, together = self.run(together, chunks, False)
             for row in rows:
                 alone = self.begin([row])
-                y = self.run(alone, [chunk[[row]] for chunk in chunks], False)
+                y, alone = self.run(alone, [chunk[[row]] for chunk in chunks], False)
                 mine = self.without(together, [other for other in rows if other != row])
                 assert mine is not None
                 pairs = [(self._rows_of(n, a, [row]), b) for n, a, b in zip(graph.results, results, y, strict=True)]
@@ -173,8 +175,8 @@ class Scheduler:
             self._schedules.popitem(last=False)
         return schedules
 
-    def run(self, group: Group, chunks: Sequence[Tensor] | None, is_end: bool) -> list[Tensor]:
-        """By result of the graph, what a chunk of each source determines; the group then stands after them."""
+    def run(self, group: Group, chunks: Sequence[Tensor] | None, is_end: bool) -> tuple[list[Tensor], Group]:
+        """By result of the graph, what a chunk of each source determines; and the group after them."""
         nodes, rows, buffers = self.graph.nodes, len(group.slots), group.buffers
         if chunks is None:
             chunks = [self._no_outputs(n, rows) for n in range(self.n_sources)]
@@ -183,9 +185,9 @@ class Scheduler:
         beginning = self._beginning(buffers, chunks, seen)
         if is_end and beginning[0] and seen > 0 and self.model is not None:
             try:
-                return self._not_emitted(self.model([buffer[0] for buffer in beginning]), seen)
+                return self._not_emitted(self.model([buffer[0] for buffer in beginning]), seen), group
             except (RuntimeError, ValueError):  # too short for the model as well: it gives nothing
-                return [self._no_outputs(n, rows) for n in self.graph.results]
+                return [self._no_outputs(n, rows) for n in self.graph.results], group
         schedules = self._schedules_of(group.seen, length, is_end)
         made = list(chunks)
         after: list[Buffers] = beginning
@@ -196,9 +198,7 @@ class Scheduler:
             made.append(self._no_outputs(number, rows) if y is None else y)
             if self.watch is not None:
                 self.watch(number, made[-1])
-        # Only now: where a step fails, nothing is changed.
-        group.seen, group.buffers = seen, after
-        return [made[n] for n in self.graph.results]
+        return [made[n] for n in self.graph.results], Group(group.slots, seen, after)
 
     def _beginning(self, buffers: Sequence[Buffers], chunks: Sequence[Tensor], seen: int) -> list[Buffers]:
         """By source, the signal's beginning, as long as the signal may end too short for the graph."""

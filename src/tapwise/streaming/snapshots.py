@@ -15,6 +15,7 @@ from tapwise.errors import ShapeError
 from tapwise.network.graph import Node
 from tapwise.network.operations import Registered
 from tapwise.network.timeline import Windows
+from tapwise.streaming.checks import check_batch
 from tapwise.streaming.scheduler import Group, Scheduler
 
 # Raised where what operations remember changes. 2: transposed convolutions keep inputs, not sums.
@@ -44,12 +45,30 @@ def snapshot(groups: Sequence[Group], batch: int, active: list[bool], ragged: bo
     }
 
 
-def restore(state: dict[str, Any], scheduler: Scheduler) -> tuple[list[Group], int, list[bool], bool]:
+def restore(state: Any, scheduler: Scheduler) -> tuple[list[Group], int, list[bool], bool]:
     """What ``snapshot`` was given: copies.
 
     Raises:
-        ShapeError: a state of another model, or in another format.
+        ShapeError: a state of another model or in another format, or one that no stream gave.
     """
+    try:
+        return _restored(state, scheduler)
+    except ShapeError:
+        raise
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
+        raise _no_state(f"{type(error).__name__}: {error}") from error
+
+
+def _no_state(got: str) -> ShapeError:
+    return ShapeError(
+        "the state is not one that a stream gave",
+        got=got,
+        expected="what stream.state gave, or stream.save wrote",
+        fix="load what a stream of the same model gave, made by tapwise.stream",
+    )
+
+
+def _restored(state: Any, scheduler: Scheduler) -> tuple[list[Group], int, list[bool], bool]:
     written = int(state.get("format", 1))
     if written > FORMAT or (written < 2 and any(_is_transposed(node) for node in scheduler.graph.nodes)):
         raise ShapeError(
@@ -58,25 +77,45 @@ def restore(state: dict[str, Any], scheduler: Scheduler) -> tuple[list[Group], i
             expected=f"format {FORMAT}",
             fix="begin the stream anew, or load the state with the version that saved it",
         )
-    groups = []
-    for saved in state["groups"]:
-        slots = [int(n) for n in saved["slots"]]
-        seen = int(saved["seen"])
-        # What a stream of this model remembers at this position of its signal: the same sizes.
-        fresh = scheduler.begin(slots)
-        scheduler.run(fresh, scheduler.zeros(len(slots), scheduler.graph.canonical(seen)), False)
-        n_nodes = len(fresh.buffers)
-        buffers = [cloned(saved["states"].get(str(n), [])) for n in range(n_nodes)]
-        pairs = zip(scheduler.graph.nodes, fresh.buffers, buffers, strict=True)
-        if any(int(n) >= n_nodes for n in saved["states"]) or any(
-            not (isinstance(node.work, Registered) or _fits(one, other)) for node, one, other in pairs
-        ):
-            raise ShapeError(
-                "the state is another model's", fix="load what a stream of the same model gave, made by tapwise.stream"
-            )
-        groups.append(Group(slots, seen, buffers))
-    active = [bool(yes) for yes in state["active"]]
-    return groups, int(state["batch"]), active, bool(state["ragged"])
+    batch = _count(state["batch"])
+    check_batch(scheduler.graph, batch)
+    active = _flags(state["active"])
+    (ragged,) = _flags(state["ragged"].reshape(1))
+    groups = [_group(saved, scheduler) for saved in state["groups"]]
+    slots = sorted(slot for group in groups for slot in group.slots)
+    if len(active) != batch or slots not in ([], list(range(batch))):
+        raise _no_state(f"slots {slots} of a batch of {batch}, {len(active)} of them marked")
+    return groups, batch, active, ragged
+
+
+def _count(tensor: Tensor) -> int:
+    """A number of samples or rows."""
+    if tensor.dtype.is_floating_point or tensor.numel() != 1 or int(tensor) < 0:
+        raise ValueError(f"{tensor} where a count has to stand")
+    return int(tensor)
+
+
+def _flags(tensor: Tensor) -> list[bool]:
+    if tensor.dtype != torch.bool or tensor.ndim != 1:
+        raise ValueError(f"{tensor} where bools have to stand")
+    return [bool(yes) for yes in tensor]
+
+
+def _group(saved: Any, scheduler: Scheduler) -> Group:
+    slots, seen = [_count(n) for n in saved["slots"]], _count(saved["seen"])
+    # What a stream of this model remembers at this position of its signal: the same sizes.
+    fresh = scheduler.begin(slots)
+    _, fresh = scheduler.run(fresh, scheduler.zeros(len(slots), scheduler.graph.canonical(seen)), False)
+    n_nodes = len(fresh.buffers)
+    buffers = [cloned(saved["states"].get(str(n), [])) for n in range(n_nodes)]
+    pairs = zip(scheduler.graph.nodes, fresh.buffers, buffers, strict=True)
+    if any(int(n) >= n_nodes for n in saved["states"]) or any(
+        not (isinstance(node.work, Registered) or _fits(one, other)) for node, one, other in pairs
+    ):
+        raise ShapeError(
+            "the state is another model's", fix="load what a stream of the same model gave, made by tapwise.stream"
+        )
+    return Group(slots, seen, buffers)
 
 
 def _is_transposed(node: Node) -> bool:
@@ -87,7 +126,9 @@ def _fits(fresh: Sequence[Any], saved: Sequence[Any]) -> bool:
     """Whether saved buffers have the sizes and dtypes of those of an operation."""
     if len(fresh) != len(saved):
         return False
-    return all(a.shape == b.shape and a.dtype == b.dtype for a, b in zip(fresh, saved, strict=True))
+    return all(
+        a.shape == b.shape and a.dtype == b.dtype and a.device == b.device for a, b in zip(fresh, saved, strict=True)
+    )
 
 
 def save(state: dict[str, Any], path: str | os.PathLike[str]) -> None:
@@ -106,11 +147,24 @@ def _name(key: Any) -> str:
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The state that ``save`` wrote."""
+    """The state that ``save`` wrote.
+
+    Raises:
+        ShapeError: a file that ``save`` didn't write.
+        FileNotFoundError: no such file.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    try:
+        return _as_tree(load_file(path))
+    except (SafetensorError, ValueError, TypeError, AttributeError, KeyError) as error:
+        raise _no_state(f"{os.fspath(path)}: {error}") from error
+
+
+def _as_tree(tensors: dict[str, Tensor]) -> dict[str, Any]:
     tree: dict[str, Any] = {"groups": {}}
-    for name, leaf in load_file(path).items():
+    for name, leaf in tensors.items():
         *folders, last = name.split(".")
         branch = tree
         for key in folders:

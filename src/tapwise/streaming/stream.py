@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property, partial
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from tapwise.engine.threads import leave_lost_pool
 from tapwise.network.graph import Count, Graph
 from tapwise.network.reading import read
 from tapwise.network.receptive_field import extents
@@ -19,27 +21,58 @@ from tapwise.streaming import snapshots
 from tapwise.streaming.agreement import settle
 from tapwise.streaming.checks import check_batch, check_chunks, check_end, check_mask
 from tapwise.streaming.fixed_shape import Functional
+from tapwise.streaming.model_check import ModelCheck
 from tapwise.streaming.offline import offline_results
 from tapwise.streaming.scheduler import Group, Scheduler, batch_axis
+from tapwise.streaming.turn import Turn
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a stream stands. A step makes another and puts it in place of this one as the last thing it does.
+
+    Arguments:
+        groups: slots by their place in their signals; none before the first chunk.
+        batch: rows of a chunk.
+        active: which slots take chunks; None: all.
+        ragged: whether steps return the length of each slot's part too.
+    """
+
+    groups: tuple[Group, ...]
+    batch: int
+    active: tuple[bool, ...] | None = None
+    ragged: bool = False
 
 
 class Stream:
     """A model as a stream: made by ``tapwise.stream``.
 
     Chunks go in by ``step``. All outputs of ``step`` and of ``flush``, concatenated, are what the model
-    gives for the full signal. Weights are those that the model had when the stream was made,
-    where they are computed from others (weight_norm); else the model's own.
+    gives for the full signal.
+
+    A stream runs the model's own parameters: what changes them in place, as an optimizer does, is followed. A
+    parameter or a module that was replaced, and a change of numbers from which others were computed when the
+    stream was made (weight_norm), raise ``ModelChangedError``. The rest of the model, as a layer's stride,
+    counts as it was then, and evaluation (``eval()``) is what runs.
+
+    A step that fails, or is interrupted, changes nothing. One thread at a time: a second one that calls a stream
+    at work gets a RuntimeError. ``fork()`` gives each thread a stream of its own.
     """
 
-    def __init__(self, graph: Graph, likes: Sequence[Tensor], source: tuple[Any, ...] = ()) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        likes: Sequence[Tensor],
+        source: tuple[Any, ...] = (),
+        check_model: Callable[[], None] = lambda: None,
+    ) -> None:
         self._scheduler = Scheduler(graph, likes)
+        self._scheduler.check_model = check_model
         self._source = source
         if source:
             self._scheduler.model = partial(offline_results, graph, *source[:2])
-        self._batch = graph.batch
-        self._active: list[bool] | None = None
-        self._ragged = False
-        self._groups: list[Group] = []
+        self._turn = Turn()
+        self._at = Position((), graph.batch)
 
     @property
     def _graph(self) -> Graph:
@@ -64,11 +97,14 @@ class Stream:
 
         Raises:
             ShapeError: a chunk that doesn't fit the model, or the batch of this stream.
+            ModelChangedError: a model that was changed in a way that can't be followed.
+            RuntimeError: another thread is at work on this stream.
         """
         chunks = (chunk, *others)
-        self._check(chunks)
-        with torch.no_grad():
-            return self._advance(chunks, False, self._active)
+        with self._turn, torch.no_grad():
+            at = self._checked(chunks)
+            result, self._at = self._advanced(at, chunks, False, at.active)
+        return result
 
     __call__ = step
 
@@ -82,12 +118,14 @@ class Stream:
             ShapeError: a signal of a length that the model doesn't take, as it takes multiples alone; the stream
                 stays as it was, and says how many samples are missing.
         """
-        chosen = None if mask is None else self._mask(mask)
-        ending = {slot: n for slot, n in enumerate(self.seen) if chosen is None or chosen[slot]}
-        check_end(self._graph, ending, self._batch)
-        with torch.no_grad():
-            result = self._advance(None, True, chosen)
-        self.reset(mask)
+        with self._turn, torch.no_grad():
+            chosen = None if mask is None else self._mask(mask)
+            ending = {slot: n for slot, n in enumerate(self.seen) if chosen is None or chosen[slot]}
+            check_end(self._graph, ending, self.batch)
+            leave_lost_pool()
+            self._scheduler.check_model()
+            result, at = self._advanced(self._at, None, True, chosen)
+            self._at = self._begun_anew(at, chosen)
         return result
 
     def reset(self, mask: Any = None, *, batch: int | None = None) -> None:
@@ -96,26 +134,19 @@ class Stream:
         Arguments:
             batch: rows of the chunks from now on; then all slots begin anew.
         """
-        if mask is None or batch is not None:
+        with self._turn:
             if batch is not None:
                 check_batch(self._graph, batch)
-                self._batch = batch
-            self._groups, self._active, self._ragged = [], None, False
-            return
-        chosen = [n for n, yes in enumerate(self._mask(mask)) if yes]
-        self._begin()
-        self._ragged = True
-        others = [self._scheduler.without(group, chosen) for group in self._groups]
-        self._groups = [group for group in others if group is not None]
-        if chosen:
-            self._groups.append(self._scheduler.begin(chosen))
-        self._groups = self._scheduler.merged(self._groups)
+                self._at = Position((), batch)
+            else:
+                self._at = self._begun_anew(self._at, None if mask is None else self._mask(mask))
 
     def active(self, mask: Any) -> None:
         """From now on, chunks go to the slots of ``mask`` (batch,) only; the others wait as they are."""
-        chosen = self._mask(mask)
-        self._active = None if all(chosen) else chosen
-        self._ragged = self._ragged or self._active is not None
+        with self._turn:
+            chosen = self._mask(mask)
+            active = None if all(chosen) else tuple(chosen)
+            self._at = replace(self._at, active=active, ragged=self._at.ragged or active is not None)
 
     # Properties
 
@@ -138,13 +169,14 @@ class Stream:
     @property
     def batch(self) -> int:
         """Rows of a chunk."""
-        return self._batch
+        return self._at.batch
 
     @property
     def seen(self) -> tuple[int, ...]:
         """By slot, samples that have come; fewer by full periods for slots that were merged again."""
-        seen = [0] * self._batch
-        for group in self._groups:
+        at = self._at
+        seen = [0] * at.batch
+        for group in at.groups:
             for slot in group.slots:
                 seen[slot] = group.seen
         return tuple(seen)
@@ -152,7 +184,7 @@ class Stream:
     @property
     def state_bytes(self) -> int:
         """Bytes that the stream keeps between two chunks."""
-        tensors = pytree.tree_leaves([group.buffers for group in self._groups])
+        tensors = pytree.tree_leaves([group.buffers for group in self._at.groups])
         return sum(t.numel() * t.element_size() for t in tensors if isinstance(t, Tensor))
 
     # Snapshots
@@ -160,18 +192,20 @@ class Stream:
     @property
     def state(self) -> dict[str, Any]:
         """A copy of all that the stream remembers: a pytree of tensors, never in a state_dict."""
-        active = [True] * self._batch if self._active is None else self._active
-        return snapshots.snapshot(self._groups, self._batch, active, self._ragged)
+        with self._turn:
+            at = self._at
+            active = [True] * at.batch if at.active is None else list(at.active)
+            return snapshots.snapshot(at.groups, at.batch, active, at.ragged)
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from a snapshot of ``state``, of this stream or of another of the same model.
 
         Raises:
-            ShapeError: a state of another model.
+            ShapeError: a state of another model, or one that is none; the stream stays as it was.
         """
-        groups, batch, active, ragged = snapshots.restore(state, self._scheduler)
-        self._groups, self._batch, self._ragged = groups, batch, ragged
-        self._active = None if all(active) else active
+        with self._turn:
+            groups, batch, active, ragged = snapshots.restore(state, self._scheduler)
+            self._at = Position(tuple(groups), batch, None if all(active) else tuple(active), ragged)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the state to a ``.safetensors`` file, complete or not at all."""
@@ -189,6 +223,7 @@ class Stream:
         """Another stream of the same model, which goes on from here by itself."""
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
+        other._turn = Turn()
         other.load_state(self.state)
         return other
 
@@ -221,50 +256,71 @@ class Stream:
 
     def __repr__(self) -> str:
         n_operations = len(self._graph.nodes) - 1
-        return f"Stream({n_operations} operations, batch {self._batch}, seen {self.seen})"
+        return f"Stream({n_operations} operations, batch {self.batch}, seen {self.seen})"
 
     # Inside
 
-    def _check(self, chunks: Sequence[Any]) -> None:
-        graph = self._graph
-        if not self._groups and graph.batches and isinstance(chunks[0], Tensor) and chunks[0].ndim:
-            self._batch = int(chunks[0].shape[0])  # a new stream takes the batch of its first chunk
-        check_chunks(graph, self._scheduler.likes, self._batch, self.seen[0], chunks)
+    def _checked(self, chunks: Sequence[Any]) -> Position:
+        """Where the stream stands before the chunks; refuse those that don't fit, and a changed model."""
+        leave_lost_pool()
+        graph, at = self._graph, self._at
+        if not at.groups and graph.batches and isinstance(chunks[0], Tensor) and chunks[0].ndim:
+            at = replace(at, batch=int(chunks[0].shape[0]))  # a new stream takes the batch of its first chunk
+        seen = at.groups[0].seen if at.groups else 0
+        check_chunks(graph, self._scheduler.likes, at.batch, seen, chunks)
+        self._scheduler.check_model()
+        return at
 
     def _mask(self, mask: Any) -> list[bool]:
-        return check_mask(self._scheduler.inseparable, self._batch, mask)
+        return check_mask(self._scheduler.inseparable, self.batch, mask)
 
-    def _begin(self) -> None:
-        if not self._groups:
-            self._groups = [self._scheduler.begin(range(self._batch))]
+    def _begun(self, at: Position) -> tuple[Group, ...]:
+        return at.groups or (self._scheduler.begin(range(at.batch)),)
 
-    def _advance(self, chunks: Sequence[Tensor] | None, is_end: bool, chosen: list[bool] | None) -> Any:
-        self._begin()
-        if not self._ragged and chosen is None:
-            (group,) = self._groups
-            results = self._scheduler.run(group, chunks, is_end)
-            return self._returned(results, [group.seen] * self._batch, is_end)
+    def _begun_anew(self, at: Position, chosen: list[bool] | None) -> Position:
+        """The position with the chosen slots before their first chunk; with None, all."""
+        if chosen is None:
+            return Position((), at.batch)
+        slots = [n for n, yes in enumerate(chosen) if yes]
+        others = [self._scheduler.without(group, slots) for group in self._begun(at)]
+        groups = [group for group in others if group is not None]
+        if slots:
+            groups.append(self._scheduler.begin(slots))
+        return replace(at, groups=tuple(self._scheduler.merged(groups)), ragged=True)
+
+    def _advanced(
+        self, at: Position, chunks: Sequence[Tensor] | None, is_end: bool, chosen: Sequence[bool] | None
+    ) -> tuple[Any, Position]:
+        """What the chosen slots give, all for None, and where the stream then stands."""
+        groups = self._begun(at)
+        if not at.ragged and chosen is None:
+            results, group = self._scheduler.run(groups[0], chunks, is_end)
+            return self._returned(results, [group.seen] * at.batch, is_end), replace(at, groups=(group,))
         if chosen is not None:
-            self._groups = self._scheduler.split(self._groups, chosen)
-        outputs, seen = [], [0] * self._batch
-        for group in self._groups:
+            groups = tuple(self._scheduler.split(groups, chosen))
+        outputs, after, seen = [], [], [0] * at.batch
+        for before in groups:
+            group = before
             if chosen is None or chosen[group.slots[0]]:
                 rows = None if chunks is None else [chunk[group.slots] for chunk in chunks]
-                outputs.append((group.slots, self._scheduler.run(group, rows, is_end)))
+                results, group = self._scheduler.run(group, rows, is_end)
+                outputs.append((group.slots, results))
+            after.append(group)
             for slot in group.slots:
                 seen[slot] = group.seen
         if not is_end:
-            self._groups = self._scheduler.merged(self._groups)
-        return self._as_batch(outputs, seen, is_end)
+            after = self._scheduler.merged(after)
+        return self._as_batch(outputs, seen, is_end), replace(at, groups=tuple(after))
 
     def _as_batch(self, outputs: Sequence[tuple[list[int], list[Tensor]]], seen: list[int], is_end: bool) -> Any:
         """Parts of slots as one batch, filled with zeros, and the length of each."""
-        results, lengths = [], torch.zeros(self._batch, dtype=torch.int64)
+        batch = len(seen)
+        results, lengths = [], torch.zeros(batch, dtype=torch.int64)
         for place, number in enumerate(self._graph.results):
             node = self._graph.nodes[number]
             axis, per_row = batch_axis(node)
             longest = max((parts[place].shape[node.size.time] for _, parts in outputs), default=0)
-            result = self._scheduler.empty(number, self._batch, longest)
+            result = self._scheduler.empty(number, batch, longest)
             for slots, parts in outputs:
                 length = parts[place].shape[node.size.time]
                 rows = torch.tensor([slot * per_row + n for slot in slots for n in range(per_row)])
@@ -295,7 +351,7 @@ class Stream:
     def _counted(self, out: Count, seen: list[int], is_end: bool) -> Any:
         counts = {n: self._graph.counts(n, is_end)[out.node][0] for n in set(seen)}
         if len(counts) == 1 or not out.is_per_row:
-            return out.of(counts[seen[0]], self._batch)
+            return out.of(counts[seen[0]], len(seen))
         rows = [out.of(counts[n], 1) for n in seen]
         return torch.cat(rows)
 
@@ -323,7 +379,8 @@ def stream(model: nn.Module, example: Any, *, time: int | None = None) -> Stream
         >>> torch.testing.assert_close(torch.cat(parts, -1), model(x))
     """
     graph, runs = read(model, example, time)
-    live = Stream(graph, runs.examples, (model, example, time))
+    check = ModelCheck(model, runs.run(runs.signals(runs.shortest())))
+    live = Stream(graph, runs.examples, (model, example, time), check)
     settle(live._scheduler, runs)
     return live
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tapwise.engine.memory import address, address_of_array
 from tapwise.engine.problem import Problem
 from tapwise.geometry import Geometry
 
@@ -74,12 +75,12 @@ def input_fields(x: Tensor, left: int, stride: int, sources: _Array) -> dict[str
     """The values of ``INPUT_FIELDS``."""
     size = x.element_size()
     return {
-        "x": x.data_ptr(),
+        "x": address(x),
         "x_row": x.stride(0) * size,
         "x_channel": x.stride(1) * size,
         "length": x.shape[-1],
         "left": left,
         "stride": stride,
-        "sources": sources.ctypes.data if sources.size else 0,
+        "sources": address_of_array(sources),
         "n_sources": sources.size,
     }

@@ -15,6 +15,7 @@ from tapwise.engine import threads as pool
 from tapwise.engine.kernels import inputs, native
 from tapwise.engine.kernels.direct.record import PRODUCTS_A_SUM, SHORT, DirectJob
 from tapwise.engine.large_pages import ask_large_pages
+from tapwise.engine.memory import address
 from tapwise.engine.problem import Problem
 from tapwise.engine.rates import current_rates
 from tapwise.geometry import Geometry
@@ -179,10 +180,10 @@ def _run_loops(
     ends_in_place = totals is None and _ends_in_place(geometry, length, outputs, fan_in, w.dtype)
     job = DirectJob(
         **inputs.input_fields(x, geometry.left, geometry.stride, sources),
-        weight=w.data_ptr(),
-        bias=0 if b is None else b.data_ptr(),
-        y=y.data_ptr(),
-        totals=0 if totals is None else totals.data_ptr(),
+        weight=address(w),
+        bias=address(b),
+        y=address(y),
+        totals=address(totals),
         batch=batch,
         groups=groups,
         fan_in=fan_in,

@@ -13,6 +13,7 @@ from tapwise.engine import threads as pool
 from tapwise.engine.compiled import CompiledLoop, loop
 from tapwise.engine.kernels import inputs
 from tapwise.engine.kernels.fft.records import FiltersJob, FramesJob, OutputsJob
+from tapwise.engine.memory import address, address_of_array
 from tapwise.geometry import Geometry
 
 # Numbers that the frames of one turn hold, so that a turn stays in the cache.
@@ -54,7 +55,7 @@ def spectra(w: Tensor, dilation: int, size: int, dtype: torch.dtype) -> Tensor:
     for part in parts:
         frames = w.new_empty((len(part), size), dtype=dtype)
         job = FiltersJob(
-            filters=part.data_ptr(), frames=frames.data_ptr(), taps=w.shape[-1], dilation=dilation, size=size
+            filters=address(part), frames=address(frames), taps=w.shape[-1], dilation=dilation, size=size
         )
         pool.run(_loop("filters", w, frames), job, len(part), pool.count())
         spectrum = torch.fft.rfft(frames)
@@ -93,14 +94,14 @@ def frames(
     sources = inputs.padding_sources(geometry, x.shape[-1])
     job = FramesJob(
         **inputs.input_fields(part, geometry.left, 1, sources),
-        frames=frames.data_ptr(),
+        frames=address(frames),
         size=size,
         step=step,
         samples=mirrored or size,
         first_frame=turn.f0,
         n_frames=turn.f1 - turn.f0,
         channels=part.shape[1],
-        is_wild=is_wild.ctypes.data,
+        is_wild=address_of_array(is_wild),
         loudest_beside_silence=max(1, int(_LOUDEST_BESIDE_SILENCE / max(gain, 1.0))),
         is_mirrored=mirrored is not None,
     )
@@ -128,9 +129,9 @@ def write(geometry: Geometry, frames: Tensor, y: Tensor, bias: Tensor | None, tu
     _, groups, fan_out, n_frames, size = frames.shape
     first = y[turn.row, turn.g0 * fan_out :]
     job = OutputsJob(
-        frames=frames.data_ptr(),
-        y=first.data_ptr(),
-        bias=0 if bias is None else bias[turn.g0 * fan_out :].data_ptr(),
+        frames=address(frames),
+        y=address(first),
+        bias=0 if bias is None else address(bias[turn.g0 * fan_out :]),
         step=step,
         size=size,
         stride=geometry.stride,

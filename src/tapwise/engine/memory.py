@@ -1,0 +1,97 @@
+"""Memory: the addresses that compiled loops are given, and a check that they stay within their tensors.
+
+Compiled loops read and write by address alone. ``address`` and ``address_of_array`` are where they get one:
+neither is ever null for memory that is read. With ``TAPWISE_CHECK_MEMORY=1`` in the environment, every
+job is checked before it runs: each address range that it spans must lie within the storage of one tensor.
+The tests run so.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from threading import local
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+IS_CHECKED = os.environ.get("TAPWISE_CHECK_MEMORY", "0") not in ("", "0")
+
+
+class Range(NamedTuple):
+    """Bytes that a job may touch: ``[start, stop)``, named for messages."""
+
+    name: str
+    start: int
+    stop: int
+
+
+class _Known(local):
+    """Of this thread's next jobs: by address, the memory that belongs to it."""
+
+    def __init__(self) -> None:
+        self.ranges: dict[int, tuple[int, int]] = {}
+
+
+_known = _Known()
+
+
+def address(tensor: Tensor | None) -> int:
+    """Where the tensor's first number lies; 0 for None.
+
+    Raises:
+        RuntimeError: a tensor of numbers without memory: its storage was freed, or it only stands for one.
+    """
+    if tensor is None:
+        return 0
+    first = tensor.data_ptr()
+    if first == 0 and tensor.numel():
+        raise RuntimeError(
+            f"a tensor of size {list(tensor.shape)} has no memory: its storage was freed, or resized to nothing"
+        )
+    if IS_CHECKED:
+        storage = tensor.untyped_storage()
+        _known.ranges[first] = (storage.data_ptr(), storage.data_ptr() + storage.nbytes())
+    return first
+
+
+def address_of_array(array: np.ndarray[Any, Any]) -> int:
+    """Where the first number of a contiguous array lies; 0 for an empty one."""
+    if not array.size:
+        return 0
+    first = int(array.ctypes.data)
+    if IS_CHECKED:
+        _known.ranges[first] = (first, first + array.nbytes)
+    return first
+
+
+def input_range(job: Any, rows: int, channels: int, size: int) -> Range:
+    """What a job may read of its inputs: rows and channels lie the job's strides apart.
+
+    Arguments:
+        size: bytes of a sample.
+    """
+    last = (rows - 1) * job.x_row + (channels - 1) * job.x_channel
+    return Range("x", job.x, job.x + last + job.length * size if rows and channels else job.x)
+
+
+def sources_range(job: Any) -> Range:
+    """The padding's sources, 8 bytes each."""
+    return Range("sources", job.sources, job.sources + 8 * job.n_sources)
+
+
+def check(kind: str, ranges: Iterator[Range]) -> None:
+    """Refuse a job that would leave the memory of its tensors.
+
+    Raises:
+        AssertionError: naming the job and the field.
+    """
+    for name, start, stop in ranges:
+        if stop <= start:
+            continue
+        begin, end = _known.ranges.get(start, (0, 0))
+        if not begin <= start < stop <= end:
+            # Raised, not asserted: it must hold under -O too.
+            raise AssertionError(f"{kind}: {name} spans [{start}, {stop}), its memory is [{begin}, {end})")
+    _known.ranges.clear()

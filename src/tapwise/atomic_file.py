@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import secrets
+import stat
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,32 +15,46 @@ class AtomicFile:
     """A file that gets its name only when it is complete: an interrupted run leaves nothing.
 
     Where the system can, the unfinished file has no name at all, so that even a killed process
-    leaves none; elsewhere it has a hidden one beside the target.
+    leaves none; elsewhere it has a hidden one beside the target. A file that is replaced passes on its
+    mode and owner; a symbolic link stays, and what it points to is replaced.
+
+    Raises:
+        PermissionError: a target that may not be written.
+        OSError: a target that is no file, as a folder or a device.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._hidden = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        self.path = Path(os.path.realpath(path))
+        self._replaced = _status(self.path)
+        # Short, since the target's own name may be as long as the system allows; its own for every writer.
+        self._hidden = self.path.with_name(f".{secrets.token_hex(8)}.partial")
         self._nameless = False
         try:
             flags = os.O_TMPFILE | os.O_RDWR
-            descriptor = os.open(path.parent, flags, 0o666)
+            descriptor = os.open(self.path.parent, flags, 0o666)
             self._nameless = Path(f"/proc/self/fd/{descriptor}").exists()
-            self.file: BinaryIO = os.fdopen(descriptor, "w+b")
+            if not self._nameless:
+                os.close(descriptor)
         except (OSError, AttributeError):
             pass
         if not self._nameless:
-            self.file = open(self._hidden, "w+b")  # noqa: SIM115
+            descriptor = os.open(self._hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        self.file: BinaryIO = os.fdopen(descriptor, "w+b")
 
     def commit(self) -> None:
-        """Give the file its name, replacing one that had it."""
+        """Give the file its name, replacing one that had it, once all of it is on the disk."""
         self.file.flush()
+        descriptor = self.file.fileno()
+        if self._replaced is not None and hasattr(os, "fchmod"):
+            with suppress(OSError):  # another's file, in a folder that we may write
+                os.fchown(descriptor, self._replaced.st_uid, self._replaced.st_gid)
+            os.fchmod(descriptor, stat.S_IMODE(self._replaced.st_mode))
+        os.fsync(descriptor)
         if self._nameless:
-            self._hidden.unlink(missing_ok=True)
             folder = os.open(self.path.parent, os.O_RDONLY)
             try:
                 # Naming the folder makes os.link follow /proc's link to the nameless file.
-                source = f"/proc/self/fd/{self.file.fileno()}"
+                source = f"/proc/self/fd/{descriptor}"
                 os.link(source, self._hidden.name, dst_dir_fd=folder, follow_symlinks=True)
             finally:
                 os.close(folder)
@@ -46,8 +63,24 @@ class AtomicFile:
 
     def discard(self) -> None:
         """Leave nothing behind that has no name yet."""
-        self.file.close()
-        self._hidden.unlink(missing_ok=True)
+        try:
+            with suppress(OSError):  # what could not be written, as on a full disk, is given up
+                self.file.close()
+        finally:
+            self._hidden.unlink(missing_ok=True)
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """Of the file that is to be replaced; None where there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(f"{path}: is no file that can be replaced: give another name")
+    if not os.access(path, os.W_OK):
+        raise PermissionError(f"{path}: the file is read-only: give another name")
+    return status
 
 
 def write_atomically(path: str | os.PathLike[str], forms: Mapping[str, Callable[[], str | bytes]]) -> Path:

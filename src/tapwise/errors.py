@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from html import escape
 from textwrap import wrap
 
@@ -159,3 +160,16 @@ class StreamMismatchError(AssertionError):
 
 class ModelChangedError(RuntimeError):
     """A stream's model was changed in a way that the stream can't follow: names the parameter or module."""
+
+
+def listed(names: Iterable[str], most: int = 12) -> str:
+    """Names with commas between them, the first ones of many.
+
+    Example:
+        >>> listed("abcde", 3)
+        'a, b, c and 2 more'
+    """
+    all_names = list(names)
+    if len(all_names) <= most:
+        return ", ".join(all_names)
+    return f"{', '.join(all_names[:most])} and {len(all_names) - most:,} more"

@@ -127,4 +127,7 @@ def _bias_of(weights: str) -> Any:
         return None
     with safe_open(path, framework="pt") as tensors:
         bias = name.removesuffix("weight") + "bias"
-        return tensors.get_tensor(bias).to(torch.float32) if bias in set(tensors.keys()) else None
+        if bias not in set(tensors.keys()):
+            return None
+        tensor = tensors.get_tensor(bias)
+        return tensor.to(torch.complex64 if tensor.is_complex() else torch.float32)

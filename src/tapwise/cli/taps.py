@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tapwise.cli.taps_forms import FORMS
-from tapwise.errors import TapsError
+from tapwise.errors import TapsError, listed
 
 Array = npt.NDArray[Any]
 
@@ -164,7 +164,7 @@ def _read(path: Path, arguments: list[str], description: str, rate: float | None
         raise TapsError(f"taps {description!r}: there is no file {str(path)!r}")
     try:
         if path.suffix == ".npy":
-            return np.asarray(np.load(path, allow_pickle=False))
+            return _read_array(path)
         if path.suffix.lower() in (".wav", ".flac"):
             return _impulse_response(path, rate)
         return _read_safetensors(path, ":".join(arguments), description)
@@ -172,6 +172,13 @@ def _read(path: Path, arguments: list[str], description: str, rate: float | None
         if isinstance(error, TapsError):
             raise
         raise TapsError(f"taps {description!r}: {error}") from error
+
+
+def _read_array(path: Path) -> Array:
+    from tapwise.signals.arrays import ArrayReader
+
+    with ArrayReader(path) as reader:
+        return np.asarray(reader.read(0, reader.length).reshape(reader.shape))
 
 
 def _impulse_response(path: Path, rate: float | None) -> Array:
@@ -192,6 +199,7 @@ def _impulse_response(path: Path, rate: float | None) -> Array:
 
 
 def _read_safetensors(path: Path, name: str, description: str) -> Array:
+    import torch
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -199,10 +207,12 @@ def _read_safetensors(path: Path, name: str, description: str) -> Array:
             names = sorted(tensors.keys())
             if name not in names:
                 wanted = f"no tensor {name!r}" if name else "no tensor named"
-                raise TapsError(f"taps {description!r}: {wanted} in {path.name}, which holds {', '.join(names)}")
+                raise TapsError(f"taps {description!r}: {wanted} in {path.name}, which holds {listed(names)}")
             tensor = tensors.get_tensor(name)
     except SafetensorError as error:
         raise TapsError(f"taps {description!r}: {error}") from error
+    if tensor.is_complex():
+        return np.asarray(tensor.to(torch.complex128).numpy())
     return np.asarray(tensor.double().numpy())
 
 

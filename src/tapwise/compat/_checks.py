@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tapwise.engine.autograd import is_traced
 from tapwise.errors import ShapeError
 
 # torch's, by the names that configurations use; the library itself has the first three.
@@ -69,6 +70,33 @@ def check_types(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
                 expected="both of float64, or neither",
                 fix=f"{name}.to(x.dtype)",
             )
+
+
+def check_state(name: str, state: Tensor) -> None:
+    """Refuse a state that can't hold samples."""
+    if not state.is_floating_point():
+        raise ShapeError(
+            f"{name} must hold floating-point numbers",
+            got=f"{name} of {state.dtype}",
+            expected="x's dtype",
+            fix=f"{name}.to(x.dtype)",
+        )
+
+
+def check_counts(name: str, counts: Tensor, least: int | None, below: int | None = None) -> None:
+    """Refuse what can't be positions or counts: fractions, and numbers out of range.
+
+    Arguments:
+        below: what all have to be less than; None: anything goes.
+    """
+    if counts.dtype.is_floating_point or counts.dtype.is_complex or counts.dtype == torch.bool:
+        raise ShapeError(f"{name} must hold integers", got=f"{name} of {counts.dtype}", fix=f"{name}.long()")
+    if not counts.numel() or is_traced(counts):  # a graph can't look
+        return
+    low, high = (int(end) for end in torch.aminmax(counts))
+    if (least is not None and low < least) or (below is not None and high >= below):
+        wanted = [f"at least {least}"] * (least is not None) + [f"below {below}"] * (below is not None)
+        raise ShapeError(f"{name} is out of range", got=f"{low} to {high}", expected=" and ".join(wanted))
 
 
 def expect(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:

@@ -20,10 +20,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tapwise.chunks import joined
-from tapwise.compat._checks import ACTIVATIONS, check_shapes, check_types, expect
+from tapwise.compat._checks import ACTIVATIONS, check_counts, check_shapes, check_state, check_types, expect
 from tapwise.engine.options import options
 from tapwise.errors import ShapeError
 from tapwise.functional import conv1d
+from tapwise.padding import integer
 
 __version__ = "1.6.0"  # of the interface
 _NAME = "causal_conv1d"
@@ -70,6 +71,9 @@ def causal_conv1d_fn(
     check_types(x, weight, bias)
     dim, width = weight.shape
     weight, bias = _wide(weight, bias)
+    for name, state in (("initial_states", initial_states), ("final_states_out", final_states_out)):
+        if state is not None:
+            check_state(name, state)
     if seq_idx is not None:
         if return_final_states:
             raise ShapeError(
@@ -79,6 +83,7 @@ def causal_conv1d_fn(
                 fix="causal_conv1d_varlen_states gives the last samples of each sequence",
             )
         expect("seq_idx", seq_idx, (x.shape[0], x.shape[-1]))
+        check_counts("seq_idx", seq_idx, None)
         samples = x.to(weight.dtype)
         if initial_states is not None and x.shape[-1]:
             expect("initial_states", initial_states, (x.shape[0], dim, width - 1))
@@ -161,14 +166,17 @@ def causal_conv1d_update(
     size = conv_state.shape[-1]
     rows = conv_state.shape[0] if conv_state_indices is not None else batch
     expect("conv_state", conv_state, (rows, dim, max(size, width - 1)))
+    check_state("conv_state", conv_state)
     chosen = conv_state_indices
     state, used = conv_state, None
     if chosen is not None:
         expect("conv_state_indices", chosen, (batch,))
+        check_counts("conv_state_indices", chosen, None, rows)
         used = chosen >= 0
         state = conv_state[chosen.clamp(min=0).long()]
     if cache_seqlens is not None:
         expect("cache_seqlens", cache_seqlens, (batch,))
+        check_counts("cache_seqlens", cache_seqlens, 0)
         before = torch.arange(-(width - 1), 0, device=x.device) + cache_seqlens[:, None].long()
         past = state.gather(2, (before % size)[:, None].expand(-1, dim, -1))
     else:
@@ -215,6 +223,8 @@ def causal_conv1d_varlen_states(x: Tensor, cu_seqlens: Tensor, state_len: int) -
         >>> causal_conv1d_varlen_states(torch.arange(5.0)[:, None], torch.tensor([0, 1, 5]), 3).tolist()
         [[[0.0, 0.0, 0.0]], [[2.0, 3.0, 4.0]]]
     """
+    state_len = integer("state_len", state_len)
+    check_counts("cu_seqlens", cu_seqlens, 0, x.shape[0] + 1)
     starts, ends = cu_seqlens[:-1].long(), cu_seqlens[1:].long()
     places = ends[:, None] + torch.arange(-state_len, 0, device=x.device)  # (batch, state_len)
     inside = places >= starts[:, None]

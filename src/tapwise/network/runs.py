@@ -15,6 +15,7 @@ from tapwise.network import rules
 from tapwise.network.aligned_calls import aligned_to
 from tapwise.network.record import Recording, record
 from tapwise.network.samples import Source, drawn_like, is_zero
+from tapwise.padding import integer
 
 # Longer examples are cut to this at first, since reading takes some twenty runs.
 LONGEST = 4096
@@ -47,6 +48,7 @@ class Runs:
             raise TypeError("example must have an axis of time, got a tensor without axes")
         if self.example.numel() == 0:
             raise ValueError(f"example must hold numbers, got a tensor of size {list(self.example.shape)}")
+        time = None if time is None else integer("time", time)
         if time is not None and not -ndim <= time < ndim:
             raise ValueError(f"time must be an axis of an example with {ndim} axes, -{ndim} to {ndim - 1}, got {time}")
         self.random = torch.Generator(device="cpu").manual_seed(0)

@@ -13,6 +13,9 @@ from tapwise.errors import SignalError
 from tapwise.signals.base import Array, Reader, Writer
 
 
+_LONGEST_HEADER = 1 << 16
+
+
 class ArrayReader(Reader):
     """An array of (length,), (channels, length) or more leading axes, in C or Fortran order."""
 
@@ -33,6 +36,11 @@ class ArrayReader(Reader):
             shape, fortran, dtype = _header(self._file)
         except (ValueError, EOFError) as error:
             raise SignalError(f"{path}: not an NPY file: {error}") from error
+        if dtype.name in ("float128", "float96", "complex256", "complex192"):
+            raise SignalError(
+                f"{path}: got {dtype} numbers, which are filtered in no more than 64 bits a part: "
+                f"save x.astype('{'complex128' if dtype.kind == 'c' else 'float64'}')"
+            )
         if dtype.kind not in "fiuc" or not shape:
             raise SignalError(
                 f"{path}: got {dtype} of shape {shape}, expected numbers of shape (length,) or (channels, length)"
@@ -59,15 +67,24 @@ class ArrayReader(Reader):
         """Let go of the file."""
         self._file.close()
 
-    def read(self, start: int, stop: int) -> Array:
-        """The samples [start, stop) of every channel: (channels, stop - start)."""
+    @property
+    def has_rows(self) -> bool:
+        """Whether a channel's samples lie together."""
+        return not self._interleaved
+
+    def read(self, start: int, stop: int, channels: range | None = None) -> Array:
+        """The samples [start, stop) of every channel, or of some: (channels, stop - start)."""
         count = stop - start
+        channels = range(self.channels) if channels is None else channels
         if self._interleaved:
             frames = self._values(start * self.channels, count * self.channels)
-            return np.ascontiguousarray(frames.reshape(count, self.channels).T)
-        block = np.empty((self.channels, count), self.dtype)
-        for channel in range(self.channels):
-            block[channel] = self._values(channel * self.length + start, count)
+            return np.ascontiguousarray(frames.reshape(count, self.channels).T[channels.start : channels.stop])
+        if count == self.length:
+            samples = self._values(channels.start * count, len(channels) * count)
+            return samples.reshape(len(channels), count).astype(self.dtype, copy=False)
+        block = np.empty((len(channels), count), self.dtype)
+        for row, channel in zip(block, channels, strict=True):
+            row[:] = self._values(channel * self.length + start, count)
         return block
 
     def _values(self, start: int, count: int) -> Array:
@@ -77,6 +94,11 @@ class ArrayReader(Reader):
 
 def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     version = npy.read_magic(file)
+    start, width = file.tell(), 2 if version == (1, 0) else 4
+    size = int.from_bytes(file.read(width), "little")
+    if size > _LONGEST_HEADER:  # NumPy would ask for the memory first
+        raise ValueError(f"its header has {size} bytes, where {_LONGEST_HEADER} are enough for any array")
+    file.seek(start)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, fortran, dtype = read(file)
     return shape, fortran, dtype
@@ -95,10 +117,17 @@ class ArrayWriter(Writer):
         self._begin = self.output.file.tell()
         self._length, self._done, self._dtype = length, 0, source.dtype
 
-    def write(self, block: Array) -> None:
-        """Append (channels, n) samples."""
-        for channel, row in enumerate(block):
-            place = channel * self._length + self._done
-            self.output.file.seek(self._begin + place * self._dtype.itemsize)
-            self.output.file.write(np.ascontiguousarray(row, self._dtype).data)
-        self._done += block.shape[1]
+    def write(self, block: Array, start: int | None = None, first: int = 0) -> None:
+        """Append (channels, n) samples; or write them from sample ``start`` and channel ``first`` on."""
+        start = self._done if start is None else start
+        block = np.ascontiguousarray(block, self._dtype)
+        if block.shape[1] == self._length:
+            self._write_at(first * self._length, block)
+        else:
+            for channel, row in enumerate(block, first):
+                self._write_at(channel * self._length + start, row)
+        self._done = start + block.shape[1]
+
+    def _write_at(self, place: int, values: Array) -> None:
+        self.output.file.seek(self._begin + place * self._dtype.itemsize)
+        self.output.file.write(values.data)

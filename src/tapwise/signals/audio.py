@@ -1,14 +1,19 @@
-"""WAV and FLAC by blocks, through soundfile. Integer samples stay integers: no rescaling on the way."""
+"""WAV and FLAC by blocks, through soundfile. Integer samples stay integers: no rescaling on the way.
 
+soundfile is given descriptors, never Python files: exceptions in its callbacks, a full disk's or an interrupt's,
+are lost. What was written is opened again before the file gets its name.
+"""
 from __future__ import annotations
 
-import re
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tapwise.errors import SignalError
+from tapwise.interrupts import deferred
 from tapwise.signals import riff
 from tapwise.signals.base import Array, Reader, Writer
 
@@ -36,6 +41,8 @@ _LARGEST_WAV = 2**32 - 2**16
 
 # What libsndfile calls a length that the header doesn't give.
 _NO_LENGTH = 2**62
+# Of a sample, as a WAV holds it.
+_BYTES = {"PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 
 
 class _Sequential(soundfile.SoundFile):  # type: ignore[misc]
@@ -45,6 +52,41 @@ class _Sequential(soundfile.SoundFile):  # type: ignore[misc]
         return False
 
 
+class _Samples:
+    """The samples of a WAV whose header says that there are none, read as soundfile reads others."""
+
+    def __init__(self, path: Path, start: int, header: Any) -> None:
+        if header.subtype not in _BYTES:
+            raise SignalError(f"{path}: the header gives no length, and {header.subtype_info} samples don't show it")
+        self.channels, self.samplerate, self.subtype = header.channels, header.samplerate, header.subtype
+        self.subtype_info, self.format, self._start = header.subtype_info, header.format, start
+        self._width = _BYTES[self.subtype] * self.channels
+        self.frames = (path.stat().st_size - start) // self._width
+        self._file, self._at = path.open("rb"), 0
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, frame: int) -> None:
+        self._at = frame
+
+    def read(self, count: int, dtype: str, always_2d: bool = True) -> Array:
+        """The next samples: (count, channels)."""
+        self._file.seek(self._start + self._at * self._width)
+        data = self._file.read(min(count, self.frames - self._at) * self._width)
+        self._at += len(data) // self._width
+        if self.subtype == "PCM_U8":
+            values = (np.frombuffer(data, np.uint8).astype(np.int16) - 128) * np.int16(256)
+        elif self.subtype == "PCM_24":  # the upper three bytes of four
+            values = np.pad(np.frombuffer(data, np.uint8).reshape(-1, 3), ((0, 0), (1, 0))).reshape(-1).view("<i4")
+        else:
+            values = np.frombuffer(data, np.dtype(dtype).newbyteorder("<"))
+        return values.astype(dtype).reshape(-1, self.channels)
+
+    def close(self) -> None:
+        self._file.close()
+
+
 class AudioReader(Reader):
     """A WAV (RF64 too) or FLAC file."""
 
@@ -52,12 +94,15 @@ class AudioReader(Reader):
         self.path = path
         try:
             parts = riff.chunks_of(path)
-            self._file = soundfile.SoundFile(riff.Completed(path, parts) if riff.has_no_length(path, parts) else path)
+            self._file = soundfile.SoundFile(path)
+            self.metadata = self._file.copy_metadata()
+            if riff.has_no_length(path, parts):
+                self._open_samples(parts)
         except (soundfile.SoundFileError, TypeError, RuntimeError) as error:
             raise SignalError(f"{path}: not a sound file that can be read: {error}") from error
         self.channels, self.length = self._file.channels, self._file.frames
         self.rate: float | None = float(self._file.samplerate)
-        self.metadata, self.not_kept = self._file.copy_metadata(), riff.not_kept(path, parts)
+        self.not_kept = riff.not_kept(path, parts)
         for name, text in list(self.metadata.items()):
             if "\ufffd" in text:  # not in UTF-8: libsndfile would write what it couldn't read
                 del self.metadata[name]
@@ -72,8 +117,9 @@ class AudioReader(Reader):
                 "the header gives no length, as a program that writes to a pipe leaves it: "
                 f"{self.length:,} samples are there",
             )
-        self._is_truncatable = has_length
-        self.subtype, self.format = self._file.subtype, self._file.format
+        self._promised = self._promised_by(data) if has_length else 0
+        self.subtype = self._file.subtype
+        self.format = self._file.format
         name, self.quantum = _SUBTYPES.get(self.subtype, ("float32", 0))
         self.dtype: np.dtype[Any] = np.dtype(name)
         try:
@@ -81,6 +127,20 @@ class AudioReader(Reader):
         except BaseException:
             self.close()
             raise
+
+    def _open_samples(self, parts: list[riff.Chunk]) -> None:
+        """A WAV without a length in its header, as the samples that follow the header."""
+        data = riff.data_of(parts)
+        assert data is not None
+        samples = _Samples(self.path, data.start, self._file)
+        self._file.close()
+        self._file = samples
+
+    def _promised_by(self, data: riff.Chunk | None) -> int:
+        """Samples that the header promises; 0 where it doesn't."""
+        if data is None or self._file.subtype not in _BYTES:
+            return 0
+        return data.size // (self.channels * _BYTES[self._file.subtype])
 
     def _refuse_unusable(self) -> None:
         if self.subtype not in _SUBTYPES:
@@ -112,25 +172,16 @@ class AudioReader(Reader):
 
     def close(self) -> None:
         """Let go of the file."""
-        self._file.close()
+        with deferred():
+            self._file.close()
 
     def _refuse_truncated(self) -> None:
         # libsndfile mends the length of a file cut short and says so in its log only.
-        log = self._file.extra_info
-        size = re.search(r"^data : (\d+) \(should be (\d+)\)", log, re.MULTILINE)
-        frames = re.search(r"frame count (\d+) does not match value from .* of (\d+)", log)
-        if not self._is_truncatable:
-            return
-        if size and int(size[2]) < int(size[1]) and int(size[1]) != 2**32 - 1:
-            promised, held = int(size[1]), int(size[2])
-        elif frames and int(frames[1]) < int(frames[2]):
-            promised, held = int(frames[2]), int(frames[1])
-        else:
-            return
-        raise SignalError(
-            f"{self.path}: the file is cut short at {self.place(self.length)}: its header promises "
-            f"{promised * self.length // max(held, 1)} samples"
-        )
+        if self.length < self._promised:
+            raise SignalError(
+                f"{self.path}: the file is cut short at {self.place(self.length)}: its header promises "
+                f"{self._promised} samples"
+            )
 
     def read(self, start: int, stop: int) -> Array:
         """The samples [start, stop) of every channel: (channels, stop - start)."""
@@ -167,12 +218,14 @@ class AudioWriter(Writer):
             kind = "WAVEX"
         super().__init__(path)
         try:
-            self._file = soundfile.SoundFile(self.output.file, "w", int(rate), channels, subtype, format=kind)
+            descriptor = os.dup(self.output.file.fileno())
+            self._file = soundfile.SoundFile(descriptor, "w", int(rate), channels, subtype, format=kind, closefd=True)
             for name, text in getattr(source, "metadata", {}).items():
                 setattr(self._file, name, text)
         except BaseException:
             self.output.discard()
             raise
+        self._done = 0
         self._source_mask = None
         if isinstance(source, AudioReader) and channels == source.channels and kind == "WAVEX":
             with source.path.open("rb") as file:
@@ -188,11 +241,43 @@ class AudioWriter(Writer):
         frames = np.ascontiguousarray(block.T)
         if self._widen:
             frames = (frames.astype(np.int16) - 128) * np.int16(256)
-        self._file.write(frames.astype(self._dtype, copy=False))
+        self._done += len(frames)
+        try:
+            self._file.write(frames.astype(self._dtype, copy=False))
+            complete = self._file.frames == self._done
+        except (AssertionError, soundfile.SoundFileError):  # fewer samples than were given
+            complete = False
+        if not complete:
+            raise self._incomplete()
 
-    def release(self) -> None:
-        """Write the header's sizes and let go."""
-        self._file.close()
+    def _incomplete(self) -> OSError:
+        free = os.fstatvfs(self.output.file.fileno())
+        reason = "the disk is full" if free.f_bavail * free.f_frsize < 1 << 20 else "the system refused to write"
+        return OSError(errno.ENOSPC, f"{reason}; {self._done} samples were to be written", str(self.output.path))
+
+    def finish(self) -> None:
+        """Write the header's sizes, and see that all samples are there."""
+        self.release()
+        try:
+            descriptor = os.dup(self.output.file.fileno())
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            with soundfile.SoundFile(descriptor, closefd=True) as written:
+                complete = written.frames == self._done
+                if complete and self._done:
+                    written.seek(self._done - 1)
+                    complete = len(written.read(1, always_2d=True)) == 1
+        except soundfile.SoundFileError:
+            complete = False
+        if not complete:
+            raise self._incomplete()
         mask = self._source_mask
         if mask is not None and riff.channel_mask(self.output.file) != mask:
             self.notes = (*self.notes, f"not written: the channel mask {mask:#x}")
+
+    def release(self) -> None:
+        """Let go of the file."""
+        with deferred():
+            try:
+                self._file.close()
+            except soundfile.SoundFileError as error:
+                raise self._incomplete() from error

@@ -33,6 +33,11 @@ class Reader(ABC):
     rate: float | None
     notes: tuple[str, ...] = ()
 
+    @property
+    def has_rows(self) -> bool:
+        """Whether some channels can be read without the others."""
+        return False
+
     @abstractmethod
     def read(self, start: int, stop: int) -> Array:
         """The samples [start, stop) of every channel: (channels, stop - start)."""
@@ -71,7 +76,7 @@ class Writer(ABC):
         """Write what is left to write before the file gets its name."""
 
     def release(self) -> None:  # noqa: B027
-        """Let go of what writes to the file."""
+        """Let go of what writes to the file; once more does nothing."""
 
     def __enter__(self) -> Self:
         return self
@@ -84,4 +89,7 @@ class Writer(ABC):
             if kind is None:
                 self.output.commit()
         finally:
-            self.output.discard()
+            try:
+                self.release()
+            finally:
+                self.output.discard()

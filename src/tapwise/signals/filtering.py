@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +15,13 @@ from tapwise.engine.plan import Plan, choose
 from tapwise.engine.problem import Problem
 from tapwise.errors import SignalError
 from tapwise.geometry import Geometry
+from tapwise.signals.arrays import ArrayReader, ArrayWriter
 from tapwise.signals.base import Array, Reader, Writer
 
 # Samples of all channels in a block: a few megabytes whatever the dtype.
 BLOCK = 1 << 18
+# Outputs of a block that are worth one of all channels.
+_FEWEST = 256
 # Beyond this, float64 doesn't hold every integer.
 _EXACT = 2**53
 
@@ -95,28 +98,52 @@ def run(
     problem = Problem.of(like, weight.to("meta"), None, g.stride, g.padding, g.dilation, g.groups, g.padding_mode)
     outputs = problem.output_length
     summary = Summary(outputs, channels=reader.channels if is_alike else weight.shape[0])
-    block = max(1, BLOCK // (reader.channels * geometry.stride))
     read = _Samples(reader, dtype, refuse_nan)
-    for start in range(0, outputs, block):
-        stop = min(start + block, outputs)
+    for channels, start, stop in _blocks(reader, writer, outputs, geometry, is_alike):
+        read.channels = channels
         needed = partition.part(geometry, start, stop, reader.length)
         pieces = [
-            _copied(read, needed.left, reader.channels),
+            _copied(read, needed.left),
             read(*needed.inputs),
-            _copied(read, needed.right, reader.channels),
+            _copied(read, needed.right),
         ]
         x = torch.cat([piece for piece in pieces if piece is not None], dim=-1)  # (channels, n)
         if summary.plan is None:
-            channels = problem.in_channels, problem.out_channels
-            summary.plan = choose(Problem(needed.geometry, *channels, x.shape[-1], dtype, "cpu"))
+            fans = problem.in_channels, problem.out_channels
+            summary.plan = choose(Problem(needed.geometry, *fans, x.shape[-1], dtype, "cpu"))
         with torch.no_grad():
             if is_alike:
                 y = convolve(x[:, None], weight, None, needed.geometry)[:, 0]  # (channels, n)
             else:
                 y = convolve(x[None], weight, None, needed.geometry)[0]
-        writer.write(_stored(y.numpy(), reader, read.finite, summary))
-        progress(stop)
+        stored = _stored(y.numpy(), reader, read.finite, summary)
+        if channels is None:
+            writer.write(stored)
+            progress(stop)
+        else:
+            assert isinstance(writer, ArrayWriter)
+            writer.write(stored, start, channels.start)
+            progress((channels.start * outputs + len(channels) * stop) // reader.channels)
     return summary
+
+
+Block = tuple[range | None, int, int]  # channels, None for all; outputs from, to
+
+
+def _blocks(reader: Reader, writer: Writer, outputs: int, geometry: Geometry, is_alike: bool) -> Iterator[Block]:
+    """The outputs by parts that fit the memory: of all channels, or of some where many would leave few samples each."""
+    window = geometry.effective_kernel_size
+    together = reader.channels * (_FEWEST * geometry.stride + window)
+    if together > 4 * BLOCK and is_alike and reader.has_rows and isinstance(writer, ArrayWriter):
+        length = min(reader.length, max(BLOCK, 4 * window))
+        at_a_time = max(1, BLOCK // length)
+        for first in range(0, reader.channels, at_a_time):
+            channels = range(first, min(first + at_a_time, reader.channels))
+            block = max(1, length // geometry.stride)
+            yield from ((channels, start, min(start + block, outputs)) for start in range(0, outputs, block))
+        return
+    block = max(1, BLOCK // (reader.channels * geometry.stride))
+    yield from ((None, start, min(start + block, outputs)) for start in range(0, outputs, block))
 
 
 def rows_of_outputs(geometry: Geometry, length: int) -> list[int | None]:
@@ -144,14 +171,20 @@ class _Samples:
     def __init__(self, reader: Reader, dtype: torch.dtype, refuse_nan: bool) -> None:
         self._reader, self._dtype, self._refuse_nan = reader, dtype, refuse_nan
         self.finite = True  # as long as all that was read is
+        self.channels: range | None = None  # that are read; None: all
 
     def __call__(self, start: int, stop: int) -> Tensor:
         """The samples [start, stop): (channels, stop - start)."""
-        block = self._reader.read(start, stop)
+        if self.channels is None:
+            block = self._reader.read(start, stop)
+        else:
+            assert isinstance(self._reader, ArrayReader)
+            block = self._reader.read(start, stop, self.channels)
         if block.dtype.kind in "fc":
             self.finite = self.finite and bool(np.isfinite(block).all())
             if self._refuse_nan and np.isnan(block).any():
                 channel, sample = np.argwhere(np.isnan(block))[0]
+                channel += 0 if self.channels is None else self.channels.start
                 at = f"channel {channel}, " * (self._reader.channels > 1)
                 raise SignalError(
                     f"{self._reader.path}: {at}{self._reader.place(start + int(sample))}: no value "
@@ -162,7 +195,7 @@ class _Samples:
         return torch.from_numpy(block.astype(_NUMPY[self._dtype], copy=False))
 
 
-def _copied(read: _Samples, sources: tuple[int, ...], channels: int) -> Tensor | None:
+def _copied(read: _Samples, sources: tuple[int, ...]) -> Tensor | None:
     """The samples that padding copies, in the order in which it places them."""
     if not sources:
         return None

@@ -9,13 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from tapwise.errors import SignalError
+from tapwise.errors import SignalError, listed
 from tapwise.signals.base import Array, Reader, Writer
 
 try:
     import polars as pl
 except ImportError as error:
     raise SignalError("CSV needs the package polars: pip install 'tapwise[io]'") from error
+
+
+_MOST_COLUMNS = 20_000
 
 
 class TableReader(Reader):
@@ -29,6 +32,12 @@ class TableReader(Reader):
         self.path = path
         try:
             text, self.encoding, self.mark = _decoded(path.read_bytes())
+            heading = next(csv.reader(io.StringIO(text)), [])
+            if len(heading) > _MOST_COLUMNS:
+                raise SignalError(
+                    f"{path}: the table has {len(heading):,} columns, of at most {_MOST_COLUMNS:,}: "
+                    "save it as .npy, or with a row for each moment"
+                )
             if "\0" in text:
                 raise SignalError(f"{path}: not a CSV table that can be read: save it as UTF-8 text")
             # As text: what is not the signal is written back to the letter.
@@ -45,7 +54,7 @@ class TableReader(Reader):
         for name in self.columns:
             if name not in self.table.columns:
                 raise SignalError(
-                    f"{path}: there is no column {name!r}; the table has {', '.join(map(repr, self.table.columns))}"
+                    f"{path}: there is no column {name!r}; the table has {listed(map(repr, self.table.columns))}"
                 )
         self.length, self.channels = len(self.table), len(self.columns)
         self._values = np.stack([self._numbers(name) for name in self.columns])
@@ -53,7 +62,7 @@ class TableReader(Reader):
     def _refuse_headings(self) -> None:
         names = pl.Series(self.table.columns)
         if names.cast(pl.Float64, strict=False).is_not_null().all():
-            raise SignalError(f"{self.path}: line 1 must name the columns: got the numbers {', '.join(names)}")
+            raise SignalError(f"{self.path}: line 1 must name the columns: got the numbers {listed(names)}")
         twice = names.filter(names.str.contains(r"_duplicated_\d+$"))
         if len(twice):
             name = twice[0].rpartition("_duplicated_")[0]
@@ -66,7 +75,7 @@ class TableReader(Reader):
             if self.table[name].str.strip_chars().cast(pl.Float64, strict=False).is_not_null().any()
         ]
         if len(numeric) != 1:
-            found = ", ".join(map(repr, numeric)) or "none"
+            found = listed(map(repr, numeric)) or "none"
             raise SignalError(f"{self.path}: --column must name the signal's column: the numeric ones are {found}")
         return numeric[0]
 
@@ -77,7 +86,17 @@ class TableReader(Reader):
         if len(wrong):
             row = int(wrong[0])
             raise SignalError(f"{self.path}: {self.place(row)}, column {name!r}: {text[row]!r} is not a number")
+        self._refuse_inexact(name, text, numbers)
         return numbers.fill_null(np.nan).to_numpy()
+
+    def _refuse_inexact(self, name: str, text: pl.Series, numbers: pl.Series) -> None:
+        """Refuse what a float can't hold: it would be written back as another number, or as infinity."""
+        beyond = (numbers.is_infinite() & text.str.contains(r"\d")).fill_null(False).arg_true()
+        large = ((numbers.abs() > 2.0**53) & text.str.contains(r"^[+-]?\d+$")).fill_null(False).arg_true()
+        inexact = [row for row in large if int(text[int(row)]) != int(numbers[int(row)])]
+        for row in (*beyond, *inexact):
+            reason = "is beyond the range of float64" if row in beyond else "can't be held exactly in float64"
+            raise SignalError(f"{self.path}: {self.place(int(row))}, column {name!r}: {text[int(row)]} {reason}")
 
     def read(self, start: int, stop: int) -> Array:
         """The rows [start, stop) of every signal column: (channels, stop - start)."""

@@ -18,7 +18,7 @@ SOURCES = sorted(ROOT.rglob("*.py"))
 
 # Each layer may import from those before it in this list, and from its own; never from a later one.
 LAYERS = [
-    ["tapwise.errors", "tapwise.atomic_file"],
+    ["tapwise.errors", "tapwise.atomic_file", "tapwise.forks", "tapwise.interrupts"],
     ["tapwise.padding"],
     ["tapwise.geometry"],
     ["tapwise.partition"],
@@ -35,9 +35,10 @@ LAYERS = [
 ]
 # Within the engine, from problems to calls.
 ENGINE = [
-    "checks compiled rates large_pages",
+    "checks compiled rates large_pages memory",
     "threads problem",
     "adjoint kernels",
+    "deterministic",
     "options costs",
     "plan",
     "op",

@@ -7,7 +7,7 @@ from typing import Any
 
 import lazy_loader
 
-from tapwise import forks as _forks
+import tapwise.forks  # noqa: F401 (what a fork has to wait for)
 
 _load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from cyclopts import App
 
+from tapwise.cli import terminal
 from tapwise.cli.apply import apply
 from tapwise.cli.bench import bench
 from tapwise.cli.doctor import doctor
@@ -30,6 +31,7 @@ def _version() -> str:
 app = App(
     name="tapwise",
     help="One-dimensional convolutions: explain every tap, filter recordings of any size.",
+    help_epilogue="--debug shows where in the program an error comes from.",
     help_format="plaintext",
     version=_version,
 )
@@ -43,18 +45,22 @@ app.command(bench)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command; a user's mistake is reported in a few lines, without a traceback."""
+    """Run the command; a mistake, whatever it is, is reported in a few lines, without a traceback."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    given = [argument for argument in given if argument != "--debug"]
+    terminal.escape_what_cannot_be_encoded()
     try:
-        app(sys.argv[1:] if arguments is None else arguments)
+        app(given)
     except BrokenPipeError:  # the reader, as head, closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if sys.stdout is not None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except (ValueError, OSError, MemoryError, OverflowError) as error:
-        print(f"tapwise: {error}", file=sys.stderr)
-        sys.exit(1)
-    except ModuleNotFoundError as error:
-        print(f"tapwise: {error}: pip install 'tapwise[io]'", file=sys.stderr)
-        sys.exit(1)
     except KeyboardInterrupt:
-        print("tapwise: interrupted; nothing was written", file=sys.stderr)
+        terminal.say("tapwise: interrupted; nothing was written", error=True)
         sys.exit(130)
+    except Exception as error:
+        if debug:
+            raise
+        terminal.say(f"tapwise: {terminal.message_of(error, given)}", error=True)
+        sys.exit(1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,6 +10,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from tapwise.cli.options import Dilation, Mode, PaddingOption, Stride, padding_of
+from tapwise.cli.terminal import say
 
 
 def apply(
@@ -83,4 +83,4 @@ def apply(
             )
     print_summary(reader, target, geometry, summary, rate_out, time.perf_counter() - started)
     for note in (*reader.notes, *writer.notes):
-        print(f"  {note}", file=sys.stderr)
+        say(f"  {note}", error=True)

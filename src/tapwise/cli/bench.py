@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tapwise.cli.terminal import say
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -109,4 +111,4 @@ def bench(*, seconds: float = 0.3) -> None:
         How long to time each.
     """
     for line in table(seconds):
-        print(line)
+        say(line)

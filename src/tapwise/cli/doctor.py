@@ -6,6 +6,8 @@ import os
 import platform
 import time
 
+from tapwise.cli.terminal import say
+
 _PACKAGES = ["tapwise", "torch", "numpy", "numba", "triton", "scipy", "soundfile", "polars", "safetensors"]
 # The loops that convolutions of float32 and float64 need.
 LOOPS = [("direct.loops", f"convolve_{size}") for size in (32, 64)] + [
@@ -21,7 +23,7 @@ def doctor(*, warm: bool = False) -> None:
     warm
         Compile the loops of the kernels now and cache them on disk, so that no later process must.
     """
-    print(warmed() if warm else report())
+    say(warmed() if warm else report())
 
 
 def report() -> str:

@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from tapwise.cli.options import ConvolutionOptions, Signal
+from tapwise.cli.terminal import say
 
 
 def explain(
@@ -25,6 +26,6 @@ def explain(
     """
     explanation = convolution.explained(signal)
     if save is None:
-        print(explanation.text)
+        say(explanation.text)
     else:
-        print(f"wrote {explanation.save(save)}")
+        say(f"wrote {explanation.save(save)}")

@@ -9,6 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from tapwise.cli.options import ConvolutionOptions, Signal
+from tapwise.cli.terminal import say
 
 
 def explore(
@@ -32,7 +33,7 @@ def explore(
     if output.suffix.lower() != ".html":
         raise ValueError(f"the page is an .html file, got {output.name!r}")
     page = convolution.explained(signal).save(output)
-    print(f"wrote {page}")
+    say(f"wrote {page}")
     if open:
         import webbrowser
 

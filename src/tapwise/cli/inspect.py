@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from tapwise.cli.options import Model, Size, Weights
+from tapwise.cli.terminal import say
 
 
 def inspect(
@@ -26,4 +27,4 @@ def inspect(
     from tapwise.network import inspection
 
     report = inspection.inspect(*models.load(model, weights, size))
-    print(report if save is None else f"wrote {report.save(save)}")
+    say(report if save is None else f"wrote {report.save(save)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -70,26 +69,29 @@ def run(
     """Stream a model from one file of samples to another, raw, interleaved, little-endian.
 
     Arguments:
-        example: an example of the model's input: (1, channels, time) or (1, time).
+        example: an example of the model's input: a batch of one, time, and channels perhaps.
         rate: samples a second of the input.
         chunk_ms: of each step.
         form: ``"s16"`` for 16-bit integers, from -1 to 1 in the model, or ``"f32"``.
 
     Raises:
-        ValueError: a chunk shorter than a sample, or an example of other axes.
+        ValueError: a chunk shorter than a sample, an example of other axes, or outputs that are no samples.
     """
     first = example[0] if isinstance(example, tuple) else example
     if first.ndim not in (2, 3) or first.shape[0] != 1:
         raise ValueError(f"expected an example (1, channels, time) or (1, time), got {list(first.shape)}")
+    if not first.is_floating_point():
+        raise ValueError(f"samples are real numbers: the model's example is of {first.dtype}")
     count = round(rate * chunk_ms / 1000)
     if count < 1:
         raise ValueError(f"a chunk of {chunk_ms:g} ms at {rate:g} Hz holds no sample")
-    live = stream(model, example, time=-1)
+    live = stream(model, example)
     if live.n_signals > 1:
         raise ValueError(
             f"the model takes {live.n_signals} signals at once, and the command reads one: use tapwise.stream in Python"
         )
-    channels = first.shape[1] if first.ndim == 3 else 1
+    time_axis = live.time_axes[0]
+    channels = first.shape[3 - time_axis] if first.ndim == 3 else 1  # axes 0, 1 and 2: of the batch, and these
     summary = Summary(rate, count, live.delay, stride=live.stride, channels=(channels, 1))
     size, dtype = _DTYPES[form].itemsize * channels, _DTYPES[form]
     while data := _read(source, count * size):
@@ -102,13 +104,13 @@ def run(
         data = data[: len(data) // size * size]
         x = np.frombuffer(data, dtype).reshape(-1, channels).astype(np.float32)
         x = x / _FULL if form == "s16" else x
-        signal = torch.from_numpy(np.ascontiguousarray(x.T)).to(first.dtype)
+        signal = torch.from_numpy(x.T if time_axis == first.ndim - 1 else x).contiguous().to(first.dtype)
         started = time.perf_counter()
         y = live.step(signal[None] if first.ndim == 3 else signal)
         summary.seconds.append(time.perf_counter() - started)
         summary.samples += x.shape[0]
-        _write(target, y, form, summary)
-    _write(target, live.flush(), form, summary)
+        _write(target, y, live.time_axes[1], form, summary)
+    _write(target, live.flush(), live.time_axes[1], form, summary)
     return summary
 
 
@@ -121,11 +123,16 @@ def _read(source: BinaryIO, count: int) -> bytes:
     return b"".join(parts)
 
 
-def _write(target: BinaryIO, y: Any, form: Form, summary: Summary) -> None:
+def _write(target: BinaryIO, y: Any, time_axis: int, form: Form, summary: Summary) -> None:
     if not isinstance(y, Tensor):
         raise ValueError("the model returns more than one tensor: let its factory return one that doesn't")
-    rows = y[0] if y.ndim == 3 else y  # (channels, time)
-    samples = rows.detach().cpu().float().numpy().T
+    if not y.is_floating_point() or y.ndim not in (1, 2, 3) or (y.ndim > 1 and y.shape[0] != 1 and time_axis != 0):
+        raise ValueError(
+            f"the model gives {y.dtype} of size {list(y.shape)}: samples are real numbers of (1, channels, time)"
+        )
+    frames = y.detach().cpu().float().movedim(time_axis, 0)
+    frames = frames.flatten(1) if y.ndim > 1 else frames[:, None]  # (time, channels)
+    samples = frames.numpy()
     if form == "s16":
         scaled = np.rint(samples * _FULL)
         summary.clipped += int(((scaled > _FULL - 1) | (scaled < -_FULL)).sum())
@@ -134,8 +141,3 @@ def _write(target: BinaryIO, y: Any, form: Form, summary: Summary) -> None:
     summary.channels = (summary.channels[0], samples.shape[1])
     target.write(np.ascontiguousarray(samples, _DTYPES[form]).tobytes())
     target.flush()
-
-
-def standard(model: nn.Module, example: Any, rate: float, chunk_ms: float, form: Form) -> Summary:
-    """The run from standard input to standard output."""
-    return run(model, example, sys.stdin.buffer, sys.stdout.buffer, rate=rate, chunk_ms=chunk_ms, form=form)

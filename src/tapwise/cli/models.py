@@ -31,9 +31,12 @@ def load(name: str, weights: str | os.PathLike[str] | None = None, size: str = "
     model, example = _call_factory(name)
     if size:
         try:
-            example = torch.randn([int(n) for n in size.split(",")])
+            sizes = [int(n) for n in size.split(",")]
+            if min(sizes) < 1:
+                raise ValueError
+            example = torch.randn(sizes)
         except (ValueError, RuntimeError):
-            raise ValueError(f"--size must be as 1,1,16000, got {size!r}") from None
+            raise ValueError(f"--size must be positive integers, as 1,1,16000, got {size!r}") from None
     if not isinstance(model, nn.Module):
         raise ValueError(f"{name} gave {type(model).__name__}: expected a torch.nn.Module")
     if example is None:
@@ -53,7 +56,7 @@ def _call_factory(name: str) -> tuple[Any, Any]:
         path = Path(place)
         if not path.is_file():
             raise FileNotFoundError(f"{place}: no such file")
-        spec = importlib.util.spec_from_file_location(path.stem, path)
+        spec = importlib.util.spec_from_file_location(path.stem, path)  # its imports are the user's own
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
@@ -61,16 +64,19 @@ def _call_factory(name: str) -> tuple[Any, Any]:
         sys.path.insert(0, str(path.resolve().parent))
         try:
             spec.loader.exec_module(module)
+        except Exception as error:
+            raise _failed(place, error) from error
         finally:
             sys.path.remove(str(path.resolve().parent))
     else:
         sys.path.insert(0, "")
         try:
             module = importlib.import_module(place)
-        except ModuleNotFoundError as error:
-            if error.name and place.startswith(error.name):
-                raise ValueError(f"no module {error.name!r}: a model is named {FORM}") from None
-            raise
+        except Exception as error:
+            named = isinstance(error, ModuleNotFoundError) and error.name and place.startswith(error.name)
+            if named or (isinstance(error, TypeError | ValueError) and place.startswith(".")):
+                raise ValueError(f"no module {place!r}: a model is named {FORM}") from None
+            raise _failed(place, error) from error
         finally:
             sys.path.remove("")
     factory = getattr(module, function, None)
@@ -86,8 +92,20 @@ def _call_factory(name: str) -> tuple[Any, Any]:
     try:
         result = factory()
     except Exception as error:
-        raise ValueError(f"{name} failed: {type(error).__name__}: {error}") from error
+        raise _failed(name, error) from error
     return result if isinstance(result, tuple) and len(result) == 2 else (result, None)
+
+
+def _failed(name: str, error: Exception) -> ValueError:
+    """What a user's file did, and where."""
+    place = f" (line {error.lineno})" if isinstance(error, SyntaxError) else ""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    if last is not None and not place and name.partition(":")[0].endswith(".py"):
+        place = f" ({Path(last.tb_frame.f_code.co_filename).name}, line {last.tb_lineno})"
+    text = error.msg if isinstance(error, SyntaxError) else str(error)
+    return ValueError(f"{name} failed: {type(error).__name__}: {text}{place}")
 
 
 def _weights(path: Path, model: nn.Module) -> dict[str, Tensor]:

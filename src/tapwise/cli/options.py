@@ -15,8 +15,19 @@ Signal = Annotated[Path | None, Parameter(help="A file whose first samples are t
 Model = Annotated[str, Parameter(help="module:factory or file.py:factory; it makes the model.")]
 Weights = Annotated[Path | None, Parameter(help="The model's state_dict, a .safetensors file; never a pickle.")]
 Size = Annotated[str, Parameter(help="Size of an example, as 1,1,16000, if the factory gives none.")]
-Stride = Annotated[int, Parameter(help="Input samples from one output's window to the next.")]
-Dilation = Annotated[int, Parameter(help="Input samples from one tap to the next.")]
+
+
+def _integer(type_: Any, tokens: Any) -> int:
+    """An integer as it is written: 2.5 is none, nor is 2e3."""
+    text = tokens[0].value
+    try:
+        return int(text, 10)
+    except ValueError:
+        raise ValueError(f"expected an integer, got {text!r}") from None
+
+
+Stride = Annotated[int, Parameter(converter=_integer, help="Input samples from one output's window to the next.")]
+Dilation = Annotated[int, Parameter(converter=_integer, help="Input samples from one tap to the next.")]
 PaddingOption = Annotated[str, Parameter(help="A number, LEFT,RIGHT, valid, same, causal, semicausal or full.")]
 Mode = Annotated[Literal["zeros", "reflect", "replicate", "circular"], Parameter(help="What stands in the padding.")]
 
@@ -39,10 +50,10 @@ class ConvolutionOptions:
     stride: Stride = 1
     padding: PaddingOption = "0"
     dilation: Dilation = 1
-    groups: Annotated[int, Parameter(help="Independent groups of channels.")] = 1
+    groups: Annotated[int, Parameter(converter=_integer, help="Independent groups of channels.")] = 1
     padding_mode: Mode = "zeros"
     causal: Annotated[bool, Parameter(negative="", help="The same as --padding causal: never sees the future.")] = False
-    samples: Annotated[int, Parameter(help="How many samples of a file are taken.")] = 32
+    samples: Annotated[int, Parameter(converter=_integer, help="How many samples of a file are taken.")] = 32
     column: Annotated[tuple[str, ...], Parameter(help="Columns of a table.", negative="", consume_multiple=False)] = ()
 
     def explained(self, signal: Path | None) -> Explanation:

@@ -12,6 +12,8 @@ import rich.progress
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
+from tapwise.cli.terminal import say
+
 if TYPE_CHECKING:
     from tapwise.geometry import Geometry
     from tapwise.signals import Reader
@@ -61,22 +63,22 @@ def print_summary(
     """Print what a run did: what came in and out, how fast, and what was clipped or overflowed."""
     channels = f"{reader.channels} channel" + "s" * (reader.channels != 1)
     at = f" at {rate:g} Hz" if rate else ""
-    print(f"{reader.path}: {reader.length:,} samples, {channels} -> {target}: {summary.outputs:,} samples{at}")
+    say(f"{reader.path}: {reader.length:,} samples, {channels} -> {target}: {summary.outputs:,} samples{at}")
     kernel = f"kernel {summary.plan.kernel}, " if summary.plan else ""
-    print(
+    say(
         f"  K={geometry.kernel_size}, padding {geometry.padding}, {kernel}{seconds:.2f} s, "
         f"{speed(summary.outputs, seconds, rate)}"
     )
     if summary.overflowed:
-        print(
+        say(
             f"  {summary.overflowed:,} outputs are beyond the range of {reader.dtype} and were "
             "written as infinite or NaN",
-            file=sys.stderr,
+            error=True,
         )
     if summary.clipped:
         total = summary.outputs * summary.channels
-        print(
+        say(
             f"  clipped {summary.clipped:,} of {total:,} samples to the range of {reader.dtype}: "
             f"the loudest was {summary.loudest:.3g} times full scale",
-            file=sys.stderr,
+            error=True,
         )

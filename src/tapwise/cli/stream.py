@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from tapwise.cli.options import Model, Size, Weights
+from tapwise.cli.terminal import say, separate_samples
 
 
 def stream(
@@ -27,7 +28,12 @@ def stream(
 
     arecord -t raw -f S16_LE -r 16000 | tapwise stream model.py:factory --weights w.safetensors | aplay -t raw -f S16_LE -r 16000
     """
+    samples = separate_samples()  # before the model is made, which may print
     from tapwise.cli import live, models
 
-    summary = live.standard(*models.load(model, weights, size), rate, chunk, form)
-    print(summary, file=sys.stderr)
+    if sys.stdin is None:
+        raise ValueError("standard input is closed: the samples come from there")
+    loaded = models.load(model, weights, size)
+    with samples:
+        summary = live.run(*loaded, sys.stdin.buffer, samples, rate=rate, chunk_ms=chunk, form=form)
+    say(summary, error=True)

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tapwise.engine import op
+from tapwise.engine import deterministic, op
 from tapwise.engine.adjoint import GradInput, adjoint_of_cut, adjoint_of_transposed, grad_input_of, without_padding
 from tapwise.engine.checks import TRACED, check_fits, only_native_because, without_autocast
-from tapwise.engine.kernels import KERNELS, native
-from tapwise.engine.plan import NATIVE_TRAINING, Training, choose_training
-from tapwise.engine.problem import Problem
+from tapwise.engine.kernels import KERNELS, direct, native
+from tapwise.engine.plan import NATIVE_TRAINING, DeterministicTraining, Training, choose_training
+from tapwise.engine.problem import Problem, channels_of
 from tapwise.geometry import Geometry
 
 Gradients = tuple[Tensor | None, ...]
@@ -31,6 +31,8 @@ class Convolution(torch.autograd.Function):
     ) -> Tensor:
         ctx.geometry, ctx.training = geometry, training
         ctx.save_for_backward(input, weight)
+        if isinstance(training, DeterministicTraining):
+            return deterministic.run(training.forward, geometry, input, weight, bias)
         return KERNELS[training.forward].run(geometry, input, weight, bias)
 
     @staticmethod
@@ -79,6 +81,9 @@ def gradients(
         training = None
     if training is None and ordinary and not traced:
         training = choose_training(Problem.unchecked(geometry, input, weight))
+    if isinstance(training, DeterministicTraining) and ordinary:
+        with deterministic.one_thread():
+            return _deterministic_gradients(geometry, grad, input, weight, needs, training)
     if training is not None and training[1:] == NATIVE_TRAINING[1:]:
         return native.gradients(geometry, grad, input, weight, needs)
     by_input, by_weight = (training.grad_input, training.grad_weight) if training else (None, None)
@@ -92,6 +97,28 @@ def gradients(
     if needs[1]:
         grad_weight = weight_gradient(geometry, grad, input, weight, by_weight)
     return grad_input, grad_weight, grad.sum((0, 2)) if needs[2] else None
+
+
+def _deterministic_gradients(
+    geometry: Geometry, grad: Tensor, input: Tensor, weight: Tensor, needs: tuple[bool, ...], training: Training
+) -> Gradients:
+    grad_input = grad_weight = None
+    if needs[0]:
+        rows = [grad] if training.grad_input == direct.NAME else [row.clone() for row in grad.split(1)]
+        parts = [_input_gradient_by(training.grad_input, geometry, row, weight, input.shape[-1]) for row in rows]
+        grad_input = torch.cat(parts)
+    if needs[1]:
+        grad_weight = weight_gradient(geometry, grad, input, weight, training.grad_weight)
+    return grad_input, grad_weight, grad.sum((0, 2)) if needs[2] else None
+
+
+def _input_gradient_by(kernel: str, geometry: Geometry, grad: Tensor, weight: Tensor, length: int) -> Tensor:
+    if kernel != native.NAME:
+        return input_gradient(geometry, grad, weight, length, kernel)
+    like = grad.new_empty((grad.shape[0], channels_of(geometry, weight)[0], length))
+    found = native.gradients(geometry, grad, like, weight, (True, False, False))[0]
+    assert found is not None
+    return found
 
 
 def input_gradient(geometry: Geometry, grad: Tensor, weight: Tensor, length: int, kernel: str | None = None) -> Tensor:

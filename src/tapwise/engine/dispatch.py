@@ -20,12 +20,20 @@ import torch
 from torch import Tensor
 from torch.overrides import is_tensor_like
 
-from tapwise.engine import op
+from tapwise.engine import deterministic, op
 from tapwise.engine.autograd import Convolution, is_traced, requires_grad, run_weight_gradient
 from tapwise.engine.checks import ORDINARY, autocast_dtype, check_fits, only_native_because, without_autocast
 from tapwise.engine.kernels import KERNELS, native
 from tapwise.engine.options import current_options
-from tapwise.engine.plan import NATIVE, NATIVE_TRAINING, choose_grad_weight, choose_kernel, choose_training, is_small
+from tapwise.engine.plan import (
+    NATIVE,
+    NATIVE_TRAINING,
+    Training,
+    choose_grad_weight,
+    choose_kernel,
+    choose_training,
+    is_small,
+)
 from tapwise.engine.problem import Problem
 from tapwise.engine.threads import leave_lost_pool
 from tapwise.geometry import Geometry
@@ -157,6 +165,8 @@ def decide(input: Tensor, weight: Tensor, bias: Tensor | None, settings: Setting
     cast = None if problem.dtype == input.dtype else problem.dtype
     if only_native_because(input, weight, bias) is not None:
         run = _batched(native.run, geometry)
+        if current_options().deterministic and type(input) in ORDINARY and input.numel() and not input.requires_grad:
+            return _batched(partial(deterministic.run, NATIVE), geometry)
         if (input.is_complex() or input.numel() == 0) and not is_traced(input, weight, bias):  # which the key says
             decision = _Decision(run, True, settings)
             with suppress(TypeError):
@@ -165,6 +175,12 @@ def decide(input: Tensor, weight: Tensor, bias: Tensor | None, settings: Setting
     if is_traced(input, weight, bias) if traced is None else traced:
         return _batched(op.convolution, geometry, cast)
     needs_grad = requires_grad(input, weight, bias)
+    if current_options().deterministic:
+        run = _batched(partial(_deterministic, choose_training(problem)), geometry, cast)
+        with suppress(TypeError):
+            decision = _Decision(run, False, settings)
+            _keep(_key(input, weight, bias, settings), (decision, decision))
+        return run
     training = choose_training(problem) if needs_grad else None
     kernel = choose_kernel(problem) if training is None else training.forward
     torch_only = kernel == NATIVE and training in (None, NATIVE_TRAINING)
@@ -187,6 +203,12 @@ def decide(input: Tensor, weight: Tensor, bias: Tensor | None, settings: Setting
             inference, other = _decisions.get(key, (None, None))
             _keep(key, (inference, decision) if needs_grad else (decision, other))
     return run
+
+
+def _deterministic(training: Training, geometry: Geometry, x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+    if requires_grad(x, w, b):
+        return Convolution.apply(x, w, b, geometry, training)  # type: ignore[no-untyped-call,no-any-return]
+    return deterministic.run(training.forward, geometry, x, w, b)
 
 
 def _keep(key: Any, decisions: tuple[_Decision | None, _Decision | None]) -> None:

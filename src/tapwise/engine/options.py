@@ -17,16 +17,19 @@ class Options:
 
     kernel: str | None = None
     exact: bool | None = None
+    deterministic: bool = False
 
 
 _interned = cache(Options)
-DEFAULT = _interned(None, None)
+DEFAULT = _interned(None, None, False)
 _current: ContextVar[Options] = ContextVar("tapwise_options", default=DEFAULT)
 current_options = _current.get
 
 
 @contextmanager
-def options(*, kernel: str | None = None, exact: bool | None = None) -> Iterator[None]:
+def options(
+    *, kernel: str | None = None, exact: bool | None = None, deterministic: bool | None = None
+) -> Iterator[None]:
     """Choose kernels within a ``with`` block, for this thread and this asyncio task only.
 
     Arguments:
@@ -36,6 +39,11 @@ def options(*, kernel: str | None = None, exact: bool | None = None) -> Iterator
         exact: True: every output is the sum of its own window's products, never a transform's.
             None: transforms in float64 too, whose rounding float32 can't show. False: transforms in
             float32 too, twice as fast; each sample then holds about 1e-7 of the loudest around it.
+        deterministic: True: outputs have the same bits in any batch, on any number of threads and with or
+            without gradients, and gradients have the same bits on any number of threads. Where torch's own
+            convolution is the plan, it then runs row by row on one thread, which may take several times as
+            long. Not held: second derivatives, and calls that torch transforms (vmap, jvp). None: as around
+            the block.
 
     Raises:
         ValueError: an unknown kernel, or one that ``exact`` excludes.
@@ -54,7 +62,10 @@ def options(*, kernel: str | None = None, exact: bool | None = None) -> Iterator
         raise ValueError(f"exact must be True, False or None, got {exact!r}")
     if exact and kernel is not None and KERNELS[kernel].transform_dtype:
         raise ValueError(f"kernel {kernel!r} is a transform, which exact=True excludes")
-    token = _current.set(_interned(kernel, None if exact is None else bool(exact)))
+    if deterministic not in (True, False, None):
+        raise ValueError(f"deterministic must be True, False or None, got {deterministic!r}")
+    held = _current.get().deterministic if deterministic is None else bool(deterministic)
+    token = _current.set(_interned(kernel, None if exact is None else bool(exact), held))
     try:
         yield
     finally:

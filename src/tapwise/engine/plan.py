@@ -15,7 +15,7 @@ from tapwise.engine.checks import only_native_because
 from tapwise.engine.kernels import KERNELS
 from tapwise.engine.options import current_options
 from tapwise.engine.problem import Problem
-from tapwise.engine.rates import current_rates
+from tapwise.engine.rates import FITTED_THREADS, current_rates
 
 NATIVE, REFERENCE = "native", "reference"
 
@@ -26,6 +26,10 @@ class Training(NamedTuple):
     forward: str
     grad_input: str
     grad_weight: str
+
+
+class DeterministicTraining(Training):
+    """The same under ``options(deterministic=True)``, which a gradient that is computed later has to know."""
 
 
 NATIVE_TRAINING = Training(NATIVE, NATIVE, NATIVE)
@@ -65,7 +69,7 @@ class Plan:
 
 def predict(kernel: str, problem: Problem, threads: int | None = None) -> float:
     """Predicted seconds of a kernel for one batch row of a problem that it can run."""
-    threads = torch.get_num_threads() if threads is None else threads
+    threads = _threads() if threads is None else threads
     return costs.COSTS[kernel](problem, threads, current_rates())
 
 
@@ -130,12 +134,15 @@ def choose_training(problem: Problem) -> Training:
     torch's own. Which gradients are needed doesn't count, so that a frozen weight changes no bit of
     the others.
     """
-    if is_small(problem):
+    options = current_options()
+    if is_small(problem) and not options.deterministic:
         return NATIVE_TRAINING
     forward = choose_kernel(problem)
     backward, weights = input_gradient_problem(problem), weight_gradient_problem(problem)
     grad_input, grad_weight = choose_kernel(backward), choose_grad_weight(weights)
-    if current_options().kernel is not None:
+    if options.deterministic:  # the same kernel for the outputs, whether gradients are required or not
+        return DeterministicTraining(forward, grad_input, grad_weight)
+    if options.kernel is not None:
         return Training(forward, grad_input, grad_weight)
     threads, rates = torch.get_num_threads(), current_rates()
     r, margin = rates.autograd, rates.margin
@@ -223,7 +230,12 @@ def _rival(predicted: dict[str, float]) -> str:
 
 
 def _predict_grad_weight(kernel: str, problem: Problem) -> float:
-    return costs.GRAD_WEIGHT_COSTS[kernel](problem, torch.get_num_threads(), current_rates())
+    return costs.GRAD_WEIGHT_COSTS[kernel](problem, _threads(), current_rates())
+
+
+def _threads() -> int:
+    """Threads that predictions are for; under ``deterministic`` a plan depends on none."""
+    return FITTED_THREADS if current_options().deterministic else torch.get_num_threads()
 
 
 def time_text(seconds: float) -> str:

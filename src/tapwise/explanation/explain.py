@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from tapwise.engine.checks import autocast_dtype
 from tapwise.engine.plan import Plan, plan_of
 from tapwise.engine.problem import Problem
 from tapwise.explanation.candidates import Candidate, candidates, table
+from tapwise.explanation.canvas import escape
 from tapwise.explanation.model import ModelExplanation, explain_model
 from tapwise.explanation.page import document, frame, state_of
 from tapwise.explanation.steps import Trace
@@ -114,7 +114,7 @@ class Explanation:
         return self.text
 
     def _repr_html_(self) -> str:
-        return f"{self.svg()}<pre>{html.escape(self.text)}</pre>"
+        return f"{self.svg()}<pre>{escape(self.text)}</pre>"
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         """The page in a frame where notebooks are meant to be rich, else the figures and the text.

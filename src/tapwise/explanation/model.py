@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,7 @@ from tapwise.engine.checks import autocast_dtype
 from tapwise.engine.plan import Plan, plan_of
 from tapwise.engine.problem import Problem
 from tapwise.errors import ShapeError
-from tapwise.explanation.canvas import style_of_figures
+from tapwise.explanation.canvas import escape, style_of_figures
 from tapwise.geometry import Geometry
 
 
@@ -146,20 +145,20 @@ class ModelExplanation:
         head = "".join(f'<th scope="col">{cell}</th>' for cell in self._head)
         rows, parts = [], []
         for n, (layer, cells) in enumerate(zip(self.layers, self._rows(), strict=True)):
-            first, *rest = (html.escape(cell) for cell in cells)
+            first, *rest = (escape(cell) for cell in cells)
             place = f"tw-{id(self)}-{n}"
             link = f'<td><a href="#{place}">{first}</a></td>'
             rows.append(f"<tr>{link}{''.join(f'<td>{cell}</td>' for cell in rest)}</tr>")
             try:
                 shown = self._explain(layer.layer, layer.signal)
-                inner = f"{shown.svg()}<pre>{html.escape(shown.text)}</pre>"
+                inner = f"{shown.svg()}<pre>{escape(shown.text)}</pre>"
             except (TypeError, ShapeError) as error:  # a layer that does more than its settings say
-                inner = f"<p>{html.escape(str(error))}</p>"
+                inner = f"<p>{escape(str(error))}</p>"
             # A link to what lies within opens the details around it.
             parts.append(f'<details><summary>{first}</summary><div id="{place}">{inner}</div></details>')
-        unseen = f"<p>not called: {html.escape(', '.join(self.unseen))}</p>" if self.unseen else ""
+        unseen = f"<p>not called: {escape(', '.join(self.unseen))}</p>" if self.unseen else ""
         return (
-            f"<h3>{html.escape(self.title)}</h3><table><thead><tr>{head}</tr></thead>"
+            f"<h3>{escape(self.title)}</h3><table><thead><tr>{head}</tr></thead>"
             f"<tbody>{''.join(rows)}</tbody></table>{unseen}{''.join(parts)}"
         )
 
@@ -177,7 +176,7 @@ a{color:var(--xe)}details{margin:8px 0}pre{overflow-x:auto}svg{max-width:100%;he
 def page_around(title: str, body: str) -> str:
     """An HTML page of its own around what a notebook would show."""
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<style>{style_of_figures()}{_STYLE}</style></head>"
         f'<body class="tw">{body}</body></html>\n'

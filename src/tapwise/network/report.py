@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tapwise.atomic_file import write_atomically
+from tapwise.explanation.canvas import escape
 from tapwise.explanation.model import ModelExplanation, page_around
 from tapwise.network.figure import figure
 from tapwise.network.graph import Graph
@@ -241,16 +241,16 @@ class Report:
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f'<tr><th scope="row">{name}</th><td style="white-space:normal">{html.escape(value)}</td></tr>'
+            f'<tr><th scope="row">{name}</th><td style="white-space:normal">{escape(value)}</td></tr>'
             for name, value in self._facts()
         )
         leaks = "".join(
-            f"<li>{html.escape(leak.where)}: {_samples(leak.samples)} ahead</li>" for leak in self.leaks[:_LEAKS]
+            f"<li>{escape(leak.where)}: {_samples(leak.samples)} ahead</li>" for leak in self.leaks[:_LEAKS]
         )
         more = f"<li>and {len(self.leaks) - _LEAKS} more</li>" if len(self.leaks) > _LEAKS else ""
         future = f"<p>The future comes in through</p><ul>{leaks}{more}</ul>" if leaks else ""
         table = "" if self.table is None else self.table._repr_html_()
-        return f"<h3>{html.escape(self.title)}</h3><table>{rows}</table>{future}{self.svg()}{table}"
+        return f"<h3>{escape(self.title)}</h3><table>{rows}</table>{future}{self.svg()}{table}"
 
     def __getitem__(self, path: str | int) -> Any:
         """The explanation of one of the model's convolutions, by its path or place in the table."""

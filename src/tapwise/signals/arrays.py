@@ -12,7 +12,6 @@ from numpy.lib import format as npy
 from tapwise.errors import SignalError
 from tapwise.signals.base import Array, Reader, Writer
 
-
 _LONGEST_HEADER = 1 << 16
 
 

@@ -3,6 +3,7 @@
 soundfile is given descriptors, never Python files: exceptions in its callbacks, a full disk's or an interrupt's,
 are lost. What was written is opened again before the file gets its name.
 """
+
 from __future__ import annotations
 
 import errno

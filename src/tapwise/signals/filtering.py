@@ -102,11 +102,7 @@ def run(
     for channels, start, stop in _blocks(reader, writer, outputs, geometry, is_alike):
         read.channels = channels
         needed = partition.part(geometry, start, stop, reader.length)
-        pieces = [
-            _copied(read, needed.left),
-            read(*needed.inputs),
-            _copied(read, needed.right),
-        ]
+        pieces = [_copied(read, needed.left), read(*needed.inputs), _copied(read, needed.right)]
         x = torch.cat([piece for piece in pieces if piece is not None], dim=-1)  # (channels, n)
         if summary.plan is None:
             fans = problem.in_channels, problem.out_channels

@@ -167,6 +167,12 @@ class Stream:
         return self._graph.n_sources
 
     @property
+    def time_axes(self) -> tuple[int, int]:
+        """The axis of time of the chunks, and of the first output."""
+        nodes = self._graph.nodes
+        return nodes[0].size.time, nodes[self._graph.results[0]].size.model_time
+
+    @property
     def batch(self) -> int:
         """Rows of a chunk."""
         return self._at.batch

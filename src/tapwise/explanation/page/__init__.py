@@ -7,7 +7,6 @@ takes. ``convolution.js`` is the twin of geometry and convolution; the figures r
 from __future__ import annotations
 
 import base64
-import html
 import json
 import re
 from functools import cache
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tapwise.explanation.canvas import style_of_figures, variables
+from tapwise.explanation.canvas import escape, style_of_figures, variables
 from tapwise.explanation.steps import Array, Trace
 from tapwise.explanation.words import WORDS
 from tapwise.geometry import Geometry
@@ -86,9 +85,9 @@ def document(state: dict[str, Any]) -> str:
         data = data.replace(letter, f"\\u{ord(letter):04x}")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{html.escape(policy)}">'
+        f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(str(state.get('title', 'Tapwise')))}</title><style>{sheet}</style>"
+        f"<title>{escape(str(state.get('title', 'Tapwise')))}</title><style>{sheet}</style>"
         '</head><body class="twb"><div id="tapwise"></div>'
         "<noscript>This page draws its figures with JavaScript.</noscript>"
         f'<script type="application/json" id="tapwise-state">{data}</script>'
@@ -99,9 +98,9 @@ def document(state: dict[str, Any]) -> str:
 def frame(state: dict[str, Any], height: int = 900) -> str:
     """The page within a frame, for a notebook: it stays there when the notebook is exported."""
     return (
-        f'<iframe title="{html.escape(str(state.get("title", "Tapwise")), quote=True)}" '
+        f'<iframe title="{escape(str(state.get("title", "Tapwise")), quote=True)}" '
         f'style="width:100%;height:{height}px;border:0" sandbox="allow-scripts allow-downloads" '
-        f'srcdoc="{html.escape(document(state), quote=True)}"></iframe>'
+        f'srcdoc="{escape(document(state), quote=True)}"></iframe>'
     )
 
 

@@ -15,7 +15,6 @@ PRODUCTS_A_SUM = 256
 SHORT = 1024
 
 
-
 def _ranges(job: Any, tasks: int, bits: int) -> Iterator[Range]:
     size, channels = bits // 8, job.groups * job.fan_out
     weights = channels * job.fan_in * job.taps

@@ -10,7 +10,6 @@ from tapwise.engine.memory import Range, input_range, sources_range
 from tapwise.engine.threads import job_type
 
 
-
 def _ranges_of_filters(job: Any, tasks: int, bits: int, frame_bits: int) -> Iterator[Range]:
     yield Range("filters", job.filters, job.filters + tasks * job.taps * bits // 8)
     yield Range("frames", job.frames, job.frames + tasks * job.size * frame_bits // 8)

@@ -1,0 +1,81 @@
+"""What the command says on a terminal: plain text, and one line for each mistake."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# Packages that ``pip install 'tapwise[io]'`` brings.
+_EXTRAS = ("soundfile", "polars", "safetensors", "scipy")
+
+
+def plain(text: str) -> str:
+    """The text without control characters, which a terminal would obey: names of files and columns may hold them.
+
+    Example:
+        >>> plain("a\\x1b[2Jb")
+        'a\\\\x1b[2Jb'
+    """
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
+def say(text: object, error: bool = False) -> None:
+    """Print text on standard output, or on standard error; nowhere where that is closed."""
+    stream = sys.stderr if error else sys.stdout
+    if stream is not None:
+        print(plain(str(text)), file=stream)
+
+
+def escape_what_cannot_be_encoded() -> None:
+    """A name that isn't in the terminal's encoding is shown with escapes, not refused."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def message_of(error: BaseException, arguments: Sequence[str]) -> str:
+    """One mistake in words."""
+    kind = type(error).__name__
+    text = str(error).strip()
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        package = error.name.partition(".")[0]
+        if package in _EXTRAS:
+            return f"the package {package} is missing: pip install 'tapwise[io]'"
+        return f"there is no module {error.name!r}: install what brings it, or mend its name"
+    if isinstance(error, OSError) and error.strerror:
+        names = [os.fsdecode(n) for n in (error.filename, error.filename2) if isinstance(n, str | bytes)]
+        return f"{': '.join(names[:1])}: {error.strerror}" if names else error.strerror
+    if isinstance(error, MemoryError):
+        return f"out of memory{f': {text}' if text else ''}"
+    if isinstance(error, ValueError | OSError | OverflowError) and text:
+        return text
+    # Not foreseen: a bug, of a user's model or of ours.
+    said = f"{kind}: {text}" if text else kind
+    return f"{said}\n  --debug shows where it comes from"
+
+
+def separate_samples() -> BinaryIO:
+    """Standard output for samples alone: whatever else is printed goes to standard error.
+
+    Raises:
+        ValueError: standard output is closed.
+    """
+    if sys.stdout is None:
+        raise ValueError("standard output is closed: the samples go there")
+    sys.stdout.flush()
+    try:
+        number = sys.stdout.fileno()
+    except (AttributeError, OSError, ValueError):  # within another program, which took it over
+        samples: BinaryIO = sys.stdout.buffer
+        sys.stdout = sys.stderr
+        return samples
+    own = os.dup(number)
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (open as long as the process)
+    os.dup2(sys.stderr.fileno(), number)  # prints of C libraries too
+    sys.stdout = sys.stderr
+    return os.fdopen(own, "wb")

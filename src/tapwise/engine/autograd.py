@@ -104,7 +104,7 @@ def _deterministic_gradients(
 ) -> Gradients:
     grad_input = grad_weight = None
     if needs[0]:
-        rows = [grad] if training.grad_input == direct.NAME else [row.clone() for row in grad.split(1)]
+        rows = [grad] if training.grad_input == direct.NAME else [row.clone() for row in torch.split(grad, 1)]
         parts = [_input_gradient_by(training.grad_input, geometry, row, weight, input.shape[-1]) for row in rows]
         grad_input = torch.cat(parts)
     if needs[1]:

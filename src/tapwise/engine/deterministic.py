@@ -35,5 +35,5 @@ def run(kernel: str, geometry: Geometry, input: Tensor, weight: Tensor, bias: Te
     if kernel == direct.NAME:
         return direct.run(geometry, input, weight, bias)
     with one_thread():
-        rows = [KERNELS[kernel].run(geometry, row.clone(), weight, bias) for row in input.split(1)]
+        rows = [KERNELS[kernel].run(geometry, row.clone(), weight, bias) for row in torch.split(input, 1)]
         return torch.cat(rows)

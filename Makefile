@@ -5,7 +5,7 @@ JOBS ?= 2
 # One thread a test process: with two processes on two cores, spinning pools would fight.
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: demo test test-all check bench rates fuzz mutants docs gallery reports clean format
+.PHONY: demo test test-all check bench rates fuzz mutants docs gallery reports faults clean format
 
 demo: .venv/ready
 	$(BIN)/python examples/demo.py
@@ -13,11 +13,15 @@ demo: .venv/ready
 # Five minutes on two cores. The blocks of a document go on from each other: one process runs them.
 test: .venv/ready
 	$(TEST) -q README.md docs
-	$(TEST) -n $(JOBS) -m "not slow and not fuzz" tests src
+	$(TEST) -n $(JOBS) -m "not slow and not fuzz and not faults" tests src
 
 # What takes longer: long grids, whole models, compilers, gigabytes.
 test-all: .venv/ready
-	$(TEST) -n $(JOBS) -m "slow and not fuzz" tests
+	$(TEST) -n $(JOBS) -m "(slow or faults) and not fuzz" tests
+
+# What may break: hostile files, changed models, interrupted steps, full disks, forks; each in a process of its own.
+faults: .venv/ready
+	$(BIN)/python -m pytest -q -n $(JOBS) tests/faults tests/engine/kernels/test_guard_pages.py
 
 PAGE := 'src/tapwise/explanation/page/*.js'
 

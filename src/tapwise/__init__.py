@@ -7,7 +7,7 @@ from typing import Any
 
 import lazy_loader
 
-import tapwise.forks  # noqa: F401 (what a fork has to wait for)
+from tapwise.forks import refuse_half_imported as _refuse_half_imported
 
 _load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
@@ -17,4 +17,5 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("tapwise")
+    _refuse_half_imported()
     return _load(name)

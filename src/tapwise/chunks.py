@@ -224,14 +224,13 @@ def _check_state(layer: StreamingLayer, geometry: Geometry, state: State) -> tup
             expected=f"(batch, {layer.in_channels}, n) or ({layer.in_channels}, n)",
             fix=fix,
         )
-    most = partition.determined(geometry, seen)
-    needed = seen - partition.first_needed(geometry, emitted, seen) if emitted <= most else None
-    if kept.shape[-1] != needed:
-        counts = f"{kept.shape[-1]} samples after {seen} inputs and {emitted} outputs"
+    determined = partition.determined(geometry, seen)  # a step returns all of them
+    needed = seen - partition.first_needed(geometry, determined, seen)
+    if emitted != determined or kept.shape[-1] != needed:
         raise ShapeError(
             "the state is another layer's",
-            got=f"a state that keeps {counts}",
-            expected=f"at most {most} outputs" if needed is None else f"one that keeps {needed}",
+            got=f"a state that keeps {kept.shape[-1]} samples after {seen} inputs and {emitted} outputs",
+            expected=f"one that keeps {needed} after {determined} outputs",
             fix=fix,
         )
     weight = layer.weight

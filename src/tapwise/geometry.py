@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tapwise.errors import ShapeError
-from tapwise.padding import PADDING_MODES, Padding, at_least_one, integer, pads_of, single
+from tapwise.padding import PADDING_MODES, Padding, at_least_one, integer, pads_of, refuse_fraction, single
 
 
 @dataclass(frozen=True, init=False, slots=True)
@@ -161,6 +161,8 @@ class Geometry:
             >>> Geometry(3, stride=2).output_length(10)
             4
         """
+        if type(length) is not int:
+            refuse_fraction("length", length)
         effective = self.effective_kernel_size
         if self.transposed:
             if length == 0:
@@ -176,6 +178,8 @@ class Geometry:
             >>> Geometry(3, stride=2).input_length(4)
             9
         """
+        if type(outputs) is not int:
+            refuse_fraction("outputs", outputs)
         if outputs <= 0:
             return 0
         effective = self.effective_kernel_size
@@ -194,7 +198,7 @@ class Geometry:
             >>> Geometry(3, dilation=2, padding=2).window(0)
             (-2, 0, 2)
         """
-        return tuple(position for position, _ in self.window_taps(output))
+        return tuple(position for position, _ in self.window_taps(integer("output", output)))
 
     def window_taps(self, output: int) -> list[tuple[int, int]]:
         """The pairs ``(position, tap)`` of an output's window, in the order of the taps."""
@@ -272,6 +276,7 @@ class Geometry:
             >>> Geometry(3, padding=1, padding_mode="circular").feeds(9, 10)
             (0, 8, 9)
         """
+        position, length = integer("position", position), integer("length", length)
         if not 0 <= position < length:
             raise IndexError(f"input {position} is outside [0, {length})")
         outputs = self.output_length(length)

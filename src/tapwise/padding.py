@@ -31,6 +31,12 @@ def integer(name: str, value: Any) -> int:
     return number
 
 
+def refuse_fraction(name: str, value: Any) -> None:
+    """Refuse numbers with a fraction, and texts, where ints and a compiler's symbols for them are taken."""
+    if isinstance(value, float | complex | str | bytes):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+
+
 def single(name: str, value: Any) -> int:
     """An int, or the one entry of a 1-tuple, as torch takes them."""
     if isinstance(value, Sequence) and not isinstance(value, str):

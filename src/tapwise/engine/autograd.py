@@ -17,6 +17,7 @@ from tapwise.engine.checks import TRACED, check_fits, only_native_because, witho
 from tapwise.engine.kernels import KERNELS, direct, native
 from tapwise.engine.plan import NATIVE_TRAINING, DeterministicTraining, Training, choose_training
 from tapwise.engine.problem import Problem, channels_of
+from tapwise.engine.threads import leave_lost_pool
 from tapwise.geometry import Geometry
 
 Gradients = tuple[Tensor | None, ...]
@@ -73,6 +74,7 @@ def gradients(
     They are themselves differentiable. ``training`` names the kernels; where it is None, they are
     chosen here, or by the ops in a graph.
     """
+    leave_lost_pool()
     ordinary = only_native_because(grad, input, weight) is None
     traced = is_traced(grad, input, weight)
     if not traced:

@@ -43,22 +43,29 @@ _lock = RLock()
 _engines: list[Any] = []  # LLVM's engines, which own the code, for as long as the process lives
 _loops: dict[tuple[str, str], CompiledLoop] = {}
 _is_announced = False
+_is_held = False
+# Seconds that a fork waits for a loop to be compiled.
+_LONGEST_WAIT = 60.0
 # What a loop takes to compile, roughly: for the message alone.
 COMPILE_SECONDS = 15
 
 
 def _before_fork() -> None:
     """Let no thread be within LLVM at a fork: its own locks would never open in the child."""
-    _lock.acquire()
+    global _is_held
+    _is_held = _lock.acquire(timeout=_LONGEST_WAIT)
 
 
 def _after_fork() -> None:
-    _lock.release()
+    global _is_held
+    if _is_held:  # not where this module was imported between the two
+        _is_held = False
+        _lock.release()
 
 
 def _after_fork_in_child() -> None:
-    global _lock
-    _lock = RLock()
+    global _lock, _is_held
+    _lock, _is_held = RLock(), False
 
 
 if hasattr(os, "register_at_fork"):

@@ -13,7 +13,6 @@ there sets ``torch.set_num_threads(1)``, as torch's DataLoader does in its worke
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -21,12 +20,11 @@ from typing import Any
 
 import torch
 
+from tapwise import forks
 from tapwise.engine import memory
 from tapwise.engine.compiled import CompiledLoop
 
 Ranges = Callable[..., Iterator[memory.Range]]
-_is_forked = False
-_has_lost_pool = False
 
 
 def job_type(name: str, fields: str, ranges: Ranges) -> Any:
@@ -45,21 +43,15 @@ def job_type(name: str, fields: str, ranges: Ranges) -> Any:
     return type(name, (ctypes.Structure,), {"_fields_": [(n, ctypes.c_int64) for n in names], "ranges": ranges})
 
 
-def _after_fork() -> None:
-    global _is_forked, _has_lost_pool
-    _is_forked = _has_lost_pool = True
-
-
 def leave_lost_pool() -> None:
-    """In a forked child, once: let torch do without the threads that it lost."""
-    global _has_lost_pool
-    if _has_lost_pool:
-        _has_lost_pool = False
-        torch.set_num_threads(1)
+    """In a forked child, once: let torch do without the threads that it lost.
 
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    Not where the child chose their number itself.
+    """
+    if forks.lost_threads:
+        lost, forks.lost_threads = forks.lost_threads, 0
+        if torch.get_num_threads() == lost:
+            torch.set_num_threads(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +84,7 @@ def _address(function: Any) -> int:
 
 def count() -> int:
     """Threads that a kernel may use now: torch's, or one where its pool can't be reached."""
-    return 1 if _is_forked or _pool() is None else torch.get_num_threads()
+    return 1 if forks.is_forked or _pool() is None else torch.get_num_threads()
 
 
 def run(loop: CompiledLoop, job: Any, tasks: int, threads: int) -> None:

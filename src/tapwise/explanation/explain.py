@@ -14,6 +14,7 @@ from tapwise.atomic_file import write_atomically
 from tapwise.engine.checks import autocast_dtype
 from tapwise.engine.plan import Plan, plan_of
 from tapwise.engine.problem import Problem
+from tapwise.engine.threads import leave_lost_pool
 from tapwise.explanation.candidates import Candidate, candidates, table
 from tapwise.explanation.canvas import escape
 from tapwise.explanation.model import ModelExplanation, explain_model
@@ -154,6 +155,7 @@ def explain(layer: Any, x: Any, **options: Any) -> Explanation | ModelExplanatio
         >>> print(tw.explain([1.0, 1.0, 1.0], torch.arange(10.0)).text.splitlines()[-1])
         Final : [ 3.  6.  9. 12. 15. 18. 21. 24.]
     """
+    leave_lost_pool()
     if isinstance(x, nn.Module):
         raise TypeError(f"x is a {type(x).__name__}: the layer comes first, explain(layer, x)")
     if isinstance(layer, nn.Module) and not _is_convolution(layer):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tapwise.engine.problem import Problem
+from tapwise.engine.threads import leave_lost_pool
 from tapwise.errors import ShapeError
 from tapwise.explanation.steps import Array, Trace
 from tapwise.functional import conv1d, conv_transpose1d
@@ -42,6 +43,7 @@ def trace(layer: Any, x: Any, **settings: Any) -> Trace:
 
 def follow(layer: Any, x: Any, settings: dict[str, Any]) -> tuple[Trace, Tensor, Tensor, Tensor | None]:
     """The trace, with the signal (C_in, L), the weight and the bias as the tensors that ran."""
+    leave_lost_pool()
     bias: Tensor | None
     weight: Tensor
     if isinstance(layer, nn.Module):

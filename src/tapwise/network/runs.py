@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tapwise.engine.threads import leave_lost_pool
 from tapwise.errors import TimelineError
 from tapwise.network import rules
 from tapwise.network.aligned_calls import aligned_to
@@ -36,6 +37,7 @@ class Runs:
     """
 
     def __init__(self, model: nn.Module, example: Any, time: int | None) -> None:
+        leave_lost_pool()
         inputs = example if isinstance(example, tuple) else (example,)
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")

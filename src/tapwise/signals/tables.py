@@ -30,6 +30,7 @@ class TableReader(Reader):
 
     def __init__(self, path: Path, columns: tuple[str, ...]) -> None:
         self.path = path
+        text = ""
         try:
             text, self.encoding, self.mark = _decoded(path.read_bytes())
             heading = next(csv.reader(io.StringIO(text)), [])
@@ -43,7 +44,7 @@ class TableReader(Reader):
             # As text: what is not the signal is written back to the letter.
             self.table = pl.read_csv(text.encode(), infer_schema=False)
         except (pl.exceptions.PolarsError, UnicodeError) as error:
-            raise SignalError(f"{path}: not a CSV table: {error}") from error
+            raise SignalError(f"{path}: not a CSV table: {_reason(text, error)}") from error
         if not len(self.table):
             raise SignalError(f"{path}: the table has no rows")
         names = next(csv.reader(io.StringIO(text)), [])
@@ -92,7 +93,7 @@ class TableReader(Reader):
     def _refuse_inexact(self, name: str, text: pl.Series, numbers: pl.Series) -> None:
         """Refuse what a float can't hold: it would be written back as another number, or as infinity."""
         beyond = (numbers.is_infinite() & text.str.contains(r"\d")).fill_null(False).arg_true()
-        large = ((numbers.abs() > 2.0**53) & text.str.contains(r"^[+-]?\d+$")).fill_null(False).arg_true()
+        large = ((numbers.abs() >= 2.0**53) & text.str.contains(r"^[+-]?\d+$")).fill_null(False).arg_true()
         inexact = [row for row in large if int(text[int(row)]) != int(numbers[int(row)])]
         for row in (*beyond, *inexact):
             reason = "is beyond the range of float64" if row in beyond else "can't be held exactly in float64"
@@ -107,6 +108,19 @@ class TableReader(Reader):
         before = self.table.head(sample).select(pl.all().str.count_matches("\n").sum())
         within = sum(number or 0 for number in before.row(0))
         return f"line {sample + 2 + within + sum(n.count(chr(10)) for n in self.table.columns)}"
+
+
+def _reason(text: str, error: Exception) -> str:
+    """Why a text is no table, in words that name the line."""
+    lines = csv.reader(io.StringIO(text))
+    try:
+        columns = len(next(lines, []))
+        for cells in lines:
+            if len(cells) > columns:
+                return f"line {lines.line_num} has {len(cells)} cells, line 1 names {columns} columns"
+    except csv.Error as found:
+        return f"line {lines.line_num}: {found}"
+    return str(error).partition("\n")[0]
 
 
 # Byte order marks, the longer ones first, and the encodings that they and what follows are in.

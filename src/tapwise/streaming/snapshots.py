@@ -15,7 +15,6 @@ from tapwise.errors import ShapeError
 from tapwise.network.graph import Node
 from tapwise.network.operations import Registered
 from tapwise.network.timeline import Windows
-from tapwise.streaming.checks import check_batch
 from tapwise.streaming.scheduler import Group, Scheduler
 
 # Raised where what operations remember changes. 2: transposed convolutions keep inputs, not sums.
@@ -78,7 +77,8 @@ def _restored(state: Any, scheduler: Scheduler) -> tuple[list[Group], int, list[
             fix="begin the stream anew, or load the state with the version that saved it",
         )
     batch = _count(state["batch"])
-    check_batch(scheduler.graph, batch)
+    if batch < 1 or (batch != scheduler.graph.batch and not scheduler.graph.batches):
+        raise _no_state(f"a batch of {batch}")
     active = _flags(state["active"])
     (ragged,) = _flags(state["ragged"].reshape(1))
     groups = [_group(saved, scheduler) for saved in state["groups"]]

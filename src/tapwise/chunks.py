@@ -234,7 +234,7 @@ def _check_state(layer: StreamingLayer, geometry: Geometry, state: State) -> tup
             fix=fix,
         )
     weight = layer.weight
-    if autocast_dtype(kept) != autocast_dtype(weight) or kept.device != weight.device:
+    if not _are_alike(kept, weight):
         raise ShapeError(
             "the state is of another kind than the layer",
             got=f"a state of {kept.dtype} on {kept.device}, a layer of {weight.dtype} on {weight.device}",
@@ -264,13 +264,19 @@ def _check_chunk(layer: StreamingLayer, x: Tensor, state: State) -> None:
             "the channels are the layer's",
         )
     check_dtypes(x, layer.weight, layer.bias)
-    if autocast_dtype(kept) != autocast_dtype(x) or kept.device != x.device:
+    if not _are_alike(kept, x):
         raise ShapeError(
             "the chunk doesn't fit the stream's state",
             got=f"x of {x.dtype} on {x.device}, a state of {kept.dtype} on {kept.device}",
             expected="one dtype and one device for a whole stream",
             fix="move or convert the chunk, or begin anew with init_state",
         )
+
+
+def _are_alike(one: Tensor, other: Tensor) -> bool:
+    """Whether both are of one device and, under autocast, of one dtype."""
+    same = one.dtype is other.dtype or autocast_dtype(one) == autocast_dtype(other)
+    return same and one.device == other.device
 
 
 def _count(number: int) -> Tensor:

@@ -52,11 +52,13 @@ def requires_grad(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> 
 
 def is_traced(*tensors: Tensor | None) -> bool:
     """Whether a compiler, a mode, a tracer or a tensor that stands for another has to see the op itself."""
+    for tensor in tensors:  # a loop: half the time of any()
+        if type(tensor) in TRACED:
+            return True
     return (
         torch.compiler.is_compiling()
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._get_tracing_state() is not None
-        or any(type(tensor) in TRACED for tensor in tensors)
     )
 
 

@@ -46,7 +46,7 @@ def address(tensor: Tensor | None) -> int:
     if tensor is None:
         return 0
     first = tensor.data_ptr()
-    if first == 0 and tensor.numel():
+    if not first and tensor.numel():
         raise RuntimeError(
             f"a tensor of size {list(tensor.shape)} has no memory: its storage was freed, or resized to nothing"
         )

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from tapwise.engine.kernels import inputs
 from tapwise.engine.large_pages import ask_large_pages
+from tapwise.engine.memory import address
 from tapwise.engine.problem import Problem
 from tapwise.geometry import Geometry
 
@@ -63,6 +64,7 @@ def tiles(problem: Problem) -> str:
 @inputs.widened
 def run(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """The convolution of ``input`` (B, C_in, L) by matrix products: (B, C_out, L_out)."""
+    address(input), address(weight)  # neither was freed
     groups, outputs = geometry.groups, geometry.output_length(input.shape[-1])
     x = inputs.contiguous_rows(input)
     w = _grouped(weight.detach().contiguous(), 0, groups)  # (g, o, c, K); transposed: (g, c, o, K)

@@ -38,17 +38,11 @@ def summed_bytes(dtype: torch.dtype) -> int:
 
 
 def widened(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The function of a geometry and tensors, for half precision too: in float32, then rounded.
-
-    Raises:
-        RuntimeError: a tensor whose memory was freed, which compiled code, torch's too, would read.
-    """
+    """The function of a geometry and tensors, for half precision too: in float32, then rounded."""
 
     @wraps(function)
     def wide(geometry: Geometry, *tensors: Tensor | None) -> Tensor:
         assert tensors[0] is not None
-        for tensor in tensors:
-            address(tensor)
         dtype = tensors[0].dtype
         if dtype not in WIDER:
             return function(geometry, *tensors)

@@ -23,6 +23,7 @@ from tapwise.engine.kernels import direct, inputs
 from tapwise.engine.kernels.fft import frames as framing
 from tapwise.engine.kernels.fft import segments
 from tapwise.engine.large_pages import ask_large_pages
+from tapwise.engine.memory import address
 from tapwise.engine.problem import Problem
 from tapwise.engine.rates import current_rates
 from tapwise.geometry import Geometry
@@ -84,6 +85,7 @@ def run(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) 
 
 def transformed(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
     """The same by transforms in ``dtype``."""
+    address(weight)  # it was not freed
     heaviest = float(weight.detach().abs().sum(-1).amax()) if weight.numel() else 0.0
     if not heaviest < (_HEAVIEST if dtype == torch.float64 else _HEAVIEST32):  # or no number
         return direct.run(geometry, input, weight, bias)

@@ -26,12 +26,7 @@ from tapwise.cli.doctor import processor_name
 
 RESULTS = Path(__file__).with_name("results")
 LENGTHS = range(200, 2600)
-WAYS = {
-    "torch": {},
-    "torch, 64 primitives": {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"},
-    "plan": {},
-    "direct": {},
-}
+WAYS = {"torch": {}, "torch, 64 primitives": {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}, "plan": {}, "direct": {}}
 
 
 def resident():

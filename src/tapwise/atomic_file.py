@@ -15,17 +15,20 @@ class AtomicFile:
     """A file that gets its name only when it is complete: an interrupted run leaves nothing.
 
     Where the system can, the unfinished file has no name at all, so that even a killed process
-    leaves none; elsewhere it has a hidden one beside the target. A file that is replaced passes on its
-    mode and owner; a symbolic link stays, and what it points to is replaced.
+    leaves none; elsewhere it has a hidden one beside the target.
+
+    Arguments:
+        in_place: as of a file that is edited: one that is replaced passes on its mode and owner; a symbolic link
+            stays, and what it points to is replaced. Else the file is new, whatever had its name.
 
     Raises:
         PermissionError: a target that may not be written.
         OSError: a target that is no file, as a folder or a device.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = Path(os.path.realpath(path))
-        self._replaced = _status(self.path)
+    def __init__(self, path: Path, in_place: bool = True) -> None:
+        self.path = Path(os.path.realpath(path)) if in_place else path
+        self._replaced = _status(self.path) if in_place else None
         # Short, since the target's own name may be as long as the system allows; its own for every writer.
         self._hidden = self.path.with_name(f".{secrets.token_hex(8)}.partial")
         self._nameless = False
@@ -48,7 +51,8 @@ class AtomicFile:
         if self._replaced is not None and hasattr(os, "fchmod"):
             with suppress(OSError):  # another's file, in a folder that we may write
                 os.fchown(descriptor, self._replaced.st_uid, self._replaced.st_gid)
-            os.fchmod(descriptor, stat.S_IMODE(self._replaced.st_mode))
+            with suppress(OSError):  # a file system without modes
+                os.fchmod(descriptor, stat.S_IMODE(self._replaced.st_mode))
         os.fsync(descriptor)
         if self._nameless:
             folder = os.open(self.path.parent, os.O_RDONLY)

@@ -15,25 +15,13 @@ import threading
 # Made of compiled code that is set up once in a process.
 _ONCE = ("torch", "numpy", "numba", "llvmlite", "scipy")
 _half_imported: list[str] = []
-# Of the process that forked, where it had imported torch: its threads, until torch is told to do without them.
+# Whether this process was forked from one that had imported torch, whose threads it hasn't.
 is_forked = False
-lost_threads = 0
-
-
-def _before_fork() -> None:
-    global lost_threads
-    get_num_threads = getattr(sys.modules.get("torch"), "get_num_threads", None)
-    lost_threads = get_num_threads() if get_num_threads else 0
-
-
-def _after_fork_in_parent() -> None:
-    global lost_threads
-    lost_threads = 0
 
 
 def _after_fork_in_child() -> None:
     global is_forked
-    is_forked = lost_threads > 0
+    is_forked = is_forked or "torch" in sys.modules
     locks = getattr(sys.modules.get("_frozen_importlib"), "_module_locks", {})
     for name, reference in list(locks.items()):
         owner = getattr(reference(), "owner", None)
@@ -57,9 +45,9 @@ def refuse_half_imported() -> None:
     if _half_imported:
         raise ImportError(
             f"this process was forked while another thread imported {_half_imported[0]}, which can't be finished "
-            "here: import tapwise.Conv1d, or torch, before the fork, or start processes by 'spawn'"
+            "here: import it before any thread does, or start processes by 'spawn'"
         )
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+    os.register_at_fork(after_in_child=_after_fork_in_child)

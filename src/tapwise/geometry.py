@@ -198,10 +198,11 @@ class Geometry:
             >>> Geometry(3, dilation=2, padding=2).window(0)
             (-2, 0, 2)
         """
-        return tuple(position for position, _ in self.window_taps(integer("output", output)))
+        return tuple(position for position, _ in self.window_taps(output))
 
     def window_taps(self, output: int) -> list[tuple[int, int]]:
         """The pairs ``(position, tap)`` of an output's window, in the order of the taps."""
+        output = integer("output", output)
         if not self.transposed:
             first = output * self.stride - self.left
             return [(first + k * self.dilation, k) for k in range(self.kernel_size)]
@@ -215,6 +216,7 @@ class Geometry:
             >>> Geometry(3, padding=1, padding_mode="reflect").reads(0, 10)
             [(1, 0), (0, 1), (1, 2)]
         """
+        length = integer("length", length)
         pairs = ((self.source(p, length), k) for p, k in self.window_taps(output))
         return [(j, k) for j, k in pairs if j is not None]
 

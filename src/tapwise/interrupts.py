@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -23,7 +23,7 @@ def deferred() -> Iterator[None]:
         yield  # Python runs handlers in the main thread alone
         return
     came: list[tuple[int, FrameType | None]] = []
-    before = {}
+    before: dict[signal.Signals, Callable[..., object]] = {}
     try:
         for number in _SIGNALS:
             handler = signal.getsignal(number)
@@ -32,9 +32,13 @@ def deferred() -> Iterator[None]:
                 signal.signal(number, lambda n, frame: came.append((n, frame)))
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number in reversed(before):  # Ctrl-C's last: nothing interrupts what is put back before it
+            signal.signal(number, before[number])
+        errors = []
         for number, frame in came:
-            handler = before[signal.Signals(number)]
-            if callable(handler):
-                handler(number, frame)
+            try:
+                before[signal.Signals(number)](number, frame)
+            except BaseException as error:  # the others are called too
+                errors.append(error)
+        if errors:
+            raise errors[0]

@@ -32,9 +32,13 @@ def integer(name: str, value: Any) -> int:
 
 
 def refuse_fraction(name: str, value: Any) -> None:
-    """Refuse numbers with a fraction, and texts, where ints and a compiler's symbols for them are taken."""
-    if isinstance(value, float | complex | str | bytes):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
+    """Refuse what is neither an integer nor, as ``torch.SymInt``, a compiler's symbol for one."""
+    if type(value).__name__ in ("SymInt", "Proxy"):
+        return
+    try:
+        operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r}") from None
 
 
 def single(name: str, value: Any) -> int:

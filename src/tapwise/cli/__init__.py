@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from cyclopts import App
+from cyclopts import App, CycloptsError
 
 from tapwise.cli import terminal
 from tapwise.cli.apply import apply
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = [argument for argument in given if argument != "--debug"]
     terminal.escape_what_cannot_be_encoded()
     try:
-        app(given)
+        app(given, exit_on_error=False, print_error=False)
     except BrokenPipeError:  # the reader, as head, closed the pipe
         if sys.stdout is not None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -59,8 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         terminal.say("tapwise: interrupted; nothing was written", error=True)
         sys.exit(130)
+    except CycloptsError as error:
+        terminal.say(f"tapwise: {terminal.one_line(str(error))} (see --help)", error=True)
+        sys.exit(1)
     except Exception as error:
         if debug:
             raise
-        terminal.say(f"tapwise: {terminal.message_of(error, given)}", error=True)
+        terminal.say(f"tapwise: {terminal.message_of(error)}", error=True)
         sys.exit(1)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, BinaryIO
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from typing import BinaryIO
 
 # Packages that ``pip install 'tapwise[io]'`` brings.
 _EXTRAS = ("soundfile", "polars", "safetensors", "scipy")
@@ -37,7 +34,12 @@ def escape_what_cannot_be_encoded() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def message_of(error: BaseException, arguments: Sequence[str]) -> str:
+def one_line(text: str) -> str:
+    """A message without its line ends and its last full stop."""
+    return " ".join(text.split()).rstrip(".")
+
+
+def message_of(error: BaseException) -> str:
     """One mistake in words."""
     kind = type(error).__name__
     text = str(error).strip()
@@ -55,7 +57,7 @@ def message_of(error: BaseException, arguments: Sequence[str]) -> str:
         return text
     # Not foreseen: a bug, of a user's model or of ours.
     said = f"{kind}: {text}" if text else kind
-    return f"{said}\n  --debug shows where it comes from"
+    return f"{one_line(said)} (--debug shows where it comes from)"
 
 
 def separate_samples() -> BinaryIO:

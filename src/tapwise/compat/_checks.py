@@ -72,13 +72,13 @@ def check_types(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
             )
 
 
-def check_state(name: str, state: Tensor) -> None:
-    """Refuse a state that can't hold samples."""
-    if not state.is_floating_point():
+def check_state(name: str, state: Tensor, x: Tensor) -> None:
+    """Refuse a state of another kind than the samples that it holds."""
+    if state.dtype != x.dtype:
         raise ShapeError(
-            f"{name} must hold floating-point numbers",
+            f"{name} must be of x's dtype",
             got=f"{name} of {state.dtype}",
-            expected="x's dtype",
+            expected=f"{x.dtype}",
             fix=f"{name}.to(x.dtype)",
         )
 
@@ -91,7 +91,7 @@ def check_counts(name: str, counts: Tensor, least: int | None, below: int | None
     """
     if counts.dtype.is_floating_point or counts.dtype.is_complex or counts.dtype == torch.bool:
         raise ShapeError(f"{name} must hold integers", got=f"{name} of {counts.dtype}", fix=f"{name}.long()")
-    if not counts.numel() or is_traced(counts):  # a graph can't look
+    if not counts.numel() or counts.device.type != "cpu" or is_traced(counts):  # looking would wait, or can't
         return
     low, high = (int(end) for end in torch.aminmax(counts))
     if (least is not None and low < least) or (below is not None and high >= below):

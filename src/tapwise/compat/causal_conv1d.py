@@ -73,7 +73,7 @@ def causal_conv1d_fn(
     weight, bias = _wide(weight, bias)
     for name, state in (("initial_states", initial_states), ("final_states_out", final_states_out)):
         if state is not None:
-            check_state(name, state)
+            check_state(name, state, x)
     if seq_idx is not None:
         if return_final_states:
             raise ShapeError(
@@ -166,7 +166,7 @@ def causal_conv1d_update(
     size = conv_state.shape[-1]
     rows = conv_state.shape[0] if conv_state_indices is not None else batch
     expect("conv_state", conv_state, (rows, dim, max(size, width - 1)))
-    check_state("conv_state", conv_state)
+    check_state("conv_state", conv_state, x)
     chosen = conv_state_indices
     state, used = conv_state, None
     if chosen is not None:
@@ -226,6 +226,7 @@ def causal_conv1d_varlen_states(x: Tensor, cu_seqlens: Tensor, state_len: int) -
     state_len = integer("state_len", state_len)
     check_counts("cu_seqlens", cu_seqlens, 0, x.shape[0] + 1)
     starts, ends = cu_seqlens[:-1].long(), cu_seqlens[1:].long()
+    check_counts("the lengths that cu_seqlens gives", ends - starts, 0)
     places = ends[:, None] + torch.arange(-state_len, 0, device=x.device)  # (batch, state_len)
     inside = places >= starts[:, None]
     taken = x[torch.where(inside, places, 0).clamp(max=max(x.shape[0] - 1, 0))]

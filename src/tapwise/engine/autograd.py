@@ -86,7 +86,7 @@ def gradients(
     if training is None and ordinary and not traced:
         training = choose_training(Problem.unchecked(geometry, input, weight))
     if isinstance(training, DeterministicTraining) and ordinary:
-        with deterministic.one_thread():
+        with deterministic.one_thread:
             return _deterministic_gradients(geometry, grad, input, weight, needs, training)
     if training is not None and training[1:] == NATIVE_TRAINING[1:]:
         return native.gradients(geometry, grad, input, weight, needs)

@@ -191,7 +191,8 @@ def _fingerprint() -> str:
     digest = sha256(f"{version('numba')} {version('llvmlite')} {cpu} {features} {vector_bytes()}".encode())
     threads = Path(__file__).with_name("threads.py")  # the head of a job
     loops = (source for name in ("direct", "fft", "loops") for source in sorted((_KERNELS / name).glob("*.py")))
-    for source in (*loops, threads, Path(__file__)):
+    inputs = _KERNELS / "inputs.py"  # the fields of a job that say where its inputs lie
+    for source in (*loops, threads, inputs, Path(__file__)):
         digest.update(source.read_bytes())
     return digest.hexdigest()[:24]
 
@@ -249,7 +250,7 @@ def _write(module: str, name: str, code: bytes) -> None:
     try:
         path = _file(module, name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        target = AtomicFile(path)
+        target = AtomicFile(path, in_place=False)
         try:
             if hasattr(os, "fchmod"):
                 os.fchmod(target.file.fileno(), 0o644)  # whatever the umask: see _is_trusted

@@ -165,7 +165,7 @@ def decide(input: Tensor, weight: Tensor, bias: Tensor | None, settings: Setting
     cast = None if problem.dtype == input.dtype else problem.dtype
     if only_native_because(input, weight, bias) is not None:
         run = _batched(native.run, geometry)
-        if current_options().deterministic and type(input) in ORDINARY and input.numel() and not input.requires_grad:
+        if current_options().deterministic and type(input) in ORDINARY and input.numel() and not is_traced():
             return _batched(partial(deterministic.run, NATIVE), geometry)
         if (input.is_complex() or input.numel() == 0) and not is_traced(input, weight, bias):  # which the key says
             decision = _Decision(run, True, settings)
@@ -268,7 +268,9 @@ def is_overridden(input: Any, weight: Any, bias: Any) -> bool:
 
 @without_autocast
 def _convolution(input: Tensor, weight: Tensor, bias: Tensor | None, *ints: Any) -> Tensor:
-    _, stride, dilation, left, right, groups, mode, transposed, output_padding = ints
+    kernel_size, stride, dilation, left, right, groups, mode, transposed, output_padding = ints
+    if weight.shape[-1] != kernel_size:
+        check_fits(op.geometry_of(*ints), input, weight, bias)
     settings = (stride, (left, right), dilation, groups, mode, transposed, output_padding)
     output = run_cached(input, weight, bias, settings)
     if output is None:

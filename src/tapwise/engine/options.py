@@ -42,8 +42,8 @@ def options(
         deterministic: True: outputs have the same bits in any batch, on any number of threads and with or
             without gradients, and gradients have the same bits on any number of threads. Where torch's own
             convolution is the plan, it then runs row by row on one thread, which may take several times as
-            long. Not held: second derivatives, and calls that torch transforms (vmap, jvp). None: as around
-            the block.
+            long. Not held: second derivatives, gradients of complex numbers, and calls that torch transforms
+            (vmap, jvp). None: as around the block.
 
     Raises:
         ValueError: an unknown kernel, or one that ``exact`` excludes.

@@ -126,7 +126,7 @@ class DirectRates:
 class GemmRates:
     """Matrix products: one a tap, one a block of gathered windows, or one for all taps of few inputs.
 
-    ``scattered_weight`` and ``scattered_output`` are for the last: a weight, and a product that is added up.
+    ``scattered_weight`` and ``scattered_product`` are for the last: a weight, and a product that is added up.
     """
 
     call: float

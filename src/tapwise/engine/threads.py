@@ -44,14 +44,9 @@ def job_type(name: str, fields: str, ranges: Ranges) -> Any:
 
 
 def leave_lost_pool() -> None:
-    """In a forked child, once: let torch do without the threads that it lost.
-
-    Not where the child chose their number itself.
-    """
-    if forks.lost_threads:
-        lost, forks.lost_threads = forks.lost_threads, 0
-        if torch.get_num_threads() == lost:
-            torch.set_num_threads(1)
+    """In a forked child: let torch do without the threads that it lost, however many are asked for."""
+    if forks.is_forked and torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
 
 
 @dataclass(frozen=True, slots=True)

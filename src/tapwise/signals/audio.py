@@ -253,8 +253,9 @@ class AudioWriter(Writer):
 
     def _incomplete(self) -> OSError:
         free = os.fstatvfs(self.output.file.fileno())
-        reason = "the disk is full" if free.f_bavail * free.f_frsize < 1 << 20 else "the system refused to write"
-        return OSError(errno.ENOSPC, f"{reason}; {self._done} samples were to be written", str(self.output.path))
+        is_full = free.f_bavail * free.f_frsize < 1 << 20
+        code, reason = (errno.ENOSPC, "the disk is full") if is_full else (errno.EIO, "the system refused to write")
+        return OSError(code, f"{reason}; {self._done} samples were to be written", str(self.output.path))
 
     def finish(self) -> None:
         """Write the header's sizes, and see that all samples are there."""

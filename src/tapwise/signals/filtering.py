@@ -139,6 +139,8 @@ def _blocks(reader: Reader, writer: Writer, outputs: int, geometry: Geometry, is
             yield from ((channels, start, min(start + block, outputs)) for start in range(0, outputs, block))
         return
     block = max(1, BLOCK // (reader.channels * geometry.stride))
+    if isinstance(writer, ArrayWriter):  # which writes each channel's part of a block to a place of its own
+        block = max(block, 64)
     yield from ((None, start, min(start + block, outputs)) for start in range(0, outputs, block))
 
 

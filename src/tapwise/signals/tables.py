@@ -93,8 +93,8 @@ class TableReader(Reader):
     def _refuse_inexact(self, name: str, text: pl.Series, numbers: pl.Series) -> None:
         """Refuse what a float can't hold: it would be written back as another number, or as infinity."""
         beyond = (numbers.is_infinite() & text.str.contains(r"\d")).fill_null(False).arg_true()
-        large = ((numbers.abs() >= 2.0**53) & text.str.contains(r"^[+-]?\d+$")).fill_null(False).arg_true()
-        inexact = [row for row in large if int(text[int(row)]) != int(numbers[int(row)])]
+        large = ((numbers.abs() >= 2.0**53) & text.str.contains(r"^[+-]?\d+(\.0*)?$")).fill_null(False).arg_true()
+        inexact = [row for row in large if int(text[int(row)].partition(".")[0]) != int(numbers[int(row)])]
         for row in (*beyond, *inexact):
             reason = "is beyond the range of float64" if row in beyond else "can't be held exactly in float64"
             raise SignalError(f"{self.path}: {self.place(int(row))}, column {name!r}: {text[int(row)]} {reason}")

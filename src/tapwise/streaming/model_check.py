@@ -11,7 +11,6 @@ from __future__ import annotations
 from operator import is_
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from tapwise.errors import ModelChangedError
@@ -25,7 +24,7 @@ class ModelCheck:
     def __init__(self, model: nn.Module, recording: Recording) -> None:
         read = recording.operands | recording.beside
         self._tables: list[tuple[dict[str, Any], tuple[Any, ...], tuple[str, ...], str]] = []
-        self._sources: list[tuple[Tensor, int, torch.dtype, str]] = []
+        self._sources: list[tuple[Tensor, tuple[Any, ...], str]] = []
         for path, module in model.named_modules():
             for table in (module._parameters, module._modules):
                 if table:
@@ -35,7 +34,7 @@ class ModelCheck:
                 self._tables.append((module._buffers, tuple(module._buffers.values()), tuple(module._buffers), path))
             for name, tensor in (*module._parameters.items(), *module._buffers.items()):
                 if id(tensor) in recording.beside and tensor is not None:
-                    self._sources.append((tensor, version_of(tensor), tensor.dtype, _joined(path, name)))
+                    self._sources.append((tensor, _mark(tensor), _joined(path, name)))
 
     def __call__(self) -> None:
         """Refuse a model that was changed.
@@ -46,12 +45,17 @@ class ModelCheck:
         for table, values, names, path in self._tables:
             if len(table) != len(values) or not all(map(is_, table.values(), values)):
                 raise _replaced(table, values, names, path)
-        for tensor, version, dtype, name in self._sources:
-            if version_of(tensor) != version or tensor.dtype is not dtype:
+        for tensor, mark, name in self._sources:
+            if _mark(tensor) != mark:
                 raise ModelChangedError(
                     f"{name} was changed, and the stream uses numbers that were computed from it before: "
                     "make the stream anew (tapwise.stream)"
                 )
+
+
+def _mark(tensor: Tensor) -> tuple[Any, ...]:
+    """What tells that a tensor was changed: its version, its place in memory, its dtype."""
+    return version_of(tensor), tensor.data_ptr(), tensor.dtype
 
 
 def _replaced(table: dict[str, Any], values: tuple[Any, ...], names: tuple[str, ...], path: str) -> ModelChangedError:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from threading import RLock
+from weakref import WeakSet
 
 
 class Turn:
@@ -13,18 +15,29 @@ class Turn:
     """
 
     def __init__(self) -> None:
-        self._lock, self._process = RLock(), os.getpid()
+        self._lock = RLock()
+        _turns.add(self)
 
     def __enter__(self) -> None:
         if not self._lock.acquire(blocking=False):
-            if self._process == os.getpid():
-                raise RuntimeError(
-                    "another thread is at work on this stream: give each signal a stream of its own "
-                    "(stream.fork()), or let one thread step it"
-                )
-            # Forked while another thread was at work: in this process there is none.
-            self._lock, self._process = RLock(), os.getpid()
-            self._lock.acquire()
+            raise RuntimeError(
+                "another thread is at work on this stream: give each signal a stream of its own "
+                "(stream.fork()), or let one thread step it"
+            )
 
     def __exit__(self, *error: object) -> None:
-        self._lock.release()
+        with suppress(RuntimeError):  # a child that was forked within a step has another lock
+            self._lock.release()
+
+
+_turns: WeakSet[Turn] = WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    """No thread that was at work before the fork is in the child."""
+    for turn in list(_turns):
+        turn._lock = RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

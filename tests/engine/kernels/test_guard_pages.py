@@ -20,7 +20,7 @@ def run(seed, count):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="pages are guarded by mprotect")
 def test_loops_stay_within_their_tensors():
-    run(0, 120)
+    run(0, 70)
 
 
 @pytest.mark.slow

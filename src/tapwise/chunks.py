@@ -18,8 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from tapwise import partition
+from tapwise.engine.autograd import is_traced
 from tapwise.engine.checks import autocast_dtype, check_dtypes
 from tapwise.engine.dispatch import convolve
+from tapwise.engine.memory import address
 from tapwise.errors import ShapeError
 from tapwise.geometry import Geometry
 
@@ -233,6 +235,8 @@ def _check_state(layer: StreamingLayer, geometry: Geometry, state: State) -> tup
             expected=f"one that keeps {needed} after {determined} outputs",
             fix=fix,
         )
+    if kept.is_cpu and not is_traced(kept):
+        address(kept)  # its memory is there
     weight = layer.weight
     if not _are_alike(kept, weight):
         raise ShapeError(

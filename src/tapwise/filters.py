@@ -172,28 +172,45 @@ def _is_polyphase_exact(x: Tensor, taps: Tensor) -> bool:
     return bool(x.detach().abs().sum().isfinite())
 
 
+# Phases whose filters are computed at once: they share the samples that they read.
+_PHASES = 64
+
+
 def _polyphase(x: Tensor, taps: Tensor, up: int, down: int) -> Tensor:
     """Both rates at once: ``up`` filters of stride ``down``, whose outputs are interleaved.
 
     # y[m*up + p] = sum over k of taps[first + k*up] * x[m*down + newest - k]
     #               where p*down = newest*up + first
     """
+    outputs = -(-((x.shape[-1] - 1) * up + taps.shape[0]) // down)
+    frames = -(-outputs // up)
+    parts = [
+        _phases(x, taps, up, down, range(first, min(first + _PHASES, up, outputs)), frames)
+        for first in range(0, min(up, outputs), _PHASES)
+    ]
+    y = torch.cat(parts, -2)  # (..., channels, phases, frames)
+    return y.transpose(-1, -2).flatten(-2)[..., :outputs]
+
+
+def _phases(x: Tensor, taps: Tensor, up: int, down: int, phases: range, frames: int) -> Tensor:
+    """The outputs of some phases: (..., channels, phases, frames)."""
     channels, longest = x.shape[-2], -(-taps.shape[0] // up)
-    latest = (up - 1) * down // up
+    oldest, latest = phases[0] * down // up, phases[-1] * down // up
     filters = []
-    for phase in range(up):
+    for phase in phases:
         newest, first = divmod(phase * down, up)
         own = taps[first::up]
         own = nn.functional.pad(own, (0, longest - own.shape[0])).flip(-1)
         # All windows begin at the same sample: those of later phases hold zeros first.
-        filters.append(nn.functional.pad(own, (newest, latest - newest)))
-    weight = torch.stack(filters)[:, None].repeat(channels, 1, 1)  # (channels * up, 1, K)
-    outputs = -(-((x.shape[-1] - 1) * up + taps.shape[0]) // down)
-    left, frames = longest - 1, -(-outputs // up)
-    right = max((frames - 1) * down + weight.shape[-1] - left - x.shape[-1], 0)
-    y = conv1d(x, weight, None, down, (left, right), 1, channels)  # (..., channels * up, frames)
-    y = y.reshape(*y.shape[:-2], channels, up, frames).transpose(-1, -2).flatten(-2)
-    return y[..., :outputs]
+        filters.append(nn.functional.pad(own, (newest - oldest, latest - newest)))
+    weight = torch.stack(filters)[:, None].repeat(channels, 1, 1)  # (channels * phases, 1, K)
+    start = oldest - (longest - 1)  # of the first window
+    stop = start + (frames - 1) * down + weight.shape[-1]
+    inside = x[..., max(start, 0) : max(stop, 0)]
+    left = min(max(-start, 0), stop - start)
+    padding = (left, stop - start - left - inside.shape[-1])
+    y = conv1d(nn.functional.pad(inside, padding), weight, None, down, 0, 1, channels)
+    return y.reshape(*y.shape[:-2], channels, len(phases), frames)
 
 
 def _check_signal(x: Any) -> None:

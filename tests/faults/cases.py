@@ -132,6 +132,26 @@ for kernel in ("direct", "fft", "gemm"):
         except RuntimeError as error:
             assert "memory" in str(error) or "storage" in str(error), error
 """,
+    "storages that were made smaller": """
+for kernel in ("direct", "fft", None):
+    with tw.options(kernel=kernel):
+        for which in range(3):
+            tensors = [torch.randn(1, 64, 20000), torch.randn(64, 1, 31), torch.randn(64)]
+            tensors[which].untyped_storage().resize_(8)
+            refused(lambda: tw.conv1d(*tensors, groups=64), "storage", RuntimeError)
+        x = torch.randn(1, 64, 20000, requires_grad=True)
+        y = tw.conv1d(x, torch.randn(64, 1, 31, requires_grad=True), groups=64)
+        x.untyped_storage().resize_(64)
+        refused(lambda: y.sum().backward(), "storage", RuntimeError)
+layer = tw.CausalConv1d(2, 2, 5)
+_, state = layer.step(torch.randn(1, 2, 9), layer.init_state())
+state.kept.untyped_storage().resize_(0)
+refused(lambda: layer.step(torch.randn(1, 2, 9), state), "storage", RuntimeError)
+from tapwise.compat.causal_conv1d import causal_conv1d_update
+kept = torch.zeros(2, 4, 5)
+kept.untyped_storage().resize_(0)
+refused(lambda: causal_conv1d_update(torch.randn(2, 4), kept, torch.randn(4, 3)), "storage", RuntimeError)
+""",
     "fake tensors outside their mode": """
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from tapwise.compat.causal_conv1d import causal_conv1d_fn
@@ -211,8 +231,23 @@ refused(lambda: live.step(torch.randn(1, 4, 10)), "original0", tw.ModelChangedEr
 model = nn.Sequential(nn.Conv1d(2, 2, 3, padding=1), nn.ReLU()).eval()
 init, step = tw.stream(model, torch.randn(1, 2, 40)).functional(8)
 step(torch.randn(1, 2, 8), init(1))
+for chunk, state in ((torch.randn(1, 2, 9), init(1)), (None, init(1)), (torch.randn(1, 2, 8), {}), (torch.randn(1, 2, 8), 5)):
+    refused(lambda: step(chunk, state), "", (TypeError, tw.ShapeError))
 model[0].weight = nn.Parameter(torch.randn(2, 2, 3))
 refused(lambda: step(torch.randn(1, 2, 8), init(1)), "0.weight", tw.ModelChangedError)
+""",
+    "a recurrent weight of another size": """
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.LSTM(4, 16, batch_first=True)
+    def forward(self, x):
+        return self.rnn(x.transpose(1, 2))[0].transpose(1, 2)
+model = Net().eval()
+live = tw.stream(model, torch.randn(1, 4, 60))
+live.step(torch.randn(1, 4, 10))
+model.rnn.weight_hh_l0.data = torch.randn(32, 16)
+refused(lambda: live.step(torch.randn(1, 4, 10)), "rnn.weight_hh_l0", tw.ModelChangedError)
 """,
     "a running mean that nothing reads may change": """
 model = nn.Sequential(nn.Conv1d(2, 2, 3), nn.BatchNorm1d(2))
@@ -285,9 +320,52 @@ def steps():
             said.append(str(error))
 sys.setswitchinterval(1e-5)
 in_threads(*[steps] * 8)
-assert done[0] + len(said) == 1600 and said and all("another thread" in s for s in said)
+assert done[0] + len(said) == 1600 and said and all("at work already" in s for s in said)
 assert live.seen == (10 * done[0],)
 live.step(torch.randn(1, 8, 10))
+""",
+    "a step within a step": """
+class Inner(nn.Module):
+    def forward(self, x):
+        return x
+_, live, chunk = network()
+from tapwise import chunks
+convolve, said = chunks.convolve, []
+def nested(*arguments):
+    refused(lambda: live.step(chunk), "at work", RuntimeError)
+    said.append(1)
+    return convolve(*arguments)
+chunks.convolve = nested
+live.step(chunk)
+assert len(said) == 2
+""",
+    "three threads that read one model": """
+model = nn.Sequential(nn.Conv1d(2, 4, 5), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Conv1d(4, 2, 3)).train()
+x = torch.randn(2, 2, 60)
+mean = model[1].running_mean.clone()
+def read():
+    for _ in range(3):
+        tw.inspect(model, x)
+        tw.stream(model, x)
+sys.setswitchinterval(1e-4)
+in_threads(read, read, read, lambda: [model[3](torch.randn(1, 4, 30)) for _ in range(200)])
+assert all(m.training for m in model.modules()) and torch.equal(mean, model[1].running_mean)
+""",
+    "a fork while another thread reads a model": """
+model, x = nn.Sequential(nn.Conv1d(2, 4, 5), nn.ReLU()).eval(), torch.randn(1, 2, 60)
+tw.inspect(model, x)
+stop = []
+def read():
+    while not stop:
+        tw.inspect(model, x)
+thread = threading.Thread(target=read)
+thread.start()
+try:
+    for _ in range(6):
+        in_child(lambda: tw.inspect(model, x))
+finally:
+    stop.append(1)
+    thread.join()
 """,
     "a thread for each fork of a stream": """
 model, live, _ = network()
@@ -334,6 +412,8 @@ changes = [
     lambda s: s.update(groups=5), lambda s: s.update(groups=[None]), lambda s: s["groups"].append(s["groups"][0]),
     lambda s: s["groups"][0]["states"].update({"1": [torch.zeros(1, 8, 3)]}),
     lambda s: s["groups"][0]["states"].update({"99": []}), lambda s: s["groups"][0]["states"].update({"x": []}),
+    lambda s: s.update(format=torch.tensor(-5)), lambda s: s.update(format="2"), lambda s: s.update(groups=[], active=torch.tensor([False])),
+    lambda s: s["groups"][0].update(seen=torch.tensor(2**63 - 1)), lambda s: s["groups"][0]["states"].update({"-1": []}),
     lambda s: s.update(format=torch.tensor(99)), lambda s: s.update(batch=torch.tensor(0)),
 ]
 for change in changes:
@@ -347,7 +427,7 @@ live.step(chunk)
 _, live, chunk = network()
 from safetensors.torch import save_file
 Path("a.safetensors").write_bytes(b"no file of tensors")
-save_file({"weight": torch.zeros(3)}, "b.safetensors")
+save_file({"groups.0.states.0": torch.zeros(2)}, "b.safetensors")
 live.save("good.safetensors")
 cut = Path("good.safetensors").read_bytes()
 Path("c.safetensors").write_bytes(cut[: len(cut) // 2])
@@ -383,6 +463,17 @@ for call in (
 for option in ("--stride", "--dilation", "--groups", "--samples"):
     for value in ("2.5", "2e0", "x", ""):
         command("explain", "--taps", "1,1,1", option, value, words="", code=1)
+""",
+    "rates that share no factor": """
+import resource
+from scipy.signal import resample_poly
+x = torch.randn(1, 1, 1000)
+started = time.time()
+for up, down in ((16000, 15999), (48000, 44101)):
+    y = tw.Resample(up, down)(x)
+    assert np.allclose(y[0, 0].numpy(), resample_poly(x[0, 0].double().numpy(), up, down), atol=1e-4)
+tw.Upfirdn([1.0, 2.0], 10**6, 10**6 - 1)(x)
+assert time.time() - started < 20 and resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 1_500_000
 """,
     "states and positions of compat": """
 from tapwise.compat.causal_conv1d import causal_conv1d_fn, causal_conv1d_update, causal_conv1d_varlen_states
@@ -450,6 +541,12 @@ for name, kind in (("a.wav", "WAV"), ("b.wav", "RF64"), ("c.wav", "WAVEX"), ("d.
 import struct
 Path("a.npy").write_bytes(b"\\x93NUMPY\\x02\\x00" + struct.pack("<I", 3_000_000_000) + b"{" * 100)
 command("apply", "a.npy", "--taps", "1", words="header")
+for header, word in (("{'descr': '<f4', 'fortran_order': True, 'shape': (-1, 8)}", "shape"), ("((((", "header"),
+                     ("-" * 9000 + "1", "NPY")):
+    text = header.ljust(9500).encode() + b"\\n"
+    Path("c.npy").write_bytes(b"\\x93NUMPY\\x01\\x00" + struct.pack("<H", len(text)) + text + bytes(64))
+    command("apply", "c.npy", "--taps", "1", words=word)
+    command("explain", "--taps", "c.npy", words="c.npy")
 size = 5 << 30
 head = b"RF64" + b"\\xff" * 4 + b"WAVE" + b"ds64" + struct.pack("<IQQQI", 28, size + 72, size, size // 2, 0)
 head += b"fmt " + struct.pack("<IHHIIHH", 16, 1, 1, 8000, 16000, 2, 16) + b"data" + b"\\xff" * 4
@@ -572,6 +669,8 @@ wanted = x[:-2] + x[1:-1] + x[2:]
 for name in ("loud", "last"):
     y = np.frombuffer(command("stream", f"m.py:{name}", data=x.tobytes()), "<i2")
     assert (y == wanted).all(), (name, y[:5])
+for option in (("--rate", "nan"), ("--chunk", "inf"), ("--chunk", "-1"), ("--rate", "1e308")):
+    command("stream", "m.py:loud", *option, words="", data=x.tobytes())
 for name in ("ints", "wide", "two", "takes_complex"):
     command("stream", f"m.py:{name}", words="", data=x.tobytes())
 run = subprocess.run([sys.executable, "-m", "tapwise", "stream", "m.py:loud"], input=x.tobytes(), stdout=subprocess.PIPE,

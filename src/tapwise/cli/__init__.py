@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
-    terminal.escape_what_cannot_be_encoded()
+    terminal.prepare()
     try:
         app(given, exit_on_error=False, print_error=False)
     except BrokenPipeError:  # the reader, as head, closed the pipe

@@ -78,6 +78,10 @@ def run(
         ValueError: a chunk shorter than a sample, an example of other axes, or outputs that are no samples.
     """
     first = example[0] if isinstance(example, tuple) else example
+    if not isinstance(first, Tensor):
+        raise ValueError(f"the example must be a tensor (1, channels, time), got {type(first).__name__}")
+    if not (0 < rate < 1e12 and 0 < chunk_ms < 1e9):
+        raise ValueError(f"expected a rate in Hz and a chunk in milliseconds, got {rate:g} and {chunk_ms:g}")
     if first.ndim not in (2, 3) or first.shape[0] != 1:
         raise ValueError(f"expected an example (1, channels, time) or (1, time), got {list(first.shape)}")
     if not first.is_floating_point():

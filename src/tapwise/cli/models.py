@@ -64,7 +64,7 @@ def _call_factory(name: str) -> tuple[Any, Any]:
         sys.path.insert(0, str(path.resolve().parent))
         try:
             spec.loader.exec_module(module)
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit, GeneratorExit) as error:
             raise _failed(place, error) from error
         finally:
             sys.path.remove(str(path.resolve().parent))
@@ -72,7 +72,7 @@ def _call_factory(name: str) -> tuple[Any, Any]:
         sys.path.insert(0, "")
         try:
             module = importlib.import_module(place)
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit, GeneratorExit) as error:
             named = isinstance(error, ModuleNotFoundError) and error.name and place.startswith(error.name)
             if named or (isinstance(error, TypeError | ValueError) and place.startswith(".")):
                 raise ValueError(f"no module {place!r}: a model is named {FORM}") from None
@@ -91,7 +91,7 @@ def _call_factory(name: str) -> tuple[Any, Any]:
         raise ValueError(f"{place} has no function {function!r}; it has {', '.join(names) or 'none'}")
     try:
         result = factory()
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit, GeneratorExit) as error:
         raise _failed(name, error) from error
     return result if isinstance(result, tuple) and len(result) == 2 else (result, None)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from typing import BinaryIO
 
+_LONGEST = 2000
 # Packages that ``pip install 'tapwise[io]'`` brings.
 _EXTRAS = ("soundfile", "polars", "safetensors", "scipy")
 
@@ -27,8 +29,9 @@ def say(text: object, error: bool = False) -> None:
         print(plain(str(text)), file=stream)
 
 
-def escape_what_cannot_be_encoded() -> None:
-    """A name that isn't in the terminal's encoding is shown with escapes, not refused."""
+def prepare() -> None:
+    """A name that isn't in the terminal's encoding is shown with escapes, not refused; a warning is one line."""
+    warnings.formatwarning = lambda message, kind, *_: f"tapwise: {kind.__name__}: {one_line(str(message))}\n"
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -40,9 +43,17 @@ def one_line(text: str) -> str:
 
 
 def message_of(error: BaseException) -> str:
-    """One mistake in words."""
+    """One mistake in words, as long as a screen."""
+    text = _message_of(error)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ... ({len(text) - _LONGEST:,} more letters)"
+
+
+def _message_of(error: BaseException) -> str:
     kind = type(error).__name__
-    text = str(error).strip()
+    try:
+        text = str(error).strip()
+    except Exception:  # of a user's own kind of error
+        text = ""
     if isinstance(error, ModuleNotFoundError) and error.name:
         package = error.name.partition(".")[0]
         if package in _EXTRAS:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from tapwise.engine.autograd import is_traced
+from tapwise.engine.memory import address
 from tapwise.errors import ShapeError
 
 # torch's, by the names that configurations use; the library itself has the first three.
@@ -35,6 +37,13 @@ ACTIVATIONS: dict[str | None, Callable[[Tensor], Tensor]] = {
     },
     "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
 }
+
+
+def check_tensors(**tensors: Any) -> None:
+    """Refuse what is no tensor, where it isn't None; x and weight may not be None."""
+    for name, value in tensors.items():
+        if not isinstance(value, Tensor) and (value is not None or name in ("x", "weight", "conv_state", "cu_seqlens")):
+            raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
 
 
 def check_shapes(x: Tensor, weight: Tensor, activation: str | None) -> None:
@@ -74,6 +83,8 @@ def check_types(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
 
 def check_state(name: str, state: Tensor, x: Tensor) -> None:
     """Refuse a state of another kind than the samples that it holds."""
+    if state.is_cpu and not is_traced(state):
+        address(state)  # its memory is there
     if state.dtype != x.dtype:
         raise ShapeError(
             f"{name} must be of x's dtype",

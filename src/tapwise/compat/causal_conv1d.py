@@ -20,7 +20,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tapwise.chunks import joined
-from tapwise.compat._checks import ACTIVATIONS, check_counts, check_shapes, check_state, check_types, expect
+from tapwise.compat._checks import (
+    ACTIVATIONS,
+    check_counts,
+    check_shapes,
+    check_state,
+    check_tensors,
+    check_types,
+    expect,
+)
 from tapwise.engine.options import options
 from tapwise.errors import ShapeError
 from tapwise.functional import conv1d
@@ -67,9 +75,13 @@ def causal_conv1d_fn(
         >>> causal_conv1d_fn(torch.ones(1, 1, 4), torch.ones(1, 3)).tolist()
         [[[1.0, 2.0, 3.0, 3.0]]]
     """
+    check_tensors(x=x, weight=weight, bias=bias, seq_idx=seq_idx, initial_states=initial_states)
+    check_tensors(final_states_out=final_states_out)
     check_shapes(x, weight, activation)
     check_types(x, weight, bias)
     dim, width = weight.shape
+    if bias is not None:
+        expect("bias", bias, (dim,))
     weight, bias = _wide(weight, bias)
     for name, state in (("initial_states", initial_states), ("final_states_out", final_states_out)):
         if state is not None:
@@ -157,13 +169,17 @@ def causal_conv1d_update(
         >>> [causal_conv1d_update(torch.ones(1, 1), state, torch.ones(1, 3)).item() for _ in "abc"]
         [1.0, 2.0, 3.0]
     """
+    check_tensors(x=x, conv_state=conv_state, weight=weight, bias=bias)
+    check_tensors(cache_seqlens=cache_seqlens, conv_state_indices=conv_state_indices)
     single = x.ndim == 2
     steps = x[..., None] if single else x
     check_shapes(steps, weight, activation)
     check_types(x, weight, bias)
     (batch, dim, length), width = steps.shape, weight.shape[1]
+    if bias is not None:
+        expect("bias", bias, (dim,))
     weight, bias = _wide(weight, bias)
-    size = conv_state.shape[-1]
+    size = conv_state.shape[-1] if conv_state.ndim else 0
     rows = conv_state.shape[0] if conv_state_indices is not None else batch
     expect("conv_state", conv_state, (rows, dim, max(size, width - 1)))
     check_state("conv_state", conv_state, x)
@@ -223,6 +239,13 @@ def causal_conv1d_varlen_states(x: Tensor, cu_seqlens: Tensor, state_len: int) -
         >>> causal_conv1d_varlen_states(torch.arange(5.0)[:, None], torch.tensor([0, 1, 5]), 3).tolist()
         [[[0.0, 0.0, 0.0]], [[2.0, 3.0, 4.0]]]
     """
+    check_tensors(x=x, cu_seqlens=cu_seqlens)
+    if x.ndim != 2 or cu_seqlens.ndim != 1 or cu_seqlens.numel() < 2:
+        raise ShapeError(
+            "sequences laid end to end have two axes, and their bounds one",
+            got=f"x of size {list(x.shape)}, cu_seqlens of size {list(cu_seqlens.shape)}",
+            expected="(total, dim) and (batch + 1,)",
+        )
     state_len = integer("state_len", state_len)
     check_counts("cu_seqlens", cu_seqlens, 0, x.shape[0] + 1)
     starts, ends = cu_seqlens[:-1].long(), cu_seqlens[1:].long()

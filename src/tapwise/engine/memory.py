@@ -41,15 +41,25 @@ def address(tensor: Tensor | None) -> int:
     """Where the tensor's first number lies; 0 for None.
 
     Raises:
-        RuntimeError: a tensor of numbers without memory: its storage was freed, or it only stands for one.
+        RuntimeError: a tensor that has no memory for its numbers: its storage was freed or made smaller.
     """
     if tensor is None:
         return 0
-    first = tensor.data_ptr()
-    if not first and tensor.numel():
+    held = tensor.untyped_storage().nbytes()
+    span = tensor.numel()
+    if not tensor.is_contiguous() and span:
+        span = 1 + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
+    if (tensor.storage_offset() + span) * tensor.element_size() > held and span:
         raise RuntimeError(
-            f"a tensor of size {list(tensor.shape)} has no memory: its storage was freed, or resized to nothing"
+            f"a tensor of size {list(tensor.shape)} lies beyond its memory: its storage of {held} bytes was freed or "
+            "made smaller"
         )
+    return own_address(tensor)
+
+
+def own_address(tensor: Tensor) -> int:
+    """The same of a tensor that was made, or looked at, just now."""
+    first = tensor.data_ptr()
     if IS_CHECKED:
         storage = tensor.untyped_storage()
         _known.ranges[first] = (storage.data_ptr(), storage.data_ptr() + storage.nbytes())

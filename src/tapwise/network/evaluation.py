@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -17,6 +18,16 @@ from tapwise.errors import TimelineError
 _reading = threading.RLock()
 
 
+def _after_fork_in_child() -> None:
+    """A thread that was reading before the fork isn't in the child."""
+    global _reading
+    _reading = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
 def version_of(tensor: Tensor) -> int:
     """How often a tensor was written to; 0 where torch doesn't count."""
     return 0 if tensor.is_inference() else tensor._version
@@ -25,6 +36,11 @@ def version_of(tensor: Tensor) -> int:
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """The model in evaluation, without gradients; afterwards every part and every buffer is as it was."""
+    with _reading:  # what another thread reads is then as it was
+        yield from _evaluating(model)
+
+
+def _evaluating(model: nn.Module) -> Iterator[None]:
     modes = {module: module.training for module in model.modules()}
     buffers = {name: (buffer, version_of(buffer), buffer.detach().clone()) for name, buffer in model.named_buffers()}
     try:

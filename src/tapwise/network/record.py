@@ -6,6 +6,7 @@ signal, or a tensor computed from it, is recorded. Nothing is traced symbolicall
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -261,11 +262,17 @@ class _Recorder(TorchFunctionMode):
         """While the model runs: which module is running, and which ones are one call each."""
         hooks = []
 
+        reader = threading.get_ident()  # another thread may run the model meanwhile
+
         def enters(module: nn.Module, args: Any, kwargs: Any, path: str) -> None:
+            if threading.get_ident() != reader:
+                return
             self.paths.append(path)
             self.inside += isinstance(module, self.atomic)
 
         def leaves(module: nn.Module, args: Any, kwargs: Any, result: Any, path: str) -> None:
+            if threading.get_ident() != reader:
+                return
             if isinstance(module, self.atomic):
                 self.inside -= 1
                 flat, spec = pytree.tree_flatten((args, kwargs))
@@ -364,8 +371,11 @@ def record(
         arguments[place] = inputs[place].detach().clone()  # a model may write over its input
         recorder.admit(arguments[place])
     recorder.autocast = torch.is_autocast_enabled(arguments[places[0]].device.type)
-    with evaluating(model), read_through(), recorder.watching(model), recorder:
-        result = model(*arguments)
+    try:
+        with evaluating(model), read_through(), recorder.watching(model), recorder:
+            result = model(*arguments)
+    except (SystemExit, StopIteration) as error:
+        raise RuntimeError(f"the model ends by {type(error).__name__} where it should return") from error
     found = recorder.recording
     found.signals = len(places)
     leaves, found.spec = pytree.tree_flatten(result)

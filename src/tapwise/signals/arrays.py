@@ -33,8 +33,11 @@ class ArrayReader(Reader):
         path = self.path
         try:
             shape, fortran, dtype = _header(self._file)
-        except (ValueError, EOFError) as error:
-            raise SignalError(f"{path}: not an NPY file: {error}") from error
+        except Exception as error:  # its header is a Python literal, which NumPy evaluates
+            said = str(error) if isinstance(error, ValueError | EOFError) else "its header can't be read"
+            raise SignalError(f"{path}: not an NPY file: {said.partition(chr(10))[0][:200]}") from error
+        if any(n < 0 for n in shape):
+            raise SignalError(f"{path}: not an NPY file: its header says the shape {shape}")
         if dtype.name in ("float128", "float96", "complex256", "complex192"):
             raise SignalError(
                 f"{path}: got {dtype} numbers, which are filtered in no more than 64 bits a part: "

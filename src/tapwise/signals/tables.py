@@ -52,6 +52,8 @@ class TableReader(Reader):
             self.table.columns = names  # polars leaves doubled quotes in headings
         self._refuse_headings()
         self.columns = columns or (self._only_numeric(),)
+        if len(set(self.columns)) != len(self.columns):
+            raise SignalError(f"{path}: a column is named twice: {listed(map(repr, self.columns))}")
         for name in self.columns:
             if name not in self.table.columns:
                 raise SignalError(

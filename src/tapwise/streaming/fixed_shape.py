@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from tapwise.errors import TimelineError
+from tapwise.errors import ShapeError, TimelineError
 from tapwise.network.graph import Count, Graph, Node
 from tapwise.network.operations import Accumulate, Apply, Convolve, Fill, Recur, Reshape, Within
 from tapwise.network.timeline import Ends, Windows
@@ -211,6 +211,7 @@ class _Steps:
         graph = self.scheduler.graph
         if not torch.compiler.is_compiling():
             self.scheduler.check_model()
+            self._check(chunk, state)
         steps, chunks = state["steps"], [chunk]
         states: dict[str, list[Tensor]] = {}
         for number, node in enumerate(graph.nodes):
@@ -236,6 +237,28 @@ class _Steps:
         leaves = [next(results_in_order) if type(out) is int else out[0] for out in graph.outputs]
         after_all = {"steps": steps + 1, "states": states, "results": results}
         return pytree.tree_unflatten(leaves, graph.spec), after_all
+
+    def _check(self, chunk: Any, state: Any) -> None:
+        """Refuse a chunk of another length, and what ``init_state`` or ``step`` didn't give."""
+        node, length = self.scheduler.graph.nodes[0], self.paces[0].n_outputs
+        axis = node.size.time
+        if not isinstance(chunk, Tensor):
+            raise TypeError(f"chunk must be a torch.Tensor, got {type(chunk).__name__}")
+        if chunk.ndim != len(node.size.entries) or chunk.shape[axis] != length:
+            raise ShapeError(
+                "the chunk is not of the length that the functions were made for",
+                got=f"a chunk of size {list(chunk.shape)}",
+                expected=f"{length} samples on axis {axis}",
+                fix="functional(chunk=n) makes functions for chunks of n",
+            )
+        names = {"steps", "states", "results"}
+        steps = state.get("steps") if isinstance(state, dict) else None
+        if not isinstance(state, dict) or state.keys() != names or not isinstance(steps, Tensor):
+            raise ShapeError(
+                "the state is not one that these functions gave",
+                got=f"{type(state).__name__} of {sorted(state)}" if isinstance(state, dict) else type(state).__name__,
+                expected="what init_state(batch) or the step before gave",
+            )
 
 
 def _total_span(graph: Graph) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from operator import is_
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from tapwise.errors import ModelChangedError
@@ -25,7 +26,11 @@ class ModelCheck:
         read = recording.operands | recording.beside
         self._tables: list[tuple[dict[str, Any], tuple[Any, ...], tuple[str, ...], str]] = []
         self._sources: list[tuple[Tensor, tuple[Any, ...], str]] = []
+        self._recurrent: list[tuple[Tensor, torch.Size, torch.dtype, str]] = []
         for path, module in model.named_modules():
+            if isinstance(module, nn.RNNBase):  # torch reads their weights by the sizes that the module was made with
+                own = ((p, p.shape, p.dtype, _joined(path, n)) for n, p in module._parameters.items() if p is not None)
+                self._recurrent.extend(own)
             for table in (module._parameters, module._modules):
                 if table:
                     self._tables.append((table, tuple(table.values()), tuple(table), path))
@@ -45,6 +50,12 @@ class ModelCheck:
         for table, values, names, path in self._tables:
             if len(table) != len(values) or not all(map(is_, table.values(), values)):
                 raise _replaced(table, values, names, path)
+        for tensor, shape, dtype, name in self._recurrent:
+            if tensor.shape != shape or tensor.dtype is not dtype:
+                raise ModelChangedError(
+                    f"{name} was {list(shape)} of {dtype} when the stream was made, and is {list(tensor.shape)} of "
+                    f"{tensor.dtype}: make the stream anew (tapwise.stream)"
+                )
         for tensor, mark, name in self._sources:
             if _mark(tensor) != mark:
                 raise ModelChangedError(

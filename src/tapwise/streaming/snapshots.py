@@ -29,14 +29,14 @@ def cloned(state: Any) -> Any:
 def snapshot(groups: Sequence[Group], batch: int, active: list[bool], ragged: bool) -> dict[str, Any]:
     """A copy of the groups, and of which slots are active, in tensors."""
     return {
-        "format": torch.tensor(FORMAT),
-        "batch": torch.tensor(batch),
-        "active": torch.tensor(active),
-        "ragged": torch.tensor(ragged),
+        "format": torch.tensor(FORMAT, device="cpu"),
+        "batch": torch.tensor(batch, device="cpu"),
+        "active": torch.tensor(active, device="cpu"),
+        "ragged": torch.tensor(ragged, device="cpu"),
         "groups": [
             {
-                "slots": torch.tensor(group.slots, dtype=torch.int64),
-                "seen": torch.tensor(group.seen),
+                "slots": torch.tensor(group.slots, dtype=torch.int64, device="cpu"),
+                "seen": torch.tensor(group.seen, device="cpu"),
                 "states": {str(n): cloned(b) for n, b in enumerate(group.buffers) if b},
             }
             for group in groups
@@ -68,7 +68,7 @@ def _no_state(got: str) -> ShapeError:
 
 
 def _restored(state: Any, scheduler: Scheduler) -> tuple[list[Group], int, list[bool], bool]:
-    written = int(state.get("format", 1))
+    written = _count(state["format"]) if "format" in state else 1
     if written > FORMAT or (written < 2 and any(_is_transposed(node) for node in scheduler.graph.nodes)):
         raise ShapeError(
             "the state was saved by another version of Tapwise",
@@ -83,6 +83,9 @@ def _restored(state: Any, scheduler: Scheduler) -> tuple[list[Group], int, list[
     (ragged,) = _flags(state["ragged"].reshape(1))
     groups = [_group(saved, scheduler) for saved in state["groups"]]
     slots = sorted(slot for group in groups for slot in group.slots)
+    is_even = len(groups) <= 1 and all(active)
+    if not (ragged or is_even):
+        raise _no_state(f"{len(groups)} groups of slots that are said to stand alike")
     if len(active) != batch or slots not in ([], list(range(batch))):
         raise _no_state(f"slots {slots} of a batch of {batch}, {len(active)} of them marked")
     return groups, batch, active, ragged
@@ -90,7 +93,8 @@ def _restored(state: Any, scheduler: Scheduler) -> tuple[list[Group], int, list[
 
 def _count(tensor: Tensor) -> int:
     """A number of samples or rows."""
-    if tensor.dtype.is_floating_point or tensor.numel() != 1 or int(tensor) < 0:
+    is_integer = not (tensor.dtype.is_floating_point or tensor.dtype.is_complex or tensor.dtype == torch.bool)
+    if not is_integer or tensor.numel() != 1 or not 0 <= int(tensor) < 1 << 62:
         raise ValueError(f"{tensor} where a count has to stand")
     return int(tensor)
 
@@ -109,7 +113,7 @@ def _group(saved: Any, scheduler: Scheduler) -> Group:
     n_nodes = len(fresh.buffers)
     buffers = [cloned(saved["states"].get(str(n), [])) for n in range(n_nodes)]
     pairs = zip(scheduler.graph.nodes, fresh.buffers, buffers, strict=True)
-    if any(int(n) >= n_nodes for n in saved["states"]) or any(
+    if any(not n.isdecimal() or int(n) >= n_nodes for n in saved["states"]) or any(
         not (isinstance(node.work, Registered) or _fits(one, other)) for node, one, other in pairs
     ):
         raise ShapeError(
@@ -158,7 +162,7 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     try:
         return _as_tree(load_file(path))
-    except (SafetensorError, ValueError, TypeError, AttributeError, KeyError) as error:
+    except (SafetensorError, ValueError, TypeError, AttributeError, LookupError) as error:
         raise _no_state(f"{os.fspath(path)}: {error}") from error
 
 

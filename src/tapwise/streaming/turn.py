@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from threading import RLock
+from threading import Lock
 from weakref import WeakSet
 
 
@@ -15,14 +15,14 @@ class Turn:
     """
 
     def __init__(self) -> None:
-        self._lock = RLock()
+        self._lock = Lock()
         _turns.add(self)
 
     def __enter__(self) -> None:
         if not self._lock.acquire(blocking=False):
             raise RuntimeError(
-                "another thread is at work on this stream: give each signal a stream of its own "
-                "(stream.fork()), or let one thread step it"
+                "this stream is at work already, in another thread or below this call: give each signal a stream of its "
+                "own (stream.fork()), or step it from one place"
             )
 
     def __exit__(self, *error: object) -> None:
@@ -36,7 +36,7 @@ _turns: WeakSet[Turn] = WeakSet()
 def _after_fork_in_child() -> None:
     """No thread that was at work before the fork is in the child."""
     for turn in list(_turns):
-        turn._lock = RLock()
+        turn._lock = Lock()
 
 
 if hasattr(os, "register_at_fork"):

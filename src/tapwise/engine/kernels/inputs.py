@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tapwise.engine.memory import address, address_of_array
+from tapwise.engine.memory import address, address_of_array, own_address
 from tapwise.engine.problem import Problem
 from tapwise.geometry import Geometry
 
@@ -55,6 +55,7 @@ def widened(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 def contiguous_rows(tensor: Tensor) -> Tensor:
     """The tensor with each channel's samples side by side."""
     tensor = tensor.detach()
+    address(tensor)  # before it is read
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
 
@@ -75,7 +76,7 @@ def input_fields(x: Tensor, left: int, stride: int, sources: _Array) -> dict[str
     """The values of ``INPUT_FIELDS``."""
     size = x.element_size()
     return {
-        "x": address(x),
+        "x": own_address(x),
         "x_row": x.stride(0) * size,
         "x_channel": x.stride(1) * size,
         "length": x.shape[-1],

@@ -15,7 +15,7 @@ from tapwise.engine import threads as pool
 from tapwise.engine.kernels import inputs, native
 from tapwise.engine.kernels.direct.record import PRODUCTS_A_SUM, SHORT, DirectJob
 from tapwise.engine.large_pages import ask_large_pages
-from tapwise.engine.memory import address
+from tapwise.engine.memory import address, own_address
 from tapwise.engine.problem import Problem
 from tapwise.engine.rates import current_rates
 from tapwise.geometry import Geometry
@@ -183,8 +183,8 @@ def _run_loops(
         **inputs.input_fields(x, geometry.left, geometry.stride, sources),
         weight=address(w),
         bias=address(b),
-        y=address(y),
-        totals=address(totals),
+        y=own_address(y),
+        totals=0 if totals is None else own_address(totals),
         batch=batch,
         groups=groups,
         fan_in=fan_in,

@@ -13,7 +13,7 @@ from tapwise.engine import threads as pool
 from tapwise.engine.compiled import CompiledLoop, loop
 from tapwise.engine.kernels import inputs
 from tapwise.engine.kernels.fft.records import FiltersJob, FramesJob, OutputsJob
-from tapwise.engine.memory import address, address_of_array
+from tapwise.engine.memory import address, address_of_array, own_address
 from tapwise.geometry import Geometry
 
 # Numbers that the frames of one turn hold, so that a turn stays in the cache.
@@ -54,7 +54,7 @@ def spectra(w: Tensor, dilation: int, size: int, dtype: torch.dtype) -> Tensor:
     first = 0
     for part in parts:
         frames = w.new_empty((len(part), size), dtype=dtype)
-        job = FiltersJob(filters=address(part), frames=address(frames), taps=w.shape[-1], dilation=dilation, size=size)
+        job = FiltersJob(filters=address(part), frames=own_address(frames), taps=w.shape[-1], dilation=dilation, size=size)
         pool.run(_loop("filters", w, frames), job, len(part), pool.count())
         spectrum = torch.fft.rfft(frames)
         if len(parts) == 1:
@@ -92,7 +92,7 @@ def frames(
     sources = inputs.padding_sources(geometry, x.shape[-1])
     job = FramesJob(
         **inputs.input_fields(part, geometry.left, 1, sources),
-        frames=address(frames),
+        frames=own_address(frames),
         size=size,
         step=step,
         samples=mirrored or size,
@@ -127,8 +127,8 @@ def write(geometry: Geometry, frames: Tensor, y: Tensor, bias: Tensor | None, tu
     _, groups, fan_out, n_frames, size = frames.shape
     first = y[turn.row, turn.g0 * fan_out :]
     job = OutputsJob(
-        frames=address(frames),
-        y=address(first),
+        frames=own_address(frames),
+        y=own_address(first),
         bias=0 if bias is None else address(bias[turn.g0 * fan_out :]),
         step=step,
         size=size,

@@ -15,10 +15,12 @@ test: .venv/ready
 	$(TEST) -q README.md docs
 	$(TEST) -n $(JOBS) -m "not slow and not fuzz and not faults" tests src
 
-# What takes longer: long grids, whole models, compilers, gigabytes, faults; then the suite without assertions of ours.
+# What takes longer: long grids, whole models, compilers, gigabytes, faults; then what reads and writes files and runs
+# loops, without assertions of ours.
+WRITES := tests/signals tests/cli tests/engine/kernels/test_kernels.py
 test-all: .venv/ready
 	$(TEST) -n $(JOBS) -m "(slow or faults) and not fuzz" tests
-	PYTHONOPTIMIZE=1 $(TEST) -W ignore::pytest.PytestConfigWarning -n $(JOBS) -m "not slow and not fuzz and not faults" tests
+	PYTHONOPTIMIZE=1 $(TEST) -W ignore::pytest.PytestConfigWarning -n $(JOBS) -m "not slow and not fuzz and not faults" $(WRITES)
 
 # What may break: hostile files, changed models, interrupted steps, full disks, forks; each in a process of its own.
 faults: .venv/ready

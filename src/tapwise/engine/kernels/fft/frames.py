@@ -54,7 +54,9 @@ def spectra(w: Tensor, dilation: int, size: int, dtype: torch.dtype) -> Tensor:
     first = 0
     for part in parts:
         frames = w.new_empty((len(part), size), dtype=dtype)
-        job = FiltersJob(filters=address(part), frames=own_address(frames), taps=w.shape[-1], dilation=dilation, size=size)
+        job = FiltersJob(
+            filters=address(part), frames=own_address(frames), taps=w.shape[-1], dilation=dilation, size=size
+        )
         pool.run(_loop("filters", w, frames), job, len(part), pool.count())
         spectrum = torch.fft.rfft(frames)
         if len(parts) == 1:

@@ -34,6 +34,13 @@ def test_the_readmes_ratios_are_the_result_files():
         assert float(shown[1].replace(",", "")) == float(f"{ratios[name]:.2g}"), name
 
 
+def test_the_figures_of_varying_lengths_are_the_result_files():
+    ways = json.loads((ROOT / "benchmarks" / "results" / "lengths-cpu.json").read_text())["ways"]
+    page = " ".join((ROOT / "docs" / "howto.md").read_text().split())
+    for way in ("torch", "torch, 64 primitives", "direct"):
+        assert f"{ways[way]['grown_mb']} MB in {ways[way]['seconds']} s" in page
+
+
 def test_the_readmes_picture_is_what_the_command_writes():
     picture = (ROOT / "docs" / "images" / "causal.svg").read_text()
     explanation = tw.explain([1.0, 1.0, 1.0], [float(n) for n in range(10)], padding="causal")

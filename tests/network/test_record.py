@@ -7,21 +7,8 @@ from torch.nn import functional as F
 
 import tapwise as tw
 from networks import Of
+from small_models import F64, X, conv, signal
 from streamed import streamed
-
-F64 = torch.float64
-
-
-def conv(taps=3, fan_in=4, fan_out=4, **settings):
-    return nn.Conv1d(fan_in, fan_out, taps, **settings).double()
-
-
-def signal(*size):
-    return torch.randn(*size, dtype=F64, generator=torch.Generator().manual_seed(0))
-
-
-X = signal(1, 4, 64)
-
 
 # The signal where it is no signal, and writes
 

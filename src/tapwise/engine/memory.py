@@ -27,14 +27,14 @@ class Range(NamedTuple):
     stop: int
 
 
-class _Known(local):
+class _Ranges(local):
     """Of this thread's next jobs: by address, the memory that belongs to it."""
 
     def __init__(self) -> None:
-        self.ranges: dict[int, tuple[int, int]] = {}
+        self.by_address: dict[int, tuple[int, int]] = {}
 
 
-_known = _Known()
+_ranges = _Ranges()
 
 
 def address(tensor: Tensor | None) -> int:
@@ -62,7 +62,7 @@ def own_address(tensor: Tensor) -> int:
     first = tensor.data_ptr()
     if IS_CHECKED:
         storage = tensor.untyped_storage()
-        _known.ranges[first] = (storage.data_ptr(), storage.data_ptr() + storage.nbytes())
+        _ranges.by_address[first] = (storage.data_ptr(), storage.data_ptr() + storage.nbytes())
     return first
 
 
@@ -72,7 +72,7 @@ def address_of_array(array: np.ndarray[Any, Any]) -> int:
         return 0
     first = int(array.ctypes.data)
     if IS_CHECKED:
-        _known.ranges[first] = (first, first + array.nbytes)
+        _ranges.by_address[first] = (first, first + array.nbytes)
     return first
 
 
@@ -100,8 +100,8 @@ def check(kind: str, ranges: Iterator[Range]) -> None:
     for name, start, stop in ranges:
         if stop <= start:
             continue
-        begin, end = _known.ranges.get(start, (0, 0))
+        begin, end = _ranges.by_address.get(start, (0, 0))
         if not begin <= start < stop <= end:
             # Raised, not asserted: it must hold under -O too.
             raise AssertionError(f"{kind}: {name} spans [{start}, {stop}), its memory is [{begin}, {end})")
-    _known.ranges.clear()
+    _ranges.by_address.clear()

@@ -25,7 +25,7 @@ def open_reader(path: Path, columns: tuple[str, ...] = ()) -> Reader:
         raise SignalError(f"{path}: there is no such file")
     if path.stat().st_size == 0:
         raise SignalError(f"{path}: the file is empty")
-    suffix = _known(path)
+    suffix = _suffix_of(path)
     if columns and suffix != ".csv":
         raise SignalError(f"{path}: columns belong to tables (.csv)")
     if suffix == ".npy":
@@ -59,7 +59,7 @@ def open_writer(
     Raises:
         SignalError: a kind of file that can't hold the signal.
     """
-    suffix = _known(path)
+    suffix = _suffix_of(path)
     channels = source.channels if channels is None else channels
     if not path.parent.is_dir():
         raise SignalError(f"{path}: there is no folder {path.parent}")
@@ -76,7 +76,7 @@ def open_writer(
     return AudioWriter(path, source, length, rate, channels)
 
 
-def _known(path: Path) -> str:
+def _suffix_of(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise SignalError(f"{path}: got the suffix {path.suffix!r}, expected one of {', '.join(SUFFIXES)}")

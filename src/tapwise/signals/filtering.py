@@ -127,7 +127,7 @@ Block = tuple[range | None, int, int]  # channels, None for all; outputs from, t
 
 
 def _blocks(reader: Reader, writer: Writer, outputs: int, geometry: Geometry, is_alike: bool) -> Iterator[Block]:
-    """The outputs by parts that fit the memory: of all channels, or of some where many would leave few samples each."""
+    """The outputs by parts that fit the memory: of all channels, or of some where all would leave few samples each."""
     window = geometry.effective_kernel_size
     together = reader.channels * (_FEWEST * geometry.stride + window)
     if together > 4 * BLOCK and is_alike and reader.has_rows and isinstance(writer, ArrayWriter):

@@ -64,7 +64,8 @@ def tiles(problem: Problem) -> str:
 @inputs.widened
 def run(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """The convolution of ``input`` (B, C_in, L) by matrix products: (B, C_out, L_out)."""
-    address(input), address(weight)  # neither was freed
+    for tensor in (input, weight):
+        address(tensor)  # before it is read
     groups, outputs = geometry.groups, geometry.output_length(input.shape[-1])
     x = inputs.contiguous_rows(input)
     w = _grouped(weight.detach().contiguous(), 0, groups)  # (g, o, c, K); transposed: (g, c, o, K)

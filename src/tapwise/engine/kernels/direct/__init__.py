@@ -99,7 +99,7 @@ def _run_transposed(geometry: Geometry, input: Tensor, weight: Tensor, bias: Ten
     # stride 2, K 5   output j = 2m     reads inputs m-2, m-1, m with taps 4, 2, 0
     #                 output j = 2m+1   reads inputs m-1, m      with taps 3, 1
     """
-    address(weight)  # it was not freed
+    address(weight)  # before it is read
     if not weight.detach().abs().sum().isfinite():
         # A phase lays every tap over zeros at the ends, where a tap that is no number must not lie.
         return native.run(geometry, input.detach(), weight.detach(), bias)

@@ -85,7 +85,7 @@ def run(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) 
 
 def transformed(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
     """The same by transforms in ``dtype``."""
-    address(weight)  # it was not freed
+    address(weight)  # before it is read
     heaviest = float(weight.detach().abs().sum(-1).amax()) if weight.numel() else 0.0
     if not heaviest < (_HEAVIEST if dtype == torch.float64 else _HEAVIEST32):  # or no number
         return direct.run(geometry, input, weight, bias)

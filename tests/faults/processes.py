@@ -71,11 +71,11 @@ _, live, chunk = network()
 live._turn.__enter__()
 in_threads(lambda: in_child(lambda: in_threads(*[lambda: live.step(chunk)])))
 """,
-    "a fork while another thread imports Tapwise": """
+    "a fork while another thread imports what Tapwise needs": """
 code = '''
 import os, sys, threading, time
+import tapwise as tw  # before the fork: what comes before this line is beyond our reach
 def use():
-    import tapwise as tw
     tw.conv1d
 thread = threading.Thread(target=use)
 thread.start()
@@ -83,7 +83,6 @@ time.sleep({delay})
 child = os.fork()
 if child == 0:
     try:
-        import tapwise as tw
         tw.conv1d
         import torch
         tw.conv1d(torch.ones(1, 1, 9), torch.ones(1, 1, 3))

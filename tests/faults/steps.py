@@ -119,8 +119,11 @@ model, live, _ = network()
 x = torch.randn(8, 1, 8, 400)
 live.reset()
 results = {}
+beginning = threading.Barrier(8)
 def run(n):
-    mine = live.fork()
+    beginning.wait()
+    for _ in range(50):  # all at once
+        mine = live.fork()
     results[n] = torch.cat([mine.step(part) for part in x[n].split(33, -1)], -1)
 in_threads(*[lambda n=n: run(n) for n in range(8)])
 for n in range(8):

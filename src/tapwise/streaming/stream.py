@@ -198,10 +198,9 @@ class Stream:
     @property
     def state(self) -> dict[str, Any]:
         """A copy of all that the stream remembers: a pytree of tensors, never in a state_dict."""
-        with self._turn:
-            at = self._at
-            active = [True] * at.batch if at.active is None else list(at.active)
-            return snapshots.snapshot(at.groups, at.batch, active, at.ragged)
+        at = self._at  # a step replaces it and changes nothing in it: any thread may read it
+        active = [True] * at.batch if at.active is None else list(at.active)
+        return snapshots.snapshot(at.groups, at.batch, active, at.ragged)
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from a snapshot of ``state``, of this stream or of another of the same model.

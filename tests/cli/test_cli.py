@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import scipy.signal
 import soundfile
 import torch
 from numpy.lib import format as npy
@@ -98,7 +99,9 @@ def test_apply_on_a_table(here, tmp_path):
     table = pl.read_csv(tmp_path / "t.filtered.csv")
     assert table.columns == ["month", "ppm"]
     assert table["month"].to_list() == list(range(0, 20, 2))
-    assert table["ppm"].to_list() == [sum(j * j for j in range(i - 3, i + 1) if j >= 0) / 4 for i in range(0, 20, 2)]
+    assert table["ppm"].to_list() == pytest.approx(
+        [np.mean([j * j for j in range(max(i - 3, 0), i + 1)]) for i in range(0, 20, 2)]
+    )
 
 
 def test_apply_on_a_sound_says_what_it_did(tmp_path):
@@ -121,7 +124,7 @@ def test_flip_convolves_as_numpy(here, tmp_path):
     assert np.load(tmp_path / "y.npy").tolist() == [0, 3, 8, 14, 20]
     for taps in ([2.0], [1.0, 2.0], [1.0, 2.0, 3.0], [1.0, 2.0, 3.0, 4.0]):
         text = ",".join(map(str, taps))
-        here("apply", tmp_path / "x.npy", "--taps", text, "--flip", "-o", tmp_path / "y.npy")
+        here("apply", tmp_path / "x.npy", "--taps", text, "--flip", "--padding", "same", "-o", tmp_path / "y.npy")
         assert np.load(tmp_path / "y.npy").tolist() == np.convolve(np.arange(5.0), taps, "same").tolist()
 
 
@@ -174,7 +177,7 @@ def test_mistakes_are_told_in_a_line_and_write_nothing(arguments, words, here, t
 
 
 def test_explain_wants_taps_once(here):
-    assert "give the taps as" in here("explain")
+    assert "Final : [ 3.  6." in here("explain")
     assert "give the taps as" in here("explain", "--taps", "1", "--weights", "a.safetensors:b")
     assert "expected START:STOP" in here("explain", "--taps", "1", "--input", "a:b")
 
@@ -192,8 +195,88 @@ def test_taps_may_begin_with_a_minus(here, tmp_path):
     assert "Final : [1. 1. 1.]" in here("explain", "--taps", "-1,1", "--input", "0:4")
     assert "Final : [-1.  0.]" in here("explain", "--taps", "1", "--input", "-1,0")
     (tmp_path / "t.csv").write_text("self,note\n1,a\n4,b\n")
-    here("apply", tmp_path / "t.csv", "--taps", "-1,1", "--padding", "causal")
+    here("apply", tmp_path / "t.csv", "--taps", "-1,1", "--padding", "causal", "--padding-mode", "zeros")
     assert pl.read_csv(tmp_path / "t.filtered.csv")["self"].to_list() == [1, 3]
+
+
+def test_the_form_of_taps_decides_how_they_are_used(here, tmp_path):
+    """In every command alike: filters are convolved, centred or causal; weights are a layer's."""
+    x = np.arange(6.0) ** 2
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "filter.npy", np.array([1.0, 2.0, 4.0]))
+    np.save(tmp_path / "weight.npy", np.array([[[1.0, 2.0, 4.0]]]))
+    rows = {
+        "1,2,4": np.correlate(x, [1, 2, 4], "valid"),
+        f"{tmp_path}/weight.npy": np.correlate(x, [1, 2, 4], "valid"),
+        f"{tmp_path}/filter.npy": np.convolve(x, [1, 2, 4])[:6],
+        "diff": np.convolve(x, [1, -1])[:6],
+        "lowpass:0.5:5": np.convolve(x, scipy.signal.firwin(5, 0.5), "same"),
+        "lowpass:0.5:4": np.convolve(x, scipy.signal.firwin(4, 0.5), "same"),
+    }
+    for taps, expected in rows.items():
+        here("apply", tmp_path / "x.npy", tmp_path / "y.npy", "--taps", taps)
+        np.testing.assert_allclose(np.load(tmp_path / "y.npy"), expected, atol=1e-12)
+        final = here("explain", tmp_path / "x.npy", "--taps", taps).partition("Final : [")[2].partition("]")[0]
+        np.testing.assert_allclose([float(n) for n in final.split()], expected, rtol=1e-3, atol=1e-4)
+    for options, expected in (
+        (["--flip", "--causal"], np.convolve(x, [1, 2, 4])[:6]),
+        (["--causal"], np.correlate(np.r_[0, 0, x], [1, 2, 4], "valid")),
+    ):
+        here("apply", tmp_path / "x.npy", tmp_path / "y.npy", "--taps", "1,2,4", *options)
+        assert np.load(tmp_path / "y.npy").tolist() == expected.tolist()
+    said = here("apply", tmp_path / "x.npy", tmp_path / "y.npy", "--taps", f"{tmp_path}/filter.npy", "--no-flip")
+    assert "a filter, used as it stands, zeros beyond the ends" in said
+    assert np.load(tmp_path / "y.npy").tolist() == np.correlate(np.r_[0, 0, x], [1, 2, 4], "valid").tolist()
+    assert "given twice" in here("apply", tmp_path / "x.npy", "a.npy", "-o", "b.npy", "--taps", "1")
+    assert "a padding of its own" in here("apply", tmp_path / "x.npy", "--taps", "1", "--causal", "--padding", "same")
+
+
+def test_an_impulse_response_echoes_after_the_sound(here, tmp_path):
+    click, room = np.zeros(4000), np.zeros(2500)
+    click[1000], room[0], room[2400] = 0.5, 1, 0.5
+    soundfile.write(tmp_path / "click.wav", click, 8000)
+    soundfile.write(tmp_path / "room.wav", room, 8000, subtype="FLOAT")
+    said = here("apply", tmp_path / "click.wav", tmp_path / "hall.wav", "--taps", tmp_path / "room.wav")
+    assert "an impulse response, convolved" in said
+    heard, _ = soundfile.read(tmp_path / "hall.wav")
+    assert np.flatnonzero(heard).tolist() == [1000, 3400]
+    assert heard[[1000, 3400]].tolist() == [0.5, 0.25]
+
+
+def test_an_array_may_have_time_first(here, tmp_path):
+    x = np.random.default_rng(0).normal(size=(500, 2))
+    for name, array in (("c", x), ("f", np.asfortranarray(x))):
+        np.save(tmp_path / f"{name}.npy", array)
+        said = here("apply", tmp_path / f"{name}.npy", "--taps", "lowpass:0.3:9")
+        assert "2 samples of 500 channels" in said
+        assert "500 samples of 2: --axis -1 says the first, --axis 0 the second" in said
+        for axis in ("0", "-2"):
+            here("apply", tmp_path / f"{name}.npy", tmp_path / "y.npy", "--taps", "lowpass:0.3:9", "--axis", axis)
+            y = np.load(tmp_path / "y.npy")
+            expected = [np.convolve(row, scipy.signal.firwin(9, 0.3), "same") for row in x.T]
+            np.testing.assert_allclose(y, np.transpose(expected), atol=1e-12)
+        here("apply", tmp_path / f"{name}.npy", tmp_path / "y.npy", "--taps", "1,1", "--axis", "1")
+        np.testing.assert_allclose(np.load(tmp_path / "y.npy"), x[:, :1] + x[:, 1:])
+    assert "there is no axis 2" in here("apply", tmp_path / "c.npy", "--taps", "1", "--axis", "2")
+    (tmp_path / "t.csv").write_text("v\n1\n")
+    assert "belongs to arrays" in here("apply", tmp_path / "t.csv", "--taps", "1", "--axis", "0")
+
+
+def test_an_average_is_one_of_what_is_there(here, tmp_path):
+    """At the ends as pandas' rolling(3, center=True, min_periods=1), and at gaps where asked for."""
+    (tmp_path / "t.csv").write_text("at,celsius\na,10\nb,10.5\nc,11\nd,15.5\n")
+    said = here("apply", tmp_path / "t.csv", tmp_path / "u.csv", "--taps", "mean:3")
+    assert "shorter windows" in said
+    assert pl.read_csv(tmp_path / "u.csv")["celsius"].to_list() == pytest.approx([10.25, 10.5, 37 / 3, 13.25])
+    here("apply", tmp_path / "t.csv", tmp_path / "u.csv", "--taps", "lowpass:0.5:3")
+    assert pl.read_csv(tmp_path / "u.csv")["celsius"][0] == pytest.approx(scipy.signal.firwin(3, 0.5) @ [10, 10, 10.5])
+    (tmp_path / "t.csv").write_text("at,celsius\na,10\nb,\nc,\nd,\ne,4\nf,6\n")
+    assert "--nan skip" in here("apply", tmp_path / "t.csv", "--taps", "mean:3")
+    here("apply", tmp_path / "t.csv", tmp_path / "u.csv", "--taps", "mean:3", "--nan", "skip")
+    filled = pl.read_csv(tmp_path / "u.csv")["celsius"].to_list()
+    assert np.isnan(filled[2])
+    assert filled[:2] + filled[3:] == pytest.approx([10, 10, 4, 5, 5])
+    assert "is for averages" in here("apply", tmp_path / "t.csv", "--taps", "diff", "--nan", "skip")
 
 
 def test_doctor_compiles_ahead(here, tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ def test_numbers_as_they_stand():
 
 def test_designs():
     assert parse("mean:4").tolist() == [[[0.25] * 4]]
-    assert parse("diff").tolist() == [[[-1, 1]]]
+    assert parse("diff").tolist() == [[[1, -1]]]
     bell = parse("gauss:31:5")[0, 0]
     np.testing.assert_allclose(
         bell,

@@ -150,7 +150,7 @@ def test_nan_is_refused_by_place_or_reaches_its_outputs(tmp_path):
     with pytest.raises(tw.SignalError, match="channel 1, sample 40: no value"):
         applied(tmp_path / "x.npy", tmp_path / "y.npy", [1, 1, 1], geometry)
     assert not (tmp_path / "y.npy").exists()
-    applied(tmp_path / "x.npy", tmp_path / "y.npy", [1, 1, 1], geometry, refuse_nan=False)
+    applied(tmp_path / "x.npy", tmp_path / "y.npy", [1, 1, 1], geometry, nan="propagate")
     y = np.load(tmp_path / "y.npy")
     assert np.argwhere(np.isnan(y)).tolist() == [[1, 40], [1, 41], [1, 42]]
 

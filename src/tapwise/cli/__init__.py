@@ -16,7 +16,7 @@ from tapwise.cli.explain import explain
 from tapwise.cli.explore import explore
 from tapwise.cli.inspect import inspect
 from tapwise.cli.stream import stream
-from tapwise.cli.taps_forms import FORMS
+from tapwise.cli.taps_forms import FORMS, USE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +37,7 @@ app = App(
 )
 app.command(explain)
 app.command(explore)
-app.command(apply, help_epilogue=f"Taps, for --taps:\n\n{FORMS}")
+app.command(apply, help_epilogue=f"Taps, for --taps:\n\n{FORMS}\n\n{USE}")
 app.command(inspect)
 app.command(stream)
 app.command(doctor)

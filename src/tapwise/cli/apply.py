@@ -9,28 +9,40 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from tapwise.cli.options import Dilation, Mode, PaddingOption, Stride, padding_of
+from tapwise.cli.options import Axis, Causal, Dilation, Flip, PaddingOption, Stride, padding_for
 from tapwise.cli.terminal import say
 
 
 def apply(
     signal: Annotated[Path, Parameter(help="A .wav, .flac, .npy or .csv file.")],
+    result: Annotated[Path | None, Parameter(help="The file to write, as -o.")] = None,
     /,
     *,
     taps: Annotated[str, Parameter(help="The filter; its forms are listed below.", allow_leading_hyphen=True)],
     output: Annotated[
         Path | None, Parameter(name=["--output", "-o"], help="Default: NAME.filtered.SUFFIX beside it.")
     ] = None,
-    padding: PaddingOption = "same",
+    padding: PaddingOption = None,
+    causal: Causal = False,
     stride: Stride = 1,
     dilation: Dilation = 1,
-    padding_mode: Mode = "zeros",
-    flip: Annotated[bool, Parameter(negative="", help="Reverse the taps, to convolve as NumPy and SciPy do.")] = False,
+    padding_mode: Annotated[
+        Literal["zeros", "reflect", "replicate", "circular", "shorter"] | None,
+        Parameter(
+            help="What stands in the padding; shorter: nothing, the window is shortened and its weights grow. "
+            "Default: shorter for mean and gauss, else replicate for tables and zeros for others."
+        ),
+    ] = None,
+    flip: Flip = None,
+    axis: Axis = None,
     column: Annotated[
         list[str] | None, Parameter(help="A table's column to filter; repeat for more.", negative="")
     ] = None,
     rate: Annotated[float | None, Parameter(help="Samples a second, where the file has no rate.")] = None,
-    nan: Annotated[Literal["error", "propagate"], Parameter(help="Stop at a NaN or gap, or let it through.")] = "error",
+    nan: Annotated[
+        Literal["error", "propagate", "skip"],
+        Parameter(help="At a NaN or gap: stop, let it through, or average what else is in the window (mean, gauss)."),
+    ] = "error",
 ) -> None:
     """Filter every channel of a recording, by blocks: its size doesn't matter.
 
@@ -38,29 +50,38 @@ def apply(
 
     The dtype stays, the rate is divided by the stride, a table keeps its other columns. Integers are rounded, and what is beyond their range is clipped and counted. The output appears complete or not at all.
 
-    Taps are used as they stand (cross-correlation, as nn.Conv1d); --flip reverses them. With --flip, 'same' is scipy.signal.convolve's, which is numpy.convolve's where the signal is the longer. With an even number of taps its outputs stand one sample later than those of torch's 'same', which --padding LEFT,RIGHT gives.
+    An array has the shape (length,) or (channels, length); with --axis 0, (length, channels).
     """
+    if output is not None and result is not None:
+        raise ValueError(f"the file to write is given twice: {result} and -o {output}")
+    output = output or result
     from tapwise import signals
     from tapwise.cli import taps as designs
-    from tapwise.cli.progress import Progress, print_summary
-    from tapwise.geometry import Geometry
-    from tapwise.signals import filtering
 
     target = output or signal.with_suffix(f".filtered{signal.suffix}")
     if target.exists() and signal.exists() and target.samefile(signal):
         raise ValueError(f"-o {target} is the recording itself: give another name")
     if rate is not None and not 0 < rate < math.inf:
         raise ValueError(f"--rate must be a positive number of samples a second, got {rate:g}")
-    with signals.open_reader(signal, tuple(column or ())) as reader:
+    with signals.open_reader(signal, tuple(column or ()), axis) as reader:
         if rate is not None and reader.rate not in (None, rate):
             raise ValueError(f"{signal} says {reader.rate:g} Hz: --rate is for files without a rate")
         rate = reader.rate if reader.rate is not None else rate
         filter, groups = designs.for_channels(designs.parse(taps, rate), reader.channels, taps)
-        pads = padding_of(padding)
-        if flip and padding == "same":  # centred as numpy.convolve centres: one sample on for an even K
-            span = dilation * (filter.shape[-1] - 1)
-            pads = (span - span // 2, span // 2)
-        geometry = Geometry(filter.shape[-1], stride, dilation, pads, groups, padding_mode)
+        use = designs.use_of(taps)
+        is_flipped = use.is_filter if flip is None else flip
+        pads = padding_for(padding, causal, use.padding, is_flipped, filter.shape[-1], dilation)
+        is_table = signal.suffix.lower() == ".csv"
+        mode = padding_mode or ("shorter" if use.is_average else "replicate" if is_table else "zeros")
+        skips = nan == "skip"
+        if (mode == "shorter" or skips) and (filter.ndim > 1 or (filter < 0).any()):
+            named = "--nan skip" if skips else "--padding-mode shorter"
+            raise ValueError(f"{named} is for averages, one filter of taps of 0 and above, as mean and gauss")
+        from tapwise.cli.progress import Progress, print_summary  # torch, after what may be wrong
+        from tapwise.geometry import Geometry
+        from tapwise.signals import filtering
+
+        geometry = Geometry(filter.shape[-1], stride, dilation, pads, groups, "zeros" if mode == "shorter" else mode)
         outputs = geometry.output_length(reader.length)
         rows = None
         if target.suffix.lower() == signal.suffix.lower() == ".csv":
@@ -76,11 +97,24 @@ def apply(
             summary = filtering.run(
                 reader,
                 writer,
-                filter[..., ::-1] if flip else filter,
+                filter[..., ::-1] if is_flipped else filter,
                 geometry,
-                refuse_nan=nan == "error",
+                nan=nan,
+                is_shortened=mode == "shorter",
                 progress=progress,
             )
     print_summary(reader, target, geometry, summary, rate_out, time.perf_counter() - started)
+    used = "convolved" if is_flipped else "used as it stands"
+    ends = f", {_ENDS[mode]} beyond the ends" if any(geometry.padding) else ", no padding"
+    say(f"  taps: {use.form}, {used}{ends}")
     for note in (*reader.notes, *writer.notes):
         say(f"  {note}", error=True)
+
+
+_ENDS = {
+    "zeros": "zeros",
+    "reflect": "the signal reflected",
+    "replicate": "the nearest sample",
+    "circular": "the other end",
+    "shorter": "nothing (shorter windows)",
+}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -28,8 +27,6 @@ def explore(
 
     tapwise explore --taps 1,2,1 speech.wav      your own
     """
-    if convolution.taps is None and convolution.weights is None:
-        convolution = replace(convolution, taps="1,1,1")
     if output.suffix.lower() != ".html":
         raise ValueError(f"the page is an .html file, got {output.name!r}")
     page = convolution.explained(signal).save(output)

@@ -28,8 +28,26 @@ def _integer(type_: Any, tokens: Any) -> int:
 
 Stride = Annotated[int, Parameter(converter=_integer, help="Input samples from one output's window to the next.")]
 Dilation = Annotated[int, Parameter(converter=_integer, help="Input samples from one tap to the next.")]
-PaddingOption = Annotated[str, Parameter(help="A number, LEFT,RIGHT, valid, same, causal, semicausal or full.")]
+PaddingOption = Annotated[
+    str | None,
+    Parameter(help="A number, LEFT,RIGHT, valid, same, causal, semicausal or full. Default: as the taps' form has it."),
+]
+Causal = Annotated[bool, Parameter(negative="", help="The same as --padding causal: never sees the future.")]
+Axis = Annotated[
+    int | None,
+    Parameter(converter=_integer, help="An array's axis of time, 0 for (length, channels). Default: the last."),
+]
+Flip = Annotated[
+    bool | None,
+    Parameter(
+        negative="--no-flip", help="Reverse the taps, to convolve as NumPy and SciPy do. Default: filters, not weights."
+    ),
+]
 Mode = Annotated[Literal["zeros", "reflect", "replicate", "circular"], Parameter(help="What stands in the padding.")]
+
+
+# What a convolution's taps are where none are given.
+TUTORIAL_TAPS = "1,1,1"
 
 
 @Parameter(name="*")
@@ -41,18 +59,19 @@ class ConvolutionOptions:
         str,
         Parameter(help="Samples: 0:10 for 0..9, or numbers: 1,2,3. ';' separates channels.", allow_leading_hyphen=True),
     ] = "0:10"
-    taps: Annotated[str | None, Parameter(help="The taps; see 'tapwise apply --help'.", allow_leading_hyphen=True)] = (
-        None
-    )
+    taps: Annotated[
+        str | None, Parameter(help="The taps, as in 'tapwise apply --help'; default: 1,1,1.", allow_leading_hyphen=True)
+    ] = None
     weights: Annotated[str | None, Parameter(help="FILE.safetensors:NAME: a trained layer's weight; its bias too.")] = (
         None
     )
     stride: Stride = 1
-    padding: PaddingOption = "0"
+    padding: PaddingOption = None
     dilation: Dilation = 1
     groups: Annotated[int, Parameter(converter=_integer, help="Independent groups of channels.")] = 1
     padding_mode: Mode = "zeros"
-    causal: Annotated[bool, Parameter(negative="", help="The same as --padding causal: never sees the future.")] = False
+    causal: Causal = False
+    flip: Flip = None
     samples: Annotated[int, Parameter(converter=_integer, help="How many samples of a file are taken.")] = 32
     column: Annotated[tuple[str, ...], Parameter(help="Columns of a table.", negative="", consume_multiple=False)] = ()
 
@@ -61,33 +80,50 @@ class ConvolutionOptions:
         import numpy as np
         import torch
 
-        from tapwise.cli.taps import parse
+        from tapwise.cli.taps import parse, use_of
         from tapwise.explanation.explain import explain
 
-        if (self.taps is None) == (self.weights is None):
-            raise ValueError("give the taps as --taps, or as --weights FILE.safetensors:NAME")
+        if self.taps is not None and self.weights is not None:
+            raise ValueError("give the taps as --taps, or as --weights FILE.safetensors:NAME, not both")
+        description = self.weights or self.taps or TUTORIAL_TAPS
         x, rate = (_numbers(self.input), None)
         if signal is not None:
             x, rate = _beginning(signal, self.samples, self.column)
-        if self.causal and self.padding != "0":
-            raise ValueError(f"--causal is a padding of its own: leave out --padding {self.padding}")
-        weight, groups = parse(self.weights or self.taps or "", rate), self.groups
-        if weight.ndim == 3 and signal is None and self.input == "0:10":
+        weight, groups, use = parse(description, rate), self.groups, use_of(description)
+        is_flipped = use.is_filter if self.flip is None else self.flip
+        padding = padding_for(self.padding, self.causal, use.padding, is_flipped, weight.shape[-1], self.dilation)
+        weight = weight[..., ::-1] if is_flipped else weight
+        if signal is None and self.input == "0:10":
             x = np.tile(x, (weight.shape[1] * self.groups, 1))  # the ramp for every channel
-        if weight.ndim == 1 and x.ndim == 2 and len(x) > 1 and groups == 1:
+        if weight.shape[:2] == (1, 1) and len(x) > 1 and groups == 1:
             # One filter for several channels: each alike, as `apply` does.
             weight, groups = np.tile(weight, (len(x), 1, 1)), len(x)
         dtype = np.complex64 if np.iscomplexobj(weight) or np.iscomplexobj(x) else np.float32
         return explain(
-            torch.from_numpy(weight.astype(dtype)),
+            torch.from_numpy(np.ascontiguousarray(weight, dtype)),
             torch.from_numpy(x.astype(dtype)),
             bias=_bias_of(self.weights) if self.weights else None,
             stride=self.stride,
-            padding="causal" if self.causal else padding_of(self.padding),
+            padding=padding,
             dilation=self.dilation,
             groups=groups,
             padding_mode=self.padding_mode,
         )
+
+
+def padding_for(text: str | None, causal: bool, default: str, is_flipped: bool, taps: int, dilation: int) -> Any:
+    """The padding that the options ask for, else the taps' own.
+
+    Raises:
+        ValueError: two that exclude each other.
+    """
+    if causal and text not in (None, "causal"):
+        raise ValueError(f"--causal is a padding of its own: leave out --padding {text}")
+    word = "causal" if causal else text or default
+    if is_flipped and word == "same" and taps % 2 == 0:  # centred as numpy.convolve centres: one sample on
+        span = dilation * (taps - 1)
+        return span - span // 2, span // 2
+    return padding_of(word)
 
 
 def padding_of(text: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,53 @@ Array = npt.NDArray[Any]
 MOST = 10_000_000
 
 
+@dataclass(frozen=True)
+class Use:
+    """How taps are used where no option says otherwise, which the form of their description decides.
+
+    Arguments:
+        form: what they are, in words.
+        is_filter: they are convolved, that is reversed, as NumPy and SciPy do; else used as they stand, as a
+            layer's weight.
+        padding: the padding.
+        is_average: they weigh samples, so that a window may be shorter at the ends.
+    """
+
+    form: str
+    is_filter: bool
+    padding: str
+    is_average: bool = False
+
+
+def use_of(description: str) -> Use:
+    """How the taps of a description are used.
+
+    A filter is convolved: one that is designed around its centre, centred, any other causal, as
+    ``Conv1d.from_taps`` has it. A layer's weight is used as ``nn.Conv1d`` uses it.
+
+    Example:
+        >>> use_of("mean:3")
+        Use(form='a centred filter', is_filter=True, padding='same', is_average=True)
+        >>> use_of("1,2,3")
+        Use(form='weights', is_filter=False, padding='0', is_average=False)
+    """
+    name = description.strip().partition(":")[0]
+    if name == "diff":
+        return Use("a filter", True, "causal")
+    if name in _DESIGNS:
+        return Use("a centred filter", True, "same", name in ("mean", "gauss"))
+    suffix = Path(name).suffix.lower()
+    if suffix in (".wav", ".flac"):
+        return Use("an impulse response", True, "causal")
+    if suffix == ".npy" and _n_axes(Path(name)) == 1:
+        return Use("a filter", True, "causal")
+    return Use("weights", False, "0")
+
+
 def parse(description: str, rate: float | None = None) -> Array:
     """The taps that a description names, as (out_channels, in_channels/groups, K).
 
-    Taps are used as they stand: as ``nn.Conv1d`` uses its weight, not reversed.
+    They are as they were given; ``use_of`` says whether they are to be reversed.
 
     Arguments:
         description: one of the forms that ``tapwise apply --help`` lists.
@@ -119,7 +163,7 @@ def _gauss(description: str, rate: float | None, taps: float, sigma: float) -> A
 
 
 def _diff(description: str, rate: float | None) -> Array:
-    return np.array([-1.0, 1.0])
+    return np.array([1.0, -1.0])
 
 
 def _lowpass(description: str, rate: float | None, cutoff: float, taps: float) -> Array:
@@ -172,6 +216,14 @@ def _read(path: Path, arguments: list[str], description: str, rate: float | None
         if isinstance(error, TapsError):
             raise
         raise TapsError(f"taps {description!r}: {error}") from error
+
+
+def _n_axes(path: Path) -> int:
+    """The number of axes of an array in a file."""
+    from tapwise.signals.arrays import ArrayReader
+
+    with ArrayReader(path) as reader:
+        return len(reader.shape)
 
 
 def _read_array(path: Path) -> Array:

@@ -11,12 +11,13 @@ from tapwise.signals.base import Writer as Writer
 SUFFIXES = (".wav", ".flac", ".npy", ".csv")
 
 
-def open_reader(path: Path, columns: tuple[str, ...] = ()) -> Reader:
+def open_reader(path: Path, columns: tuple[str, ...] = (), axis: int | None = None) -> Reader:
     """A reader for the file, chosen by its suffix.
 
     Arguments:
         columns: of a table, the columns that are the signal; where there is one numeric column, none
             need be named.
+        axis: of an array, the axis of time; None: the last, unless it is far shorter than the others.
 
     Raises:
         SignalError: a file that is missing, empty, damaged or of an unsupported kind.
@@ -28,10 +29,15 @@ def open_reader(path: Path, columns: tuple[str, ...] = ()) -> Reader:
     suffix = _suffix_of(path)
     if columns and suffix != ".csv":
         raise SignalError(f"{path}: columns belong to tables (.csv)")
+    if axis is not None and suffix != ".npy":
+        raise SignalError(f"{path}: an axis belongs to arrays (.npy)")
     if suffix == ".npy":
-        from tapwise.signals.arrays import ArrayReader
+        from tapwise.signals.arrays import ArrayReader, refuse_far_shorter
 
-        return ArrayReader(path)
+        reader = ArrayReader(path, -1 if axis is None else axis)
+        if axis is None:
+            refuse_far_shorter(reader)
+        return reader
     if suffix == ".csv":
         from tapwise.signals.tables import TableReader
 

@@ -16,12 +16,17 @@ _LONGEST_HEADER = 1 << 16
 
 
 class ArrayReader(Reader):
-    """An array of (length,), (channels, length) or more leading axes, in C or Fortran order."""
+    """An array of (length,), (channels, length) or more axes, in C or Fortran order.
+
+    Arguments:
+        axis: of time; all others are channels.
+    """
 
     rate = None
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, axis: int = -1) -> None:
         self.path = path
+        self.axis = axis
         self._file = path.open("rb")
         try:
             self._open()
@@ -51,13 +56,17 @@ class ArrayReader(Reader):
             raise SignalError(f"{path}: Fortran order of more than two axes is not read: save np.ascontiguousarray(x)")
         if math.prod(shape) == 0:
             raise SignalError(f"{path}: the array is empty: its shape is {shape}")
+        if not -len(shape) <= self.axis < len(shape):
+            raise SignalError(f"{path}: there is no axis {self.axis} in the shape {shape}")
+        self.axis %= len(shape)
         self.shape = shape
-        self.length = shape[-1]
-        self.channels = math.prod(shape[:-1])
+        self.length = shape[self.axis]
+        self.channels = math.prod(shape) // self.length
         self.dtype = dtype.newbyteorder("=")
         self.quantum = 1 if dtype.kind in "iu" else 0
         self._stored = dtype
-        self._interleaved = fortran and len(shape) == 2
+        # outer blocks of (length, inner) numbers; of (channels, length), inner is 1
+        self._inner = math.prod(shape[: self.axis] if fortran else shape[self.axis + 1 :])
         self._begin = self._file.tell()
         held = (path.stat().st_size - self._begin) // dtype.itemsize
         if held < math.prod(shape):
@@ -72,15 +81,17 @@ class ArrayReader(Reader):
     @property
     def has_rows(self) -> bool:
         """Whether a channel's samples lie together."""
-        return not self._interleaved
+        return self._inner == 1
 
     def read(self, start: int, stop: int, channels: range | None = None) -> Array:
         """The samples [start, stop) of every channel, or of some: (channels, stop - start)."""
         count = stop - start
         channels = range(self.channels) if channels is None else channels
-        if self._interleaved:
-            frames = self._values(start * self.channels, count * self.channels)
-            return np.ascontiguousarray(frames.reshape(count, self.channels).T[channels.start : channels.stop])
+        if self._inner > 1:
+            size, outer = self._inner, self.channels // self._inner
+            frames = [self._values((n * self.length + start) * size, count * size) for n in range(outer)]
+            rows = [part.reshape(count, size).T.astype(self.dtype, order="C") for part in frames]
+            return np.concatenate(rows)[channels.start : channels.stop]
         if count == self.length:
             samples = self._values(channels.start * count, len(channels) * count)
             return samples.reshape(len(channels), count).astype(self.dtype, copy=False)
@@ -92,6 +103,27 @@ class ArrayReader(Reader):
     def _values(self, start: int, count: int) -> Array:
         self._file.seek(self._begin + start * self._stored.itemsize)
         return np.fromfile(self._file, self._stored, count)
+
+
+# How many times as long as time the other axes may be.
+_MOST_TIMES = 4
+
+
+def refuse_far_shorter(reader: ArrayReader) -> None:
+    """Close and refuse an array that is read as many more channels than samples: its axes may be the other way round.
+
+    Raises:
+        SignalError: with both readings.
+    """
+    if reader.channels >= _MOST_TIMES * reader.length:
+        reader.close()
+        longest = int(np.argmax(reader.shape))
+        other = reader.channels * reader.length // reader.shape[longest]
+        raise SignalError(
+            f"{reader.path}: the shape {reader.shape} is (channels, length) with {reader.length:,} samples of "
+            f"{reader.channels:,} channels, or (length, channels) with {reader.shape[longest]:,} samples of {other:,}: "
+            f"--axis -1 says the first, --axis {longest} the second"
+        )
 
 
 def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
@@ -111,19 +143,27 @@ class ArrayWriter(Writer):
 
     def __init__(self, path: Path, source: Reader, length: int, channels: int) -> None:
         super().__init__(path)
-        leading: tuple[int, ...] = () if channels == 1 else (channels,)
+        before: tuple[int, ...] = () if channels == 1 else (channels,)
+        after: tuple[int, ...] = ()
         if isinstance(source, ArrayReader) and channels == source.channels:
-            leading = source.shape[:-1]
-        header = {"descr": npy.dtype_to_descr(source.dtype), "fortran_order": False, "shape": (*leading, length)}
+            before, after = source.shape[: source.axis], source.shape[source.axis + 1 :]
+        elif isinstance(source, ArrayReader) and len(source.shape) == 2 and source.axis == 0:
+            before, after = (), (channels,)
+        shape = (*before, length, *after)
+        header = {"descr": npy.dtype_to_descr(source.dtype), "fortran_order": False, "shape": shape}
         npy.write_array_header_1_0(self.output.file, header)
-        self._begin = self.output.file.tell()
+        self._begin, self._inner = self.output.file.tell(), math.prod(after)
         self._length, self._done, self._dtype = length, 0, source.dtype
 
     def write(self, block: Array, start: int | None = None, first: int = 0) -> None:
         """Append (channels, n) samples; or write them from sample ``start`` and channel ``first`` on."""
         start = self._done if start is None else start
         block = np.ascontiguousarray(block, self._dtype)
-        if block.shape[1] == self._length:
+        if self._inner > 1:
+            parts = block.reshape(-1, self._inner, block.shape[1])
+            for n, part in enumerate(parts):
+                self._write_at((n * self._length + start) * self._inner, np.ascontiguousarray(part.T))
+        elif block.shape[1] == self._length:
             self._write_at(first * self._length, block)
         else:
             for channel, row in enumerate(block, first):

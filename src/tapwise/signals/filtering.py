@@ -70,7 +70,8 @@ def run(
     taps: Array,
     geometry: Geometry,
     *,
-    refuse_nan: bool = True,
+    nan: str = "error",
+    is_shortened: bool = False,
     progress: Callable[[int], None] = lambda outputs: None,
 ) -> Summary:
     """Filter a signal and write the outputs.
@@ -78,7 +79,10 @@ def run(
     Arguments:
         taps: (K,) for every channel alike, or a weight (C_out, C_in / groups, K), used as they stand.
         geometry: of the convolution; its ``groups`` are the weight's.
-        refuse_nan: stop at the first NaN of the signal; else it reaches the outputs that read it.
+        nan: ``"error"`` stops at the first NaN of the signal, ``"propagate"`` lets it reach the outputs that
+            read it, ``"skip"`` leaves it out: the other taps of a window grow in its place. That is for (K,)
+            taps of 0 and above; a window of nothing but NaN gives NaN.
+        is_shortened: taps in the padding are left out alike.
         progress: called with the number of outputs written so far.
 
     Raises:
@@ -98,18 +102,23 @@ def run(
     problem = Problem.of(like, weight.to("meta"), None, g.stride, g.padding, g.dilation, g.groups, g.padding_mode)
     outputs = problem.output_length
     summary = Summary(outputs, channels=reader.channels if is_alike else weight.shape[0])
-    read = _Samples(reader, dtype, refuse_nan)
+    read = _Samples(reader, dtype, nan == "error")
     for channels, start, stop in _blocks(reader, writer, outputs, geometry, is_alike):
         read.channels = channels
         needed = partition.part(geometry, start, stop, reader.length)
         pieces = [_copied(read, needed.left), read(*needed.inputs), _copied(read, needed.right)]
         x = torch.cat([piece for piece in pieces if piece is not None], dim=-1)  # (channels, n)
+        gaps = x.isnan() if nan == "skip" and not read.finite else None
+        if gaps is not None:
+            x = x.masked_fill(gaps, 0)
         if summary.plan is None:
             fans = problem.in_channels, problem.out_channels
             summary.plan = choose(Problem(needed.geometry, *fans, x.shape[-1], dtype, "cpu"))
         with torch.no_grad():
             if is_alike:
                 y = convolve(x[:, None], weight, None, needed.geometry)[:, 0]  # (channels, n)
+                if gaps is not None or (is_shortened and any(needed.geometry.padding)):
+                    y *= _gain(gaps, x.shape[-1], weight, needed.geometry)
             else:
                 y = convolve(x[None], weight, None, needed.geometry)[0]
         stored = _stored(y.numpy(), reader, read.finite, summary)
@@ -121,6 +130,16 @@ def run(
             writer.write(stored, start, channels.start)
             progress((channels.start * outputs + len(channels) * stop) // reader.channels)
     return summary
+
+
+def _gain(gaps: Tensor | None, length: int, weight: Tensor, geometry: Geometry) -> Tensor:
+    """For each output, the sum of the taps over the sum of those that lie on samples: (channels or 1, n)."""
+    there = torch.ones((1, length)) if gaps is None else ~gaps
+    taps = weight.abs().double()
+    sums = convolve(there[:, None].double(), taps, None, geometry)[:, 0]
+    sums[sums < 0.5 * taps[taps > 0].min()] = torch.nan  # none
+    gain: Tensor = (taps.sum() / sums).to(weight.dtype)
+    return gain
 
 
 Block = tuple[range | None, int, int]  # channels, None for all; outputs from, to
@@ -186,7 +205,7 @@ class _Samples:
                 at = f"channel {channel}, " * (self._reader.channels > 1)
                 raise SignalError(
                     f"{self._reader.path}: {at}{self._reader.place(start + int(sample))}: no value "
-                    "(NaN): fill the gap, or let it through with --nan propagate"
+                    "(NaN): fill the gap, let it through with --nan propagate, or average without it with --nan skip"
                 )
         elif block.dtype.itemsize == 8 and block.size and np.abs(block.astype(float)).max() > _EXACT:
             raise SignalError(f"{self._reader.path}: integers beyond 2**53 can't be filtered exactly")

@@ -51,10 +51,36 @@ def test_a_model_runs_on_the_engine_and_is_given_back():
             torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
         assert list(model.state_dict()) == names
         text = str(report)
-    assert text.startswith("5 layers run on Tapwise's engine\n  0: Conv1d(1, 8, kernel_size=(7,)")
-    assert text.endswith("1 were left\n  6.1: Own has a forward of its own, which calls none of torch's convolutions")
+    assert text.startswith("5 convolutions on Tapwise's engine: at 16,384 samples ")
+    assert text.endswith(
+        "1 left as it was\n  Own has a forward of its own, which calls none of torch's convolutions: 6.1"
+    )
     assert not any("_conv_forward" in vars(m) or "forward" in vars(m) for m in model.modules())
     assert torch.equal(model(x), expected)
+
+
+def test_the_report_says_which_layers_leave_torchs_kernel():
+    """In one line a kernel, whatever is parametrized."""
+    dense = [weight_norm(nn.Conv1d(256, 256, 3)) for _ in range(8)]
+    report = tw.accelerate(nn.Sequential(nn.Conv1d(1, 2, 31), *dense, Calls()))
+    dense = [str(n) for n in range(1, 9)]
+    assert report.kernels() == {"direct": ["0"], "native": dense, "decided when called": ["9"]}
+    assert str(report).splitlines()[0] == (
+        "10 convolutions on Tapwise's engine: at 16,384 samples 1 leaves torch's kernel, 8 stay on it"
+    )
+    assert "  native: 1, 2, 3, 4, 5, 6 and 2 more" in str(report).splitlines()
+    assert tw.explain(nn.Conv1d(1, 2, 31), torch.randn(1, 16_384)).plan.kernel == "direct"
+
+
+class Calls(nn.Module):
+    """A module whose forward calls torch's function."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.ones(1, 1, 3))
+
+    def forward(self, x):
+        return nn.functional.conv1d(x, self.w)
 
 
 def test_the_engine_is_what_runs(monkeypatch):

@@ -19,7 +19,10 @@ from torch.overrides import TorchFunctionMode
 from tapwise.chunks import StreamingLayer
 from tapwise.engine.autograd import is_traced
 from tapwise.engine.kernels.native import torch_conv1d, torch_conv_transpose1d
+from tapwise.engine.plan import NATIVE, choose_kernel
+from tapwise.engine.problem import Problem
 from tapwise.functional import conv1d, conv_transpose1d
+from tapwise.geometry import Geometry
 from tapwise.padding import pads_of
 
 
@@ -52,15 +55,59 @@ class Acceleration:
     ) -> None:
         self.undo()
 
+    def kernels(self, length: int = 16_384) -> dict[str, list[str]]:
+        """By kernel, the paths of the layers that run on it, without gradients, where their own input is so long.
+
+        ``"native"`` is torch's own. A layer whose forward is somebody's own is under ``"decided when called"``.
+        """
+        found: dict[str, list[str]] = {}
+        for path, layer in self.changed.items():
+            found.setdefault(_kernel_of(layer, length), []).append(path)
+        return dict(sorted(found.items(), key=lambda item: item[0] == NATIVE))
+
     def __str__(self) -> str:
-        lines = [f"{len(self.changed)} layers run on Tapwise's engine"]
-        lines += [f"  {path or '(the model)'}: {layer}" for path, layer in self.changed.items()]
-        if self.left:
-            lines.append(f"{len(self.left)} were left")
-            lines += [f"  {path or '(the model)'}: {why}" for path, why in self.left.items()]
+        length = 16_384
+        kernels = self.kernels(length)
+        count, native = len(self.changed), len(kernels.get(NATIVE, ()))
+        ours = count - native - len(kernels.get(_LATER, ()))
+        lines = [
+            f"{count} convolution{'s' * (count != 1)} on Tapwise's engine: at {length:,} samples "
+            f"{ours} leave{'s' * (ours == 1)} torch's kernel, {native} stay{'s' * (native == 1)} on it"
+        ]
+        lines += [f"  {kernel}: {_listed(paths)}" for kernel, paths in kernels.items()]
+        reasons: dict[str, list[str]] = {}
+        for path, why in self.left.items():
+            reasons.setdefault(why, []).append(path)
+        lines += [f"{len(self.left)} left as {'they were' if len(self.left) > 1 else 'it was'}"] if self.left else []
+        lines += [f"  {why}: {_listed(paths)}" for why, paths in reasons.items()]
         return "\n".join(lines)
 
     __repr__ = __str__
+
+
+def _kernel_of(layer: nn.Module, length: int) -> str:
+    if not isinstance(layer, nn.Conv1d | nn.ConvTranspose1d) or any(_is_rerouted(layer, name) for name in _NAMES):
+        return _LATER
+    geometry, weight = Geometry.of(layer), layer.weight
+    channels = layer.in_channels, layer.out_channels
+    length = max(length, geometry.effective_kernel_size)
+    return choose_kernel(Problem(geometry, *channels, length, weight.dtype, weight.device.type))
+
+
+def _is_rerouted(layer: nn.Module, name: str) -> bool:
+    hook = layer.__dict__.get(name)
+    return isinstance(hook, partial) and hook.func in _REROUTED.values()
+
+
+def _listed(paths: list[str]) -> str:
+    """Some paths, and how many more there are."""
+    shown = [path or "(the model)" for path in paths[:_SHOWN]]
+    more = len(paths) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
+
+
+_SHOWN = 6
+_LATER = "decided when called"
 
 
 def accelerate(model: nn.Module) -> Acceleration:
@@ -87,10 +134,10 @@ def accelerate(model: nn.Module) -> Acceleration:
 
     Example:
         >>> import torch, tapwise as tw
-        >>> model = torch.nn.Sequential(torch.nn.Conv1d(1, 4, 3), torch.nn.ReLU())
+        >>> model = torch.nn.Sequential(torch.nn.Conv1d(1, 4, 31), torch.nn.ReLU())
         >>> print(tw.accelerate(model))
-        1 layers run on Tapwise's engine
-          0: Conv1d(1, 4, kernel_size=(3,), stride=(1,))
+        1 convolution on Tapwise's engine: at 16,384 samples 1 leaves torch's kernel, 0 stay on it
+          direct: 0
         >>> with tw.accelerate(model):
         ...     y = model(torch.zeros(1, 1, 100))
     """

@@ -375,3 +375,33 @@ def _lengthen(path, samples):
     with path.open("wb") as file:
         file.write(head + np.arange(1000, dtype=np.float32).tobytes())
         file.truncate(len(head) + samples * 4)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["apply", "none.wav", "--taps", "1"],
+        ["apply", "x.npy", "--taps", "zork"],
+        ["apply", "x.npy", "--taps", "lowpass:2:3"],
+        ["apply", "x.npy", "--taps", "1", "--padding", "zork"],
+        ["apply", "x.npy", "--taps", "1", "--stride", "2.5"],
+        ["apply", "x.npy", "--taps", "1", "-o", "a.zip"],
+        ["apply", "x.npy", "--taps", "none.safetensors:w"],
+        ["inspect", "none.py:f"],
+        ["stream", "none.py:f"],
+        ["explain", "--taps", "zork"],
+        ["explain", "none.npy"],
+        ["explain", "--padding", "zork"],
+    ],
+)
+def test_a_mistake_is_told_before_torch_is_imported(tmp_path, arguments):
+    np.save(tmp_path / "x.npy", np.ones(50))
+    code = (
+        "import sys; from tapwise.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit as error: assert error.code == 1\n"
+        "assert 'torch' not in sys.modules and 'scipy.signal' not in sys.modules"
+    )
+    run = subprocess.run([sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stderr.startswith("tapwise: ")

@@ -1,5 +1,6 @@
 """Models from the command line: named by their factory, inspected, and run on raw samples."""
 
+import os
 import subprocess
 import sys
 
@@ -86,6 +87,26 @@ def test_mistakes_are_told(model, tmp_path, capsys, arguments, words):
         main(["inspect", *arguments])
     assert error.value.code == 1
     assert words in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_a_wrapped_model_loads(model):
+    """torch.compile and data parallelism put a word before every name."""
+    weights = model[0].state_dict()
+    for prefix in ("module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod."):
+        save_file({prefix + name: tensor for name, tensor in weights.items()}, "wrapped.safetensors")
+        made, _ = models.load("stereo_net.py:stereo", "wrapped.safetensors")
+        assert torch.equal(made.conv.weight, model[0].conv.weight)
+
+
+def test_a_pickle_is_refused_with_the_line_that_converts_it(model, capsys):
+    torch.save(model[0].state_dict(), "w.pt")
+    with pytest.raises(SystemExit):
+        main(["inspect", "stereo_net.py:stereo", "--weights", "w.pt"])
+    line = capsys.readouterr().err.partition("python -c ")[2].strip()
+    os.remove("w.safetensors")
+    subprocess.run(f"{sys.executable} -c {line}", shell=True, check=True)
+    made, _ = models.load("stereo_net.py:stereo", "w.safetensors")
+    assert torch.equal(made.conv.weight, model[0].conv.weight)
 
 
 def succeed(arguments):

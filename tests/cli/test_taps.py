@@ -50,6 +50,26 @@ def test_files(tmp_path):
     assert parse(f"{tmp_path}/c.safetensors:half").tolist() == [[[1, 1, 1]]]
 
 
+def test_a_weight_normed_layer_is_found_by_its_name(tmp_path):
+    model = torch.nn.Sequential(
+        torch.nn.utils.parametrizations.weight_norm(torch.nn.Conv1d(3, 3, 1)),
+        torch.nn.utils.parametrizations.weight_norm(torch.nn.Conv1d(3, 4, 5), dim=1),
+        torch.nn.Linear(3, 3),
+    )
+    old = {f"old.{n}": t for n, t in (("weight_g", torch.ones(2, 1, 1)), ("weight_v", torch.ones(2, 1, 4)))}
+    save_file({**model.state_dict(), **old}, tmp_path / "m.safetensors")
+    for name, expected in {
+        "0": model[0].weight,
+        "0.weight": model[0].weight,
+        "1": model[1].weight,
+        "old": torch.full((2, 1, 4), 0.5),
+    }.items():
+        np.testing.assert_allclose(parse(f"{tmp_path}/m.safetensors:{name}"), expected.detach(), rtol=1e-6)
+    for form in ("m.safetensors", "m.safetensors:nothing"):
+        with pytest.raises(TapsError, match=r"the convolutions' are 0\.weight, 1\.weight, old\.weight"):
+            parse(f"{tmp_path}/{form}")
+
+
 @pytest.mark.parametrize(
     ("description", "words"),
     [
@@ -90,7 +110,7 @@ def test_files_that_hold_no_taps(tmp_path):
         with pytest.raises(TapsError):
             parse(f"{tmp_path}/{name}")
     save_file({"weight": torch.ones(3)}, tmp_path / "c.safetensors")
-    with pytest.raises(TapsError, match=r"no tensor 'bias' in c.safetensors, which holds weight"):
+    with pytest.raises(TapsError, match=r"no tensor 'bias' in c.safetensors; it holds weight"):
         parse(f"{tmp_path}/c.safetensors:bias")
 
 

@@ -59,6 +59,7 @@ def apply(
     from tapwise.cli import taps as designs
 
     target = output or signal.with_suffix(f".filtered{signal.suffix}")
+    signals.suffix_of(target)
     if target.exists() and signal.exists() and target.samefile(signal):
         raise ValueError(f"-o {target} is the recording itself: give another name")
     if rate is not None and not 0 < rate < math.inf:
@@ -77,12 +78,13 @@ def apply(
         if (mode == "shorter" or skips) and (filter.ndim > 1 or (filter < 0).any()):
             named = "--nan skip" if skips else "--padding-mode shorter"
             raise ValueError(f"{named} is for averages, one filter of taps of 0 and above, as mean and gauss")
-        from tapwise.cli.progress import Progress, print_summary  # torch, after what may be wrong
         from tapwise.geometry import Geometry
-        from tapwise.signals import filtering
 
         geometry = Geometry(filter.shape[-1], stride, dilation, pads, groups, "zeros" if mode == "shorter" else mode)
         outputs = geometry.output_length(reader.length)
+        from tapwise.cli.progress import Progress, print_summary
+        from tapwise.signals import filtering  # torch, after what may be wrong
+
         rows = None
         if target.suffix.lower() == signal.suffix.lower() == ".csv":
             rows = filtering.rows_of_outputs(geometry, reader.length)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from tapwise.cli.options import Model, Size, Weights
+from tapwise.cli.options import Model, Size, Weights, refuse_missing
 from tapwise.cli.terminal import say
 
 
@@ -23,6 +23,7 @@ def inspect(
 
     tapwise inspect examples/denoise/model.py:denoiser
     """
+    refuse_missing(model, weights)
     from tapwise.cli import models
     from tapwise.network import inspection
 

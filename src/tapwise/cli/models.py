@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+# What torch.compile and data parallelism put before every name of a checkpoint, the outer one first.
+_PREFIXES = ("_orig_mod.", "module.", "_orig_mod.")
 FORM = "module:factory, or file.py:factory"
 
 
@@ -110,7 +112,12 @@ def _failed(name: str, error: BaseException) -> ValueError:
 
 def _weights(path: Path, model: nn.Module) -> dict[str, Tensor]:
     if path.suffix != ".safetensors":
-        raise ValueError(f"{path}: weights are read from .safetensors alone, which can't run code")
+        raise ValueError(
+            f"{path}: weights are read from .safetensors alone, which can't run code. This converts a state_dict: "
+            f'python -c "import torch, safetensors.torch as s; s.save_file({{k: v.contiguous().clone() for k, v in '
+            f"torch.load({str(path)!r}, map_location='cpu', weights_only=True).items()}}, "
+            f'{str(path.with_suffix(".safetensors"))!r})"'
+        )
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     from safetensors import SafetensorError
@@ -120,6 +127,13 @@ def _weights(path: Path, model: nn.Module) -> dict[str, Tensor]:
         weights: dict[str, Tensor] = load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path}: no safetensors file: {error}") from None
+    for prefix in _PREFIXES:
+        if (
+            weights
+            and all(key.startswith(prefix) for key in weights)
+            and not weights.keys() & model.state_dict().keys()
+        ):
+            weights = {key.removeprefix(prefix): value for key, value in weights.items()}
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     got = {key: tuple(value.shape) for key, value in weights.items()}
     if expected != got:

@@ -78,10 +78,9 @@ class ConvolutionOptions:
     def explained(self, signal: Path | None) -> Explanation:
         """The explanation of the convolution, on the beginning of a file or on ``--input``."""
         import numpy as np
-        import torch
 
         from tapwise.cli.taps import parse, use_of
-        from tapwise.explanation.explain import explain
+        from tapwise.geometry import Geometry
 
         if self.taps is not None and self.weights is not None:
             raise ValueError("give the taps as --taps, or as --weights FILE.safetensors:NAME, not both")
@@ -98,6 +97,12 @@ class ConvolutionOptions:
         if weight.shape[:2] == (1, 1) and len(x) > 1 and groups == 1:
             # One filter for several channels: each alike, as `apply` does.
             weight, groups = np.tile(weight, (len(x), 1, 1)), len(x)
+        Geometry(weight.shape[-1], self.stride, self.dilation, padding, groups, self.padding_mode)  # refuses settings
+
+        import torch  # after what may be wrong
+
+        from tapwise.explanation.explain import explain
+
         dtype = np.complex64 if np.iscomplexobj(weight) or np.iscomplexobj(x) else np.float32
         return explain(
             torch.from_numpy(np.ascontiguousarray(weight, dtype)),
@@ -109,6 +114,18 @@ class ConvolutionOptions:
             groups=groups,
             padding_mode=self.padding_mode,
         )
+
+
+def refuse_missing(model: str, weights: Path | None) -> None:
+    """Refuse a model's file and its weights that aren't there, before anything heavy is imported.
+
+    Raises:
+        FileNotFoundError: with the name.
+    """
+    place = model.rpartition(":")[0]
+    for path in (Path(place) if place.endswith(".py") else None, weights):
+        if path is not None and path.suffix in (".py", ".safetensors") and not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file")
 
 
 def padding_for(text: str | None, causal: bool, default: str, is_flipped: bool, taps: int, dilation: int) -> Any:
@@ -170,10 +187,9 @@ def _bias_of(weights: str) -> Any:
     from safetensors import safe_open
 
     path, _, name = weights.partition(":")
-    if not name.endswith("weight"):
-        return None
+    layer = name.removesuffix("weight").removesuffix(".")
     with safe_open(path, framework="pt") as tensors:
-        bias = name.removesuffix("weight") + "bias"
+        bias = f"{layer}.bias" if layer else "bias"
         if bias not in set(tensors.keys()):
             return None
         tensor = tensors.get_tensor(bias)

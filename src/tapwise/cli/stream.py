@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from tapwise.cli.options import Model, Size, Weights
+from tapwise.cli.options import Model, Size, Weights, refuse_missing
 from tapwise.cli.terminal import say, separate_samples
 
 
@@ -28,6 +28,7 @@ def stream(
 
     arecord -t raw -f S16_LE -r 16000 | tapwise stream model.py:factory --weights w.safetensors | aplay -t raw -f S16_LE -r 16000
     """
+    refuse_missing(model, weights)
     samples = separate_samples()  # before the model is made, which may print
     from tapwise.cli import live, models
 

@@ -179,8 +179,6 @@ def _bandpass(description: str, rate: float | None, low: float, high: float, tap
 
 
 def _firwin(description: str, rate: float | None, edges: list[float], taps: float, kind: str) -> Array:
-    from scipy.signal import firwin
-
     count = _whole(description, taps)
     nyquist = 1.0 if rate is None else rate / 2
     unit = "of the Nyquist frequency" if rate is None else "Hz"
@@ -189,6 +187,8 @@ def _firwin(description: str, rate: float | None, edges: list[float], taps: floa
         raise TapsError(f"taps {description!r}: expected frequencies {order}above 0 and below {nyquist:g} {unit}")
     if kind != "lowpass" and count % 2 == 0:
         raise TapsError(f"taps {description!r}: {kind} needs an odd K, got {count}")
+    from scipy.signal import firwin
+
     designed: Array = firwin(count, edges, pass_zero=kind, fs=2 * nyquist)
     return designed
 
@@ -256,16 +256,48 @@ def _read_safetensors(path: Path, name: str, description: str) -> Array:
 
     try:
         with safe_open(path, framework="pt") as tensors:
-            names = sorted(tensors.keys())
-            if name not in names:
-                wanted = f"no tensor {name!r}" if name else "no tensor named"
-                raise TapsError(f"taps {description!r}: {wanted} in {path.name}, which holds {listed(names)}")
-            tensor = tensors.get_tensor(name)
+            weights = _weights_of(tensors)
+            found = [n for n in (name, f"{name}.weight") if n in weights or n in tensors.keys()]  # noqa: SIM118
+            if not name or not found:
+                wanted = f"no tensor {name!r} in {path.name}" if name else "name one, as FILE.safetensors:NAME"
+                held = f"the convolutions' are {listed(sorted(weights))}"
+                if not weights:
+                    held = f"it holds {listed(sorted(tensors.keys()))}, which are no convolutions'"
+                raise TapsError(f"taps {description!r}: {wanted}; {held}")
+            parts = [tensors.get_tensor(n) for n in weights.get(found[0], found[:1])]
+            tensor = parts[0] if len(parts) == 1 else _normed(*parts)
     except SafetensorError as error:
         raise TapsError(f"taps {description!r}: {error}") from error
     if tensor.is_complex():
         return np.asarray(tensor.to(torch.complex128).numpy())
     return np.asarray(tensor.double().numpy())
+
+
+# How weight norm names a weight's direction and its magnitude: torch's parametrization, and its older form.
+_NORMED = ((".parametrizations.weight.original1", ".parametrizations.weight.original0"), (".weight_v", ".weight_g"))
+
+
+def _weights_of(tensors: Any) -> dict[str, tuple[str, ...]]:
+    """By name, as ``layer.weight``, the tensors that a convolution's weight is made of."""
+    keys = set(tensors.keys())
+    found: dict[str, tuple[str, ...]] = {}
+    magnitudes = set()
+    for key in keys:
+        for direction, magnitude in _NORMED:
+            other = key.removesuffix(direction) + magnitude
+            if key.endswith(direction) and other in keys:
+                found[f"{key.removesuffix(direction)}.weight"] = (key, other)
+                magnitudes |= {key, other}
+    for key in keys - magnitudes:
+        if len(tensors.get_slice(key).get_shape()) == 3:
+            found[key] = (key,)
+    return found
+
+
+def _normed(direction: Any, magnitude: Any) -> Any:
+    """The weight that ``torch.nn.utils.weight_norm`` makes of the two."""
+    axes = [axis for axis, size in enumerate(magnitude.shape) if size == 1] or list(range(direction.ndim))
+    return direction * (magnitude / direction.norm(2, axes, keepdim=True))
 
 
 def _as_weight(taps: Array, description: str) -> Array:

@@ -26,7 +26,7 @@ def open_reader(path: Path, columns: tuple[str, ...] = (), axis: int | None = No
         raise SignalError(f"{path}: there is no such file")
     if path.stat().st_size == 0:
         raise SignalError(f"{path}: the file is empty")
-    suffix = _suffix_of(path)
+    suffix = suffix_of(path)
     if columns and suffix != ".csv":
         raise SignalError(f"{path}: columns belong to tables (.csv)")
     if axis is not None and suffix != ".npy":
@@ -65,7 +65,7 @@ def open_writer(
     Raises:
         SignalError: a kind of file that can't hold the signal.
     """
-    suffix = _suffix_of(path)
+    suffix = suffix_of(path)
     channels = source.channels if channels is None else channels
     if not path.parent.is_dir():
         raise SignalError(f"{path}: there is no folder {path.parent}")
@@ -82,7 +82,12 @@ def open_writer(
     return AudioWriter(path, source, length, rate, channels)
 
 
-def _suffix_of(path: Path) -> str:
+def suffix_of(path: Path) -> str:
+    """The suffix of a file, in small letters.
+
+    Raises:
+        SignalError: a kind of file that is neither read nor written.
+    """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise SignalError(f"{path}: got the suffix {path.suffix!r}, expected one of {', '.join(SUFFIXES)}")

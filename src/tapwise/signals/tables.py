@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,7 @@ class TableReader(Reader):
                 )
         self.length, self.channels = len(self.table), len(self.columns)
         self._values = np.stack([self._numbers(name) for name in self.columns])
+        self.notes = tuple(self._missing_rows())
 
     def _refuse_headings(self) -> None:
         names = pl.Series(self.table.columns)
@@ -81,6 +83,21 @@ class TableReader(Reader):
             found = listed(map(repr, numeric)) or "none"
             raise SignalError(f"{self.path}: --column must name the signal's column: the numeric ones are {found}")
         return numeric[0]
+
+    def _missing_rows(self) -> Iterator[str]:
+        """For a column of times whose steps are mostly alike, where they are longer."""
+        for name in self.table.columns:
+            if name in self.columns or (times := _times(self.table[name])) is None:
+                continue
+            steps = np.diff(times)
+            usual = np.median(steps) if len(steps) else 0.0
+            longer = np.flatnonzero(steps > 1.5 * usual)
+            if usual > 0 and len(longer) and np.mean(np.abs(steps - usual) < 0.25 * usual) > 0.5:
+                count = len(longer)
+                yield (
+                    f"column {name!r}: {count:,} step{'s' * (count > 1)} longer than the usual one, the first before "
+                    f"{self.place(int(longer[0]) + 1)}: rows are missing there, and neighbours are filtered as if they weren't"
+                )
 
     def _numbers(self, name: str) -> Array:
         text = self.table[name].str.strip_chars().replace("", None)
@@ -110,6 +127,22 @@ class TableReader(Reader):
         before = self.table.head(sample).select(pl.all().str.count_matches("\n").sum())
         within = sum(number or 0 for number in before.row(0))
         return f"line {sample + 2 + within + sum(n.count(chr(10)) for n in self.table.columns)}"
+
+
+def _times(column: pl.Series) -> Array | None:
+    """Seconds, days or what else a column counts, where it holds dates or numbers that only grow; else None."""
+    text = column.str.strip_chars()
+    numbers = text.cast(pl.Float64, strict=False)
+    if numbers.null_count():
+        try:
+            numbers = text.str.to_datetime(strict=True).cast(pl.Int64).cast(pl.Float64)
+        except pl.exceptions.PolarsError:
+            try:
+                numbers = text.str.to_date(strict=True).cast(pl.Int32).cast(pl.Float64)
+            except pl.exceptions.PolarsError:
+                return None
+    times: Array = numbers.to_numpy()
+    return times if len(times) > 2 and np.isfinite(times).all() and (np.diff(times) > 0).all() else None
 
 
 def _reason(text: str, error: Exception) -> str:

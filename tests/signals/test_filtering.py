@@ -205,3 +205,17 @@ def test_a_table_beyond_its_ends(tmp_path):
     table = pl.read_csv(tmp_path / "o.csv")
     assert table["day"].to_list() == ["a", "b", "c", None]
     assert table["value"].to_list() == [1, 3, 5, 3]
+
+
+def test_an_average_without_weight_on_numbers_is_nan(tmp_path):
+    """Transforms leave noise in the sums of taps, which must not be divided by."""
+    x = np.full(4000, 7.0)
+    x[1000:3000] = np.nan
+    bell = np.exp(-0.5 * (np.arange(-1500, 1501) / 40) ** 2)
+    np.save(tmp_path / "x.npy", x)
+    geometry, skipping = Geometry(3001, padding="same"), {"nan": "skip", "is_shortened": True}
+    applied(tmp_path / "x.npy", tmp_path / "y.npy", bell / bell.sum(), geometry, **skipping)
+    y = np.load(tmp_path / "y.npy")
+    assert np.isnan(y[1400:2600]).all()
+    assert np.abs(y[~np.isnan(y)] - 7).max() < 1e-5
+    assert not np.isnan(y[:1100]).any()

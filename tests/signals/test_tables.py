@@ -2,8 +2,6 @@ import pytest
 
 from tapwise.signals import open_reader
 
-pytest.importorskip("polars")
-
 
 @pytest.mark.parametrize(
     ("times", "place"),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from tapwise.cli.options import Axis, Causal, Dilation, Flip, PaddingOption, Stride, padding_for
+from tapwise.cli.options import Axis, Causal, Dilation, Flip, PaddingMode, PaddingOption, Stride, as_used, usual_mode
 from tapwise.cli.terminal import say
 
 
@@ -27,7 +27,7 @@ def apply(
     stride: Stride = 1,
     dilation: Dilation = 1,
     padding_mode: Annotated[
-        Literal["zeros", "reflect", "replicate", "circular", "shorter"] | None,
+        Literal[PaddingMode, "shorter"] | None,
         Parameter(
             help="What stands in the padding; shorter: nothing, the window is shortened and its weights grow. "
             "Default: shorter for mean and gauss, else replicate for tables and zeros for others."
@@ -69,18 +69,16 @@ def apply(
             raise ValueError(f"{signal} says {reader.rate:g} Hz: --rate is for files without a rate")
         rate = reader.rate if reader.rate is not None else rate
         filter, groups = designs.for_channels(designs.parse(taps, rate), reader.channels, taps)
-        use = designs.use_of(taps)
-        is_flipped = use.is_filter if flip is None else flip
-        pads = padding_for(padding, causal, use.padding, is_flipped, filter.shape[-1], dilation)
-        is_table = signal.suffix.lower() == ".csv"
-        mode = padding_mode or ("shorter" if use.is_average else "replicate" if is_table else "zeros")
-        skips = nan == "skip"
-        if (mode == "shorter" or skips) and (filter.ndim > 1 or (filter < 0).any()):
-            named = "--nan skip" if skips else "--padding-mode shorter"
+        used = as_used(taps, filter, flip, padding, causal, dilation)
+        mode = padding_mode or ("shorter" if used.is_average else usual_mode(signal))
+        if (mode == "shorter" or nan == "skip") and (filter.ndim > 1 or not _weighs(filter)):
+            named = "--nan skip" if nan == "skip" else "--padding-mode shorter"
             raise ValueError(f"{named} is for averages, one filter of taps of 0 and above, as mean and gauss")
         from tapwise.geometry import Geometry
 
-        geometry = Geometry(filter.shape[-1], stride, dilation, pads, groups, "zeros" if mode == "shorter" else mode)
+        geometry = Geometry(
+            filter.shape[-1], stride, dilation, used.padding, groups, "zeros" if mode == "shorter" else mode
+        )
         outputs = geometry.output_length(reader.length)
         from tapwise.cli.progress import Progress, print_summary
         from tapwise.signals import filtering  # torch, after what may be wrong
@@ -97,20 +95,18 @@ def apply(
             Progress(outputs, rate_out) as progress,
         ):
             summary = filtering.run(
-                reader,
-                writer,
-                filter[..., ::-1] if is_flipped else filter,
-                geometry,
-                nan=nan,
-                is_shortened=mode == "shorter",
-                progress=progress,
+                reader, writer, used.weight, geometry, nan=nan, is_shortened=mode == "shorter", progress=progress
             )
     print_summary(reader, target, geometry, summary, rate_out, time.perf_counter() - started)
-    used = "convolved" if is_flipped else "used as it stands"
     ends = f", {_ENDS[mode]} beyond the ends" if any(geometry.padding) else ", no padding"
-    say(f"  taps: {use.form}, {used}{ends}")
+    say(f"  taps: {used.words}{ends}")
     for note in (*reader.notes, *writer.notes):
         say(f"  {note}", error=True)
+
+
+def _weighs(filter: Any) -> bool:
+    """Whether the taps are weights of an average: not negative, not complex, not all 0."""
+    return filter.dtype.kind != "c" and bool((filter >= 0).all() and filter.any())
 
 
 _ENDS = {

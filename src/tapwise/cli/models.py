@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tapwise.cli.options import refuse_missing
+
 # What torch.compile and data parallelism put before every name of a checkpoint, the outer one first.
 _PREFIXES = ("_orig_mod.", "module.", "_orig_mod.")
 FORM = "module:factory, or file.py:factory"
@@ -30,6 +32,8 @@ def load(name: str, weights: str | os.PathLike[str] | None = None, size: str = "
         ValueError: a name, weights or an example that don't fit.
         FileNotFoundError: no such file.
     """
+    weights = None if weights is None else Path(weights)
+    refuse_missing(name, weights)
     model, example = _call_factory(name)
     if size:
         try:
@@ -46,7 +50,7 @@ def load(name: str, weights: str | os.PathLike[str] | None = None, size: str = "
             f"{name} gives a model without an example: let it return (model, example), or give --size 1,1,16000"
         )
     if weights is not None:
-        model.load_state_dict(_weights(Path(weights), model))
+        model.load_state_dict(_weights(weights, model))
     return model.eval(), example
 
 
@@ -56,8 +60,6 @@ def _call_factory(name: str) -> tuple[Any, Any]:
         raise ValueError(f"a model is named {FORM}, got {name!r}")
     if place.endswith(".py"):
         path = Path(place)
-        if not path.is_file():
-            raise FileNotFoundError(f"{place}: no such file")
         spec = importlib.util.spec_from_file_location(path.stem, path)  # its imports are the user's own
         assert spec is not None
         assert spec.loader is not None
@@ -118,8 +120,6 @@ def _weights(path: Path, model: nn.Module) -> dict[str, Tensor]:
             f"torch.load({str(path)!r}, map_location='cpu', weights_only=True).items()}}, "
             f'{str(path.with_suffix(".safetensors"))!r})"'
         )
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

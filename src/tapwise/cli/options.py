@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from cyclopts import Parameter
 
@@ -43,8 +43,10 @@ Flip = Annotated[
         negative="--no-flip", help="Reverse the taps, to convolve as NumPy and SciPy do. Default: filters, not weights."
     ),
 ]
-Mode = Annotated[Literal["zeros", "reflect", "replicate", "circular"], Parameter(help="What stands in the padding.")]
-
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
+Mode = Annotated[
+    PaddingMode | None, Parameter(help="What stands in the padding. Default: replicate for tables, zeros for others.")
+]
 
 # What a convolution's taps are where none are given.
 TUTORIAL_TAPS = "1,1,1"
@@ -69,9 +71,10 @@ class ConvolutionOptions:
     padding: PaddingOption = None
     dilation: Dilation = 1
     groups: Annotated[int, Parameter(converter=_integer, help="Independent groups of channels.")] = 1
-    padding_mode: Mode = "zeros"
+    padding_mode: Mode = None
     causal: Causal = False
     flip: Flip = None
+    axis: Axis = None
     samples: Annotated[int, Parameter(converter=_integer, help="How many samples of a file are taken.")] = 32
     column: Annotated[tuple[str, ...], Parameter(help="Columns of a table.", negative="", consume_multiple=False)] = ()
 
@@ -79,7 +82,7 @@ class ConvolutionOptions:
         """The explanation of the convolution, on the beginning of a file or on ``--input``."""
         import numpy as np
 
-        from tapwise.cli.taps import parse, use_of
+        from tapwise.cli.taps import parse
         from tapwise.geometry import Geometry
 
         if self.taps is not None and self.weights is not None:
@@ -87,17 +90,16 @@ class ConvolutionOptions:
         description = self.weights or self.taps or TUTORIAL_TAPS
         x, rate = (_numbers(self.input), None)
         if signal is not None:
-            x, rate = _beginning(signal, self.samples, self.column)
-        weight, groups, use = parse(description, rate), self.groups, use_of(description)
-        is_flipped = use.is_filter if self.flip is None else self.flip
-        padding = padding_for(self.padding, self.causal, use.padding, is_flipped, weight.shape[-1], self.dilation)
-        weight = weight[..., ::-1] if is_flipped else weight
+            x, rate = _beginning(signal, self.samples, self.column, self.axis)
+        weight, groups = parse(description, rate), self.groups
+        used = as_used(description, weight, self.flip, self.padding, self.causal, self.dilation)
+        weight, mode = used.weight, self.padding_mode or usual_mode(signal)
         if signal is None and self.input == "0:10":
             x = np.tile(x, (weight.shape[1] * self.groups, 1))  # the ramp for every channel
         if weight.shape[:2] == (1, 1) and len(x) > 1 and groups == 1:
             # One filter for several channels: each alike, as `apply` does.
             weight, groups = np.tile(weight, (len(x), 1, 1)), len(x)
-        Geometry(weight.shape[-1], self.stride, self.dilation, padding, groups, self.padding_mode)  # refuses settings
+        Geometry(weight.shape[-1], self.stride, self.dilation, used.padding, groups, mode)  # refuses settings
 
         import torch  # after what may be wrong
 
@@ -109,10 +111,10 @@ class ConvolutionOptions:
             torch.from_numpy(x.astype(dtype)),
             bias=_bias_of(self.weights) if self.weights else None,
             stride=self.stride,
-            padding=padding,
+            padding=used.padding,
             dilation=self.dilation,
             groups=groups,
-            padding_mode=self.padding_mode,
+            padding_mode=mode,
         )
 
 
@@ -128,19 +130,45 @@ def refuse_missing(model: str, weights: Path | None) -> None:
             raise FileNotFoundError(f"{path}: no such file")
 
 
-def padding_for(text: str | None, causal: bool, default: str, is_flipped: bool, taps: int, dilation: int) -> Any:
-    """The padding that the options ask for, else the taps' own.
+class Used(NamedTuple):
+    """Taps as a convolution uses them.
+
+    Arguments:
+        weight: reversed where they are convolved.
+        padding: a word, an int or a pair.
+        is_average: they weigh samples, so that a window may be shorter at the ends.
+        words: what they are, and whether they are convolved.
+    """
+
+    weight: Any
+    padding: Any
+    is_average: bool
+    words: str
+
+
+def as_used(description: str, weight: Any, flip: bool | None, padding: str | None, causal: bool, dilation: int) -> Used:
+    """The taps of a description as the options have them, else as their form has it.
 
     Raises:
-        ValueError: two that exclude each other.
+        ValueError: options that exclude each other.
     """
-    if causal and text not in (None, "causal"):
-        raise ValueError(f"--causal is a padding of its own: leave out --padding {text}")
-    word = "causal" if causal else text or default
-    if is_flipped and word == "same" and taps % 2 == 0:  # centred as numpy.convolve centres: one sample on
+    from tapwise.cli.taps import use_of
+
+    if causal and padding not in (None, "causal"):
+        raise ValueError(f"--causal is a padding of its own: leave out --padding {padding}")
+    use, taps = use_of(description), weight.shape[-1]
+    is_flipped = use.is_filter if flip is None else flip
+    pads = padding_of("causal" if causal else padding or use.padding)
+    if is_flipped and pads == "same" and taps % 2 == 0:  # centred as numpy.convolve centres: one sample on
         span = dilation * (taps - 1)
-        return span - span // 2, span // 2
-    return padding_of(word)
+        pads = span - span // 2, span // 2
+    words = f"{use.form}, {'convolved' if is_flipped else 'used as it stands'}"
+    return Used(weight[..., ::-1] if is_flipped else weight, pads, use.is_average, words)
+
+
+def usual_mode(signal: Path | None) -> PaddingMode:
+    """What stands in the padding where no option says it."""
+    return "replicate" if signal is not None and signal.suffix.lower() == ".csv" else "zeros"
 
 
 def padding_of(text: str) -> Any:
@@ -172,12 +200,12 @@ def _numbers(text: str) -> Any:
     return np.stack(rows)
 
 
-def _beginning(path: Path, samples: int, columns: tuple[str, ...]) -> tuple[Any, float | None]:
+def _beginning(path: Path, samples: int, columns: tuple[str, ...], axis: int | None) -> tuple[Any, float | None]:
     from tapwise.signals import open_reader
 
     if samples < 1:
         raise ValueError(f"--samples must be at least 1, got {samples}")
-    with open_reader(path, columns) as reader:
+    with open_reader(path, columns, axis) as reader:
         return reader.read(0, min(samples, reader.length)), reader.rate
 
 

@@ -46,15 +46,17 @@ def use_of(description: str) -> Use:
 
     Example:
         >>> use_of("mean:3")
-        Use(form='a centred filter', is_filter=True, padding='same', is_average=True)
+        Use(form='an average', is_filter=True, padding='same', is_average=True)
         >>> use_of("1,2,3")
         Use(form='weights', is_filter=False, padding='0', is_average=False)
     """
     name = description.strip().partition(":")[0]
     if name == "diff":
         return Use("a filter", True, "causal")
+    if name in ("mean", "gauss"):
+        return Use("an average", True, "same", is_average=True)
     if name in _DESIGNS:
-        return Use("a centred filter", True, "same", name in ("mean", "gauss"))
+        return Use("a designed filter", True, "same")
     suffix = Path(name).suffix.lower()
     if suffix in (".wav", ".flac"):
         return Use("an impulse response", True, "causal")
@@ -257,7 +259,8 @@ def _read_safetensors(path: Path, name: str, description: str) -> Array:
     try:
         with safe_open(path, framework="pt") as tensors:
             weights = _weights_of(tensors)
-            found = [n for n in (name, f"{name}.weight") if n in weights or n in tensors.keys()]  # noqa: SIM118
+            names = {*tensors.keys(), *weights}
+            found = [n for n in (name, f"{name}.weight") if n in names]
             if not name or not found:
                 wanted = f"no tensor {name!r} in {path.name}" if name else "name one, as FILE.safetensors:NAME"
                 held = f"the convolutions' are {listed(sorted(weights))}"
@@ -281,14 +284,14 @@ def _weights_of(tensors: Any) -> dict[str, tuple[str, ...]]:
     """By name, as ``layer.weight``, the tensors that a convolution's weight is made of."""
     keys = set(tensors.keys())
     found: dict[str, tuple[str, ...]] = {}
-    magnitudes = set()
+    normed: set[str] = set()
     for key in keys:
         for direction, magnitude in _NORMED:
             other = key.removesuffix(direction) + magnitude
             if key.endswith(direction) and other in keys:
                 found[f"{key.removesuffix(direction)}.weight"] = (key, other)
-                magnitudes |= {key, other}
-    for key in keys - magnitudes:
+                normed |= {key, other}
+    for key in keys - normed:
         if len(tensors.get_slice(key).get_shape()) == 3:
             found[key] = (key,)
     return found

@@ -11,7 +11,7 @@ highpass:CUTOFF:K         rate, else a share of the Nyquist frequency, as
 bandpass:LOW:HIGH:K       SciPy counts it
 FILE.npy                a filter of (K,), or weights of (out, in/groups, K)
 FILE.wav, FILE.flac     an impulse response, of one channel or several
-FILE.safetensors:NAME   a layer's weight in a checkpoint"""
+FILE.safetensors:NAME   a layer's weight in a checkpoint, without its bias"""
 
 USE = """\
 A filter is convolved, as NumPy and SciPy do. mean, gauss, lowpass, highpass and

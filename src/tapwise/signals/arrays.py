@@ -105,19 +105,19 @@ class ArrayReader(Reader):
         return np.fromfile(self._file, self._stored, count)
 
 
-# How many times as long as time the other axes may be.
+# How many times as long as time no other axis may be.
 _MOST_TIMES = 4
 
 
 def refuse_far_shorter(reader: ArrayReader) -> None:
-    """Close and refuse an array that is read as many more channels than samples: its axes may be the other way round.
+    """Close and refuse an array with an axis far longer than that of time: the two may be the other way round.
 
     Raises:
         SignalError: with both readings.
     """
-    if reader.channels >= _MOST_TIMES * reader.length:
+    longest = int(np.argmax(reader.shape))
+    if reader.shape[longest] >= _MOST_TIMES * reader.length:
         reader.close()
-        longest = int(np.argmax(reader.shape))
         other = reader.channels * reader.length // reader.shape[longest]
         raise SignalError(
             f"{reader.path}: the shape {reader.shape} is (channels, length) with {reader.length:,} samples of "
@@ -152,8 +152,13 @@ class ArrayWriter(Writer):
         shape = (*before, length, *after)
         header = {"descr": npy.dtype_to_descr(source.dtype), "fortran_order": False, "shape": shape}
         npy.write_array_header_1_0(self.output.file, header)
-        self._begin, self._inner = self.output.file.tell(), math.prod(after)
+        self._begin, self._inner = self.output.file.tell(), math.prod(after)  # as the reader's
         self._length, self._done, self._dtype = length, 0, source.dtype
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether a channel's samples lie together."""
+        return self._inner == 1
 
     def write(self, block: Array, start: int | None = None, first: int = 0) -> None:
         """Append (channels, n) samples; or write them from sample ``start`` and channel ``first`` on."""

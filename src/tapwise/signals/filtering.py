@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from tapwise import partition
 from tapwise.engine.dispatch import convolve
@@ -81,7 +82,7 @@ def run(
         geometry: of the convolution; its ``groups`` are the weight's.
         nan: ``"error"`` stops at the first NaN of the signal, ``"propagate"`` lets it reach the outputs that
             read it, ``"skip"`` leaves it out: the other taps of a window grow in its place. That is for (K,)
-            taps of 0 and above; a window of nothing but NaN gives NaN.
+            taps of 0 and above; a window with next to no weight on numbers gives NaN.
         is_shortened: taps in the padding are left out alike.
         progress: called with the number of outputs written so far.
 
@@ -118,7 +119,7 @@ def run(
             if is_alike:
                 y = convolve(x[:, None], weight, None, needed.geometry)[:, 0]  # (channels, n)
                 if gaps is not None or (is_shortened and any(needed.geometry.padding)):
-                    y *= _gain(gaps, x.shape[-1], weight, needed.geometry)
+                    y *= _gain(gaps, x.shape[-1], weight, needed.geometry, is_shortened)
             else:
                 y = convolve(x[None], weight, None, needed.geometry)[0]
         stored = _stored(y.numpy(), reader, read.finite, summary)
@@ -132,12 +133,20 @@ def run(
     return summary
 
 
-def _gain(gaps: Tensor | None, length: int, weight: Tensor, geometry: Geometry) -> Tensor:
-    """For each output, the sum of the taps over the sum of those that lie on samples: (channels or 1, n)."""
-    there = torch.ones((1, length)) if gaps is None else ~gaps
-    taps = weight.abs().double()
-    sums = convolve(there[:, None].double(), taps, None, geometry)[:, 0]
-    sums[sums < 0.5 * taps[taps > 0].min()] = torch.nan  # none
+# Of the sum of the taps: on less than this nothing can be averaged, since transforms leave noise in the sums.
+_LEAST = 1e-9
+
+
+def _gain(gaps: Tensor | None, length: int, weight: Tensor, geometry: Geometry, is_shortened: bool) -> Tensor:
+    """For each output, the sum of the taps over the sum of those that lie on samples: (channels or 1, n).
+
+    Samples of the padding count where windows aren't shortened.
+    """
+    there = torch.ones((1, length), dtype=torch.float64) if gaps is None else (~gaps).double()
+    there = pad(there, geometry.padding, value=0.0 if is_shortened else 1.0)
+    taps = weight.double()
+    sums = convolve(there[:, None], taps, None, replace(geometry, padding=(0, 0)))[:, 0]
+    sums[sums < _LEAST * taps.sum()] = torch.nan
     gain: Tensor = (taps.sum() / sums).to(weight.dtype)
     return gain
 
@@ -149,7 +158,7 @@ def _blocks(reader: Reader, writer: Writer, outputs: int, geometry: Geometry, is
     """The outputs by parts that fit the memory: of all channels, or of some where all would leave few samples each."""
     window = geometry.effective_kernel_size
     together = reader.channels * (_FEWEST * geometry.stride + window)
-    if together > 4 * BLOCK and is_alike and reader.has_rows and isinstance(writer, ArrayWriter):
+    if together > 4 * BLOCK and is_alike and reader.has_rows and isinstance(writer, ArrayWriter) and writer.has_rows:
         length = min(reader.length, max(BLOCK, 4 * window))
         at_a_time = max(1, BLOCK // length)
         for first in range(0, reader.channels, at_a_time):

@@ -160,12 +160,15 @@ def test_help_imports_no_torch_and_is_quick():
         assert "cyclopts" in loaded
         assert not loaded & {"torch", "numba", "scipy", "polars", "soundfile", "triton"}
     bare, ours = [], []
-    for _ in range(5):
+    for _ in range(20):
         for seconds, arguments in ((bare, ["-c", ""]), (ours, ["-m", "tapwise", "--help"])):
             started = time.perf_counter()
             subprocess.run([sys.executable, *arguments], capture_output=True, check=True)
             seconds.append(time.perf_counter() - started)
-    assert min(ours) - min(bare) < max(0.3, 20 * min(bare))  # a slow machine starts Python slowly
+        if min(ours) - min(bare) < max(0.3, 20 * min(bare)):  # a slow machine starts Python slowly
+            break
+    else:
+        pytest.fail(f"the command starts in {min(ours):.2f} s, Python in {min(bare):.2f} s")
 
 
 MEASURED = """

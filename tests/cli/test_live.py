@@ -1,16 +1,22 @@
 """Models from the command line: named by their factory, inspected, and run on raw samples."""
 
+import io
 import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import scipy.signal
+import soundfile
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 import tapwise as tw
 from tapwise.cli import live, main, models
+from tapwise.signals import open_reader
+from tapwise.signals.pcm import PipeSource
 
 CODE = """
 import torch
@@ -159,20 +165,110 @@ def test_raw_samples_go_through_a_model(model, tmp_path, form):
     assert "real-time factor" in told
 
 
-def test_what_is_clipped_is_counted(tmp_path):
-    import io
-
-    layer = tw.Conv1d.from_taps([3.0])
-    source = io.BytesIO(np.full(100, 20000, "<i2").tobytes() + b"\x01")  # and half a sample
+def streamed(model, example, data, form="s16", rate=1000, chunk_ms=7):
+    """Raw samples, or a WAV, through a model to a pipe: the report, and what was written."""
     target = io.BytesIO()
-    told = live.run(layer, torch.zeros(1, 1, 50), source, target, rate=1000, chunk_ms=7, form="s16")
-    assert told.clipped == told.outputs == told.samples == 100
-    assert "clipped" in str(told)
-    assert set(np.frombuffer(target.getvalue(), "<i2").tolist()) == {32767}
-    empty = live.run(layer, torch.zeros(1, 1, 50), io.BytesIO(), target, rate=1000, chunk_ms=7, form="s16")
-    assert str(empty) == "no samples came"
-    assert "1 bytes at the end" in str(told)
-    with pytest.raises(ValueError, match="audio file with a header"):
-        live.run(layer, torch.zeros(1, 1, 50), io.BytesIO(b"RIFF...."), target, rate=1000, chunk_ms=7, form="s16")
+    source = PipeSource(io.BytesIO(data), form)
+    source.rate = source.rate or rate
+    return live.stream_samples(model, example, source, target, chunk_ms=chunk_ms, form=form), target.getvalue()
+
+
+def test_what_is_clipped_is_counted():
+    layer, example = tw.Conv1d.from_taps([3.0]), torch.zeros(1, 1, 50)
+    data = np.full(100, 20000, "<i2").tobytes()
+    report, written = streamed(layer, example, data + b"\x01")  # and half a sample
+    assert report.summary.clipped == report.summary.outputs == report.summary.samples == 100
+    assert "100 output samples were clipped" in str(report)
+    assert "1 bytes at the end" in str(report)
+    assert set(np.frombuffer(written, "<i2").tolist()) == {32767}
+    assert str(streamed(layer, example, b"")[0]) == "no samples came"
+    with pytest.raises(tw.SignalError, match="is a FLAC or Ogg file"):
+        streamed(layer, example, b"fLaC........")
     with pytest.raises(ValueError, match="holds no sample"):
-        live.run(layer, torch.zeros(1, 1, 50), source, target, rate=10, chunk_ms=7, form="s16")
+        streamed(layer, example, data, rate=10)
+
+
+def test_what_is_no_number_is_told():
+    data = np.array([1.0, np.nan, np.inf, 0.5], "<f4").tobytes()
+    report, written = streamed(nn.Conv1d(1, 1, 1), torch.zeros(1, 1, 50), data, "f32")
+    assert "the model gave 2 samples that are NaN or infinite, written as they are" in str(report)
+    assert np.isnan(np.frombuffer(written, "<f4")).tolist() == [False, True, False, False]
+
+
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"])
+@pytest.mark.parametrize("has_length", [True, False])
+def test_a_wav_on_standard_input_gives_a_wav(tmp_path, subtype, has_length):
+    x = np.random.default_rng(0).uniform(-0.9, 0.9, (1001, 2))
+    soundfile.write(tmp_path / "x.wav", x, 8000, subtype=subtype)
+    data = (tmp_path / "x.wav").read_bytes()
+    start = data.index(b"data") + 4
+    if has_length:
+        data += b"LIST\x04\x00\x00\x00abcd"  # no samples
+    else:
+        data = data[:start] + b"\xff\xff\xff\xff" + data[start + 4 :]
+    model = tw.Conv1d.from_taps([0.5, 0.25], channels=2, dtype=torch.float64)
+    report, written = streamed(model, torch.zeros(1, 2, 50, dtype=torch.float64), data)
+    assert "1,001 samples in (2 x 8000 Hz), 1,001 out (2 x 8000 Hz)" in str(report)
+    (tmp_path / "y.wav").write_bytes(written)
+    info = soundfile.info(tmp_path / "y.wav")
+    assert (info.subtype, info.samplerate, info.channels) == (subtype, 8000, 2)
+    signal, _ = soundfile.read(tmp_path / "x.wav")
+    with open_reader(tmp_path / "y.wav") as reader:  # which counts the samples of a header without a length
+        got = reader.read(0, reader.length) / reader.full_scale
+    expected = scipy.signal.lfilter([0.5, 0.25], 1, signal, axis=0).T
+    tolerance = {"PCM_U8": 2**-8, "PCM_16": 2**-16, "PCM_24": 2**-24, "PCM_32": 2**-32}.get(subtype, 1e-7)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance * (1 + 1e-9) if tolerance > 1e-9 else 1e-9)
+
+
+def test_a_wav_on_standard_input_that_can_not_be_read(tmp_path):
+    layer, example = nn.Conv1d(1, 1, 1), torch.zeros(1, 1, 50)
+    soundfile.write(tmp_path / "x.wav", np.zeros(1000), 8000)
+    data = (tmp_path / "x.wav").read_bytes()
+    with pytest.raises(
+        tw.SignalError, match=r"standard input ends at sample 500 \(0.062 s\): its header promises 1000"
+    ):
+        streamed(layer, example, data[:-1000])
+    with pytest.raises(tw.SignalError, match="header ends before its samples"):
+        streamed(layer, example, data[:30])
+    soundfile.write(tmp_path / "x.wav", np.zeros(1000), 8000, subtype="ULAW")
+    with pytest.raises(tw.SignalError, match="a WAV of 8 bits and format 7 is not read"):
+        streamed(layer, example, (tmp_path / "x.wav").read_bytes())
+    with pytest.raises(ValueError, match="takes 3 channels, standard input has 1"):
+        streamed(nn.Conv1d(3, 1, 1), torch.zeros(1, 3, 50), data)
+    with pytest.raises(ValueError, match="a WAV's rate is a whole number"):
+        streamed(nn.Conv1d(1, 1, 1, stride=3), torch.zeros(1, 1, 50), data)
+
+
+def test_the_command_reads_and_writes_files(model, here):
+    x = np.random.default_rng(0).uniform(-0.9, 0.9, (3001, 2))
+    soundfile.write("x.wav", x, 8000, subtype="PCM_24")
+    name = ["stereo_net.py:stereo", "--weights", "w.safetensors"]
+    assert here("stream", *name, "x.wav", "-o", "y.wav") == ""
+    made = model[0](torch.from_numpy(soundfile.read("x.wav", dtype="float32")[0].T.copy())[None])[0]
+    y, rate = soundfile.read("y.wav")
+    assert (rate, soundfile.info("y.wav").subtype) == (8000, "PCM_24")
+    np.testing.assert_allclose(y.T, made.detach().numpy(), atol=1e-6)
+    np.save("x.npy", x.T.astype("f4"))
+    assert "x.npy has no rate" in here("stream", *name, "x.npy", "-o", "y.npy")
+    here("stream", *name, "x.npy", "-o", "y.npy", "--rate", 8000)
+    np.testing.assert_allclose(np.load("y.npy"), y.T, atol=1e-6)
+    assert "is the recording itself" in here("stream", *name, "x.wav", "-o", "x.wav")
+    assert "--column and --axis belong to a file" in here("stream", *name, "--axis", 0, "-o", "y.wav")
+    assert "says 8000 Hz" in here("stream", *name, "x.wav", "-o", "y.wav", "--rate", 9000)
+    assert "expected one of .wav" in here("stream", *name, "-o", "y.mp9")
+
+
+def test_a_pipe_becomes_a_file(model, tmp_path):
+    x = np.random.default_rng(0).integers(-9999, 9999, (1003, 2)).astype("<i2")
+    arguments = [sys.executable, "-m", "tapwise", "stream", "stereo_net.py:stereo", "--rate", "8000", "-o"]
+    run = subprocess.run([*arguments, "y.flac"], input=x.tobytes(), capture_output=True, cwd=tmp_path, check=True)
+    assert "1,003 samples in (2 x 8000 Hz)" in run.stderr.decode()
+    assert soundfile.info(tmp_path / "y.flac").frames == 1003
+    run = subprocess.run([*arguments, "y.npy"], input=x.tobytes(), capture_output=True, cwd=tmp_path, check=False)
+    assert "begins with its length, which a pipe doesn't tell" in run.stderr.decode()
+    assert not (tmp_path / "y.npy").exists()
+
+
+def test_samples_do_not_go_to_a_terminal(model, here, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert "samples would fill the terminal" in here("stream", "stereo_net.py:stereo")

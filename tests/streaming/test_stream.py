@@ -62,3 +62,17 @@ def test_random_networks_stream(block):
 @pytest.mark.parametrize("block", range(20))
 def test_a_thousand_networks_stream(block):
     assert sum(random_network(50_000 + 100 * block + seed) for seed in range(70)) >= 50
+
+
+@pytest.mark.parametrize("length", [0, 1, 3, 4, 5, 100, 101])
+def test_output_length_is_what_a_full_signal_gives(length):
+    model = torch.nn.Sequential(
+        torch.nn.Conv1d(1, 2, 5, padding=1, stride=2), torch.nn.ConvTranspose1d(2, 1, 4, stride=3)
+    )
+    live = tw.stream(model, torch.randn(1, 1, 200))
+    x = torch.randn(1, 1, length)
+    expected = model(x).shape[-1] if length >= 3 else 0
+    assert live.output_length(length) == expected
+    assert live.step(x).shape[-1] + live.flush().shape[-1] == expected
+    with pytest.raises(ValueError, match="length must be at least 0"):
+        live.output_length(-1)

@@ -1,15 +1,30 @@
-"""tapwise apply: a recording filtered by blocks."""
+"""tapwise apply: a recording filtered, or run through a model, by blocks."""
 
 from __future__ import annotations
 
-import math
 import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from tapwise.cli.options import Axis, Causal, Dilation, Flip, PaddingMode, PaddingOption, Stride, as_used, usual_mode
+from tapwise.cli.options import (
+    Axis,
+    Causal,
+    Columns,
+    Dilation,
+    Flip,
+    PaddingMode,
+    PaddingOption,
+    Rate,
+    Size,
+    Stride,
+    Weights,
+    as_used,
+    rate_of,
+    refuse_missing,
+    usual_mode,
+)
 from tapwise.cli.terminal import say
 
 
@@ -18,7 +33,12 @@ def apply(
     result: Annotated[Path | None, Parameter(help="The file to write, as -o.")] = None,
     /,
     *,
-    taps: Annotated[str, Parameter(help="The filter; its forms are listed below.", allow_leading_hyphen=True)],
+    taps: Annotated[
+        str | None, Parameter(help="The filter; its forms are listed below.", allow_leading_hyphen=True)
+    ] = None,
+    model: Annotated[str | None, Parameter(help="Instead of taps: module:factory or file.py:factory.")] = None,
+    weights: Weights = None,
+    size: Size = "",
     output: Annotated[
         Path | None, Parameter(name=["--output", "-o"], help="Default: NAME.filtered.SUFFIX beside it.")
     ] = None,
@@ -35,18 +55,18 @@ def apply(
     ] = None,
     flip: Flip = None,
     axis: Axis = None,
-    column: Annotated[
-        list[str] | None, Parameter(help="A table's column to filter; repeat for more.", negative="")
-    ] = None,
-    rate: Annotated[float | None, Parameter(help="Samples a second, where the file has no rate.")] = None,
+    column: Columns = None,
+    rate: Rate = None,
     nan: Annotated[
         Literal["error", "propagate", "skip"],
         Parameter(help="At a NaN or gap: stop, let it through, or average what else is in the window (mean, gauss)."),
     ] = "error",
 ) -> None:
-    """Filter every channel of a recording, by blocks: its size doesn't matter.
+    """Filter every channel of a recording, or run it through a model, by blocks: its size doesn't matter.
 
     One filter is every channel's. Several, as those of a stereo impulse response, are a filter for each channel, or make as many channels of one. Four on a stereo recording are true stereo: L to L, L to R, R to L, R to R. An impulse response has to have the signal's rate.
+
+    A model of one channel runs on each channel by itself. Sounds in integers are given to it from -1 to 1, all else as it stands; its strides give the rate and the length.
 
     The dtype stays, the rate is divided by the stride, a table keeps its other columns. Integers are rounded, and what is beyond their range is clipped and counted. The output appears complete or not at all.
 
@@ -54,20 +74,41 @@ def apply(
     """
     if output is not None and result is not None:
         raise ValueError(f"the file to write is given twice: {result} and -o {output}")
-    output = output or result
+    if (taps is None) == (model is None):
+        raise ValueError("give the filter as --taps, or a network as --model" + ", not both" * (taps is not None))
     from tapwise import signals
+
+    target = output or result or signal.with_suffix(f".filtered{signal.suffix}")
+    refuse_target(signal, target)
+    if model is not None:
+        settings = {
+            "--padding": padding,
+            "--causal": causal,
+            "--stride": stride != 1,
+            "--dilation": dilation != 1,
+            "--padding-mode": padding_mode,
+            "--flip": flip is not None,
+            "--nan skip": nan == "skip",
+        }
+        if given := [name for name, value in settings.items() if value]:
+            raise ValueError(f"{given[0]} belongs to --taps: a model has its own")
+        refuse_missing(model, weights)
+        with signals.open_reader(signal, tuple(column or ()), axis) as reader:
+            rate = rate_of(signal, reader.rate, rate)
+            from tapwise.cli.model_files import run_file
+
+            run_file(model, weights, size, reader, target, rate, nan)
+        return
+    assert taps is not None
+    if weights is not None or size:
+        raise ValueError(
+            f"{'--size' if weights is None else '--weights'} belongs to --model; a layer's weights are "
+            "--taps FILE.safetensors:NAME"
+        )
     from tapwise.cli import taps as designs
 
-    target = output or signal.with_suffix(f".filtered{signal.suffix}")
-    signals.suffix_of(target)
-    if target.exists() and signal.exists() and target.samefile(signal):
-        raise ValueError(f"-o {target} is the recording itself: give another name")
-    if rate is not None and not 0 < rate < math.inf:
-        raise ValueError(f"--rate must be a positive number of samples a second, got {rate:g}")
     with signals.open_reader(signal, tuple(column or ()), axis) as reader:
-        if rate is not None and reader.rate not in (None, rate):
-            raise ValueError(f"{signal} says {reader.rate:g} Hz: --rate is for files without a rate")
-        rate = reader.rate if reader.rate is not None else rate
+        rate = rate_of(signal, reader.rate, rate)
         filter, groups = designs.for_channels(designs.parse(taps, rate), reader.channels, taps)
         used = as_used(taps, filter, flip, padding, causal, dilation)
         mode = padding_mode or ("shorter" if used.is_average else usual_mode(signal))
@@ -80,7 +121,7 @@ def apply(
             filter.shape[-1], stride, dilation, used.padding, groups, "zeros" if mode == "shorter" else mode
         )
         outputs = geometry.output_length(reader.length)
-        from tapwise.cli.progress import Progress, print_summary
+        from tapwise.cli.progress import Progress, print_losses, print_outputs, speed
         from tapwise.signals import filtering  # torch, after what may be wrong
 
         rows = None
@@ -97,11 +138,32 @@ def apply(
             summary = filtering.run(
                 reader, writer, used.weight, geometry, nan=nan, is_shortened=mode == "shorter", progress=progress
             )
-    print_summary(reader, target, geometry, summary, rate_out, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    print_outputs(reader, reader.length, target, summary.outputs, rate_out)
+    kernel = f"kernel {summary.plan.kernel}, " if summary.plan else ""
+    say(
+        f"  K={geometry.kernel_size}, padding {geometry.padding}, {kernel}{seconds:.2f} s, "
+        f"{speed(summary.outputs, seconds, rate_out)}"
+    )
+    print_losses(summary, reader.dtype, summary.outputs * summary.channels)
     ends = f", {_ENDS[mode]} beyond the ends" if any(geometry.padding) else ", no padding"
     say(f"  taps: {used.words}{ends}")
     for note in (*reader.notes, *writer.notes):
         say(f"  {note}", error=True)
+
+
+def refuse_target(signal: Path, target: Path) -> None:
+    """Refuse a file that can't be written, before any work.
+
+    Raises:
+        ValueError: the recording itself.
+        SignalError: a kind of file that isn't written.
+    """
+    from tapwise import signals
+
+    signals.suffix_of(target)
+    if target.exists() and signal.exists() and target.samefile(signal):
+        raise ValueError(f"-o {target} is the recording itself: give another name")
 
 
 def _weighs(filter: Any) -> bool:

@@ -1,147 +1,127 @@
-"""Live: samples from one file through a model's stream to another, as they come."""
+"""Live: samples from a pipe or a file through a model's stream, chunk by chunk, as they come."""
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from tapwise.streaming.stream import stream
+from tapwise.cli.model_files import undefined_words, writer_of
+from tapwise.signals.base import Reader, Source, Writer
+from tapwise.signals.models import ChannelStream, Kind, Summary, kind_of_outputs, run
+from tapwise.signals.pcm import ENCODINGS, FULL_SCALES, RAW, PipeWriter
 
 Form = Literal["s16", "f32"]
-_DTYPES: dict[str, Any] = {"s16": np.dtype("<i2"), "f32": np.dtype("<f4")}
-_FULL = 32768.0
 
 
 @dataclass
-class Summary:
-    """What a run took.
+class Report:
+    """What a live run took.
 
     Arguments:
-        rate: samples a second.
-        seconds: of each step.
+        rate: samples a second of the source.
+        chunk: samples of a step.
+        left_over: bytes at the end that were no sample.
+        notes: what the file that was written can't hold.
     """
 
+    model: ChannelStream
+    kind: Kind
+    summary: Summary
     rate: float
     chunk: int
-    delay: int
-    first: int = 0
-    samples: int = 0
-    outputs: int = 0
-    clipped: int = 0
-    channels: tuple[int, int] = (1, 1)
-    stride: Fraction = Fraction(1)
     left_over: int = 0
-    seconds: list[float] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        if not self.seconds or not self.samples:
+        summary, model = self.summary, self.model
+        if not summary.samples:
             return "no samples came"
-        computing, signal = sum(self.seconds), self.samples / self.rate
-        p99 = float(np.quantile(self.seconds, 0.99)) * 1e3
+        computing, signal = sum(summary.seconds), summary.samples / self.rate
+        p99 = float(np.quantile(summary.seconds, 0.99)) * 1e3
         chunk = self.chunk / self.rate * 1e3
+        delay = model.delay / self.rate * 1e3
         lines = [
-            f"{self.samples:,} samples in ({self.channels[0]} x {self.rate:g} Hz), {self.outputs:,} out "
-            f"({self.channels[1]} x {float(self.rate / self.stride):g} Hz)",
+            f"{summary.samples:,} samples in ({model.channels} x {self.rate:g} Hz), {summary.outputs:,} out "
+            f"({model.out_channels} x {float(self.rate / model.stride):g} Hz)"
+            + ", each channel by itself"
+            * model.is_by_channel,
             f"{signal:.1f} s of signal in {computing:.2f} s of computing: real-time factor {computing / signal:.3f}",
-            f"a chunk of {chunk:.3g} ms takes {1e3 * float(np.median(self.seconds)):.3g} ms, 99% of them at "
+            f"a chunk of {chunk:.3g} ms takes {1e3 * float(np.median(summary.seconds)):.3g} ms, 99% of them at "
             f"most {p99:.3g} ms",
-            f"latency {chunk + self.delay / self.rate * 1e3 + p99:.3g} ms: chunk, look-ahead "
-            f"({self.delay / self.rate * 1e3:.3g} ms) and computing",
+            f"latency {chunk + delay + p99:.3g} ms: chunk, look-ahead ({delay:.3g} ms) and computing",
         ]
         if self.left_over:
             lines.append(f"{self.left_over} bytes at the end were no complete sample: is the format right?")
-        if self.clipped:
-            lines.append(f"{self.clipped:,} output samples were clipped")
+        if summary.clipped:
+            lines.append(f"{summary.clipped:,} output samples were clipped")
+        if summary.undefined:
+            lines.append(undefined_words(summary, self.kind))
         if computing > signal:
             lines.append("slower than real time: a longer chunk, or fewer channels, would help")
         return "\n".join(lines)
 
 
-def run(
-    model: nn.Module, example: Any, source: BinaryIO, target: BinaryIO, *, rate: float, chunk_ms: float, form: Form
-) -> Summary:
-    """Stream a model from one file of samples to another, raw, interleaved, little-endian.
-
-    Arguments:
-        example: an example of the model's input: a batch of one, time, and channels perhaps.
-        rate: samples a second of the input.
-        chunk_ms: of each step.
-        form: ``"s16"`` for 16-bit integers, from -1 to 1 in the model, or ``"f32"``.
+def samples_of(rate: float, chunk_ms: float) -> int:
+    """Samples of a chunk.
 
     Raises:
-        ValueError: a chunk shorter than a sample, an example of other axes, or outputs that are no samples.
+        ValueError: less than one, or numbers that are no rate and no time.
     """
-    first = example[0] if isinstance(example, tuple) else example
-    if not isinstance(first, Tensor):
-        raise ValueError(f"the example must be a tensor (1, channels, time), got {type(first).__name__}")
     if not (0 < rate < 1e12 and 0 < chunk_ms < 1e9):
         raise ValueError(f"expected a rate in Hz and a chunk in milliseconds, got {rate:g} and {chunk_ms:g}")
-    if first.ndim not in (2, 3) or first.shape[0] != 1:
-        raise ValueError(f"expected an example (1, channels, time) or (1, time), got {list(first.shape)}")
-    if not first.is_floating_point():
-        raise ValueError(f"samples are real numbers: the model's example is of {first.dtype}")
     count = round(rate * chunk_ms / 1000)
     if count < 1:
         raise ValueError(f"a chunk of {chunk_ms:g} ms at {rate:g} Hz holds no sample")
-    live = stream(model, example)
-    if live.n_signals > 1:
-        raise ValueError(
-            f"the model takes {live.n_signals} signals at once, and the command reads one: use tapwise.stream in Python"
-        )
-    time_axis = live.time_axes[0]
-    channels = first.shape[3 - time_axis] if first.ndim == 3 else 1  # axes 0, 1 and 2: of the batch, and these
-    summary = Summary(rate, count, live.delay, stride=live.stride, channels=(channels, 1))
-    size, dtype = _DTYPES[form].itemsize * channels, _DTYPES[form]
-    while data := _read(source, count * size):
-        if not summary.samples and data[:4] in (b"RIFF", b"fLaC", b"OggS"):
-            raise ValueError(
-                "this is an audio file with a header: raw samples are expected, as "
-                "`sox in.wav -t raw -e signed -b 16 -c 1 -r 16000 -` writes them"
-            )
-        summary.left_over = len(data) % size
-        data = data[: len(data) // size * size]
-        x = np.frombuffer(data, dtype).reshape(-1, channels).astype(np.float32)
-        x = x / _FULL if form == "s16" else x
-        signal = torch.from_numpy(x.T if time_axis == first.ndim - 1 else x).contiguous().to(first.dtype)
-        started = time.perf_counter()
-        y = live.step(signal[None] if first.ndim == 3 else signal)
-        summary.seconds.append(time.perf_counter() - started)
-        summary.samples += x.shape[0]
-        _write(target, y, live.time_axes[1], form, summary)
-    _write(target, live.flush(), live.time_axes[1], form, summary)
-    return summary
+    return count
 
 
-def _read(source: BinaryIO, count: int) -> bytes:
-    """``count`` bytes, fewer only at the end, even from a pipe."""
-    parts = []
-    while count and (data := source.read(count)):
-        parts.append(data)
-        count -= len(data)
-    return b"".join(parts)
+def stream_samples(
+    model: nn.Module, example: Any, source: Source, target: Path | BinaryIO, *, chunk_ms: float, form: Form
+) -> Report:
+    """Stream a model over a source of samples.
+
+    Arguments:
+        target: a file to be written complete or not at all, or one to which samples go at once: a WAV where the
+            source is a sound with a header, else raw samples.
+        form: of raw samples.
+
+    Raises:
+        ValueError: a chunk shorter than a sample, or a model or an output that doesn't fit.
+    """
+    assert source.rate is not None
+    chunk = samples_of(source.rate, chunk_ms)
+    live = ChannelStream(model, example, source.channels or None, source.path)
+    source.channels = live.channels
+    rate = float(Fraction(source.rate) / live.stride)
+    outputs = live.output_length(source.length) if isinstance(source, Reader) else None
+    writer: Writer | PipeWriter
+    if isinstance(target, Path):
+        writer, kind = writer_of(target, source, live, outputs, rate)
+    else:
+        writer, kind = _pipe_of(target, source, live, rate, form)
+    with writer:
+        summary = run(source, writer, live, kind, block=chunk, nan="propagate" if outputs is None else "error")
+    return Report(live, kind, summary, source.rate, chunk, getattr(source, "left_over", 0), writer.notes)
 
 
-def _write(target: BinaryIO, y: Any, time_axis: int, form: Form, summary: Summary) -> None:
-    if not isinstance(y, Tensor):
-        raise ValueError("the model returns more than one tensor: let its factory return one that doesn't")
-    if not y.is_floating_point() or y.ndim not in (1, 2, 3) or (y.ndim > 1 and y.shape[0] != 1 and time_axis != 0):
-        raise ValueError(
-            f"the model gives {y.dtype} of size {list(y.shape)}: samples are real numbers of (1, channels, time)"
-        )
-    frames = y.detach().cpu().float().movedim(time_axis, 0)
-    frames = frames.flatten(1) if y.ndim > 1 else frames[:, None]  # (time, channels)
-    samples = frames.numpy()
-    if form == "s16":
-        scaled = np.rint(samples * _FULL)
-        summary.clipped += int(((scaled > _FULL - 1) | (scaled < -_FULL)).sum())
-        samples = np.clip(np.nan_to_num(scaled), -_FULL, _FULL - 1)
-    summary.outputs += samples.shape[0]
-    summary.channels = (summary.channels[0], samples.shape[1])
-    target.write(np.ascontiguousarray(samples, _DTYPES[form]).tobytes())
-    target.flush()
+def _pipe_of(target: BinaryIO, source: Source, live: ChannelStream, rate: float, form: Form) -> tuple[PipeWriter, Kind]:
+    """A pipe like the one or the sound that the samples come from."""
+    subtype = getattr(source, "subtype", None)
+    if subtype is None or not getattr(source, "is_wav", True):
+        encoding = ENCODINGS[RAW[form]]
+        kind = Kind(np.dtype(encoding.dtype), encoding.quantum, FULL_SCALES.get(encoding.dtype, 1.0))
+        return PipeWriter(target, RAW[form], live.out_channels, None), kind
+    if rate != int(rate):
+        raise ValueError(f"a WAV's rate is a whole number, and the outputs' is {rate:g} Hz: give -o FILE.npy")
+    kind = kind_of_outputs(source, True, live.dtype)
+    if not kind.quantum or subtype not in ENCODINGS:
+        subtype = _SUBTYPES[kind.dtype.name]
+    return PipeWriter(target, subtype, live.out_channels, int(rate)), kind
+
+
+_SUBTYPES = {"int16": "PCM_16", "float32": "FLOAT", "float64": "DOUBLE"}

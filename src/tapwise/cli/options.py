@@ -16,6 +16,12 @@ Model = Annotated[str, Parameter(help="module:factory or file.py:factory; it mak
 Weights = Annotated[Path | None, Parameter(help="The model's state_dict, a .safetensors file; never a pickle.")]
 Size = Annotated[str, Parameter(help="Size of an example, as 1,1,16000, if the factory gives none.")]
 
+Rate = Annotated[float | None, Parameter(help="Samples a second, where the file has no rate.")]
+Columns = Annotated[
+    list[str] | None, Parameter(name="--column", help="A table's column to read; repeat for more.", negative="")
+]
+Output = Annotated[Path | None, Parameter(name=["--output", "-o"], help="The file to write.")]
+
 
 def _integer(type_: Any, tokens: Any) -> int:
     """An integer as it is written: 2.5 is none, nor is 2e3."""
@@ -128,6 +134,19 @@ def refuse_missing(model: str, weights: Path | None) -> None:
     for path in (Path(place) if place.endswith(".py") else None, weights):
         if path is not None and path.suffix in (".py", ".safetensors") and not path.is_file():
             raise FileNotFoundError(f"{path}: no such file")
+
+
+def rate_of(path: Path, found: float | None, rate: float | None) -> float | None:
+    """The rate of a file, else the option's.
+
+    Raises:
+        ValueError: a rate that contradicts the file, or is none.
+    """
+    if rate is not None and not 0 < rate < 1e12:
+        raise ValueError(f"--rate must be a positive number of samples a second, got {rate:g}")
+    if rate is not None and found not in (None, rate):
+        raise ValueError(f"{path} says {found:g} Hz: --rate is for files without a rate")
+    return rate if found is None else found
 
 
 class Used(NamedTuple):

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import rich.progress
 from rich.console import Console
@@ -15,9 +15,8 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from tapwise.cli.terminal import say
 
 if TYPE_CHECKING:
-    from tapwise.geometry import Geometry
-    from tapwise.signals import Reader
-    from tapwise.signals.filtering import Summary
+    from tapwise.signals import Source
+    from tapwise.signals.samples import Losses
 
 
 class Progress:
@@ -57,28 +56,28 @@ def speed(outputs: int, seconds: float, rate: float | None) -> str:
     return text + (f", {speed / rate:,.0f}x real time" if rate else "")
 
 
-def print_summary(
-    reader: Reader, target: Path, geometry: Geometry, summary: Summary, rate: float | None, seconds: float
-) -> None:
-    """Print what a run did: what came in and out, how fast, and what was clipped or overflowed."""
-    channels = f"{reader.channels} channel" + "s" * (reader.channels != 1)
+def print_outputs(source: Source, samples: int, target: Path, outputs: int, rate: float | None) -> None:
+    """Print what went in and what came out."""
+    channels = f"{source.channels} channel" + "s" * (source.channels != 1)
     at = f" at {rate:g} Hz" if rate else ""
-    say(f"{reader.path}: {reader.length:,} samples, {channels} -> {target}: {summary.outputs:,} samples{at}")
-    kernel = f"kernel {summary.plan.kernel}, " if summary.plan else ""
-    say(
-        f"  K={geometry.kernel_size}, padding {geometry.padding}, {kernel}{seconds:.2f} s, "
-        f"{speed(summary.outputs, seconds, rate)}"
-    )
-    if summary.overflowed:
+    say(f"{source.path}: {samples:,} samples, {channels} -> {target}: {outputs:,} samples{at}")
+
+
+def print_losses(losses: Losses, dtype: Any, total: int) -> None:
+    """Print what was clipped or overflowed.
+
+    Arguments:
+        dtype: of the file's samples.
+        total: samples of all channels.
+    """
+    if losses.overflowed:
         say(
-            f"  {summary.overflowed:,} outputs are beyond the range of {reader.dtype} and were "
-            "written as infinite or NaN",
+            f"  {losses.overflowed:,} outputs are beyond the range of {dtype} and were written as infinite or NaN",
             error=True,
         )
-    if summary.clipped:
-        total = summary.outputs * summary.channels
+    if losses.clipped:
         say(
-            f"  clipped {summary.clipped:,} of {total:,} samples to the range of {reader.dtype}: "
-            f"the loudest was {summary.loudest:.3g} times full scale",
+            f"  clipped {losses.clipped:,} of {total:,} samples to the range of {dtype}: "
+            f"the loudest was {losses.loudest:.3g} times full scale",
             error=True,
         )

@@ -1,40 +1,77 @@
-"""tapwise stream: a model live, from standard input to standard output."""
+"""tapwise stream: a model live, from standard input or a file to standard output or a file."""
 
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from tapwise.cli.options import Model, Size, Weights, refuse_missing
+from tapwise.cli.options import Axis, Columns, Model, Size, Weights, rate_of, refuse_missing
 from tapwise.cli.terminal import say, separate_samples
+
+_RAW_RATE = 16_000
 
 
 def stream(
     model: Model,
+    signal: Annotated[Path | None, Parameter(help="A file, instead of standard input.")] = None,
     /,
     *,
     weights: Weights = None,
     size: Size = "",
-    rate: Annotated[float, Parameter(help="Samples a second.")] = 16_000,
+    output: Annotated[
+        Path | None, Parameter(name=["--output", "-o"], help="A file to write, instead of standard output.")
+    ] = None,
+    rate: Annotated[
+        float | None, Parameter(help="Samples a second, where no header says it; default: 16000 for raw samples.")
+    ] = None,
     chunk: Annotated[float, Parameter(help="Milliseconds of a chunk.")] = 10,
     form: Annotated[
         Literal["s16", "f32"],
         Parameter(name="--format", help="Raw samples: 16-bit, or 32-bit floats; channels interleaved."),
     ] = "s16",
+    axis: Axis = None,
+    column: Columns = None,
 ) -> None:
-    """Run a model live: raw samples from standard input, chunk by chunk, to standard output.
+    """Run a model live, chunk by chunk, and say what each chunk takes.
 
     arecord -t raw -f S16_LE -r 16000 | tapwise stream model.py:factory --weights w.safetensors | aplay -t raw -f S16_LE -r 16000
+
+    tapwise stream model.py:factory noisy.wav -o clean.wav
+
+    Standard input is a WAV, which says its rate and channels, or raw samples; the same goes to standard output. A file is written complete or not at all. A model of one channel runs on each channel by itself. To run over a file as fast as it goes: tapwise apply --model.
     """
     refuse_missing(model, weights)
-    samples = separate_samples()  # before the model is made, which may print
-    from tapwise.cli import live, models
+    from tapwise import signals
 
-    if sys.stdin is None:
-        raise ValueError("standard input is closed: the samples come from there")
-    loaded = models.load(model, weights, size)
-    with samples:
-        summary = live.run(*loaded, sys.stdin.buffer, samples, rate=rate, chunk_ms=chunk, form=form)
-    say(summary, error=True)
+    if output is not None:
+        signals.suffix_of(output)
+        if signal is not None and output.exists() and signal.exists() and output.samefile(signal):
+            raise ValueError(f"-o {output} is the recording itself: give another name")
+    elif sys.stdout is not None and sys.stdout.isatty():
+        raise ValueError("samples would fill the terminal: give -o FILE, or pipe them to a program that plays them")
+    with ExitStack() as stack:
+        reader = None
+        if signal is not None:
+            reader = stack.enter_context(signals.open_reader(signal, tuple(column or ()), axis))
+            reader.rate = rate_of(signal, reader.rate, rate)
+            if reader.rate is None:
+                raise ValueError(f"{signal} has no rate, and a chunk is measured in milliseconds: give --rate")
+        elif column or axis is not None:
+            raise ValueError("--column and --axis belong to a file")
+        elif sys.stdin is None:
+            raise ValueError("standard input is closed: the samples come from there")
+        target = output or stack.enter_context(separate_samples())  # before the model is made, which may print
+        from tapwise.cli import live, models
+        from tapwise.signals.pcm import PipeSource
+
+        loaded = models.load(model, weights, size)
+        source = reader or PipeSource(sys.stdin.buffer, form)
+        if reader is None:
+            source.rate = rate_of(source.path, source.rate, rate) or _RAW_RATE
+        report = live.stream_samples(*loaded, source, target, chunk_ms=chunk, form=form)
+        notes = (*(reader.notes if reader else ()), *report.notes)
+    say("\n".join([str(report), *notes]), error=True)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tapwise.errors import SignalError
 from tapwise.signals.base import Reader as Reader
+from tapwise.signals.base import Source as Source
 from tapwise.signals.base import Writer as Writer
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SUFFIXES = (".wav", ".flac", ".npy", ".csv")
 
@@ -49,16 +54,18 @@ def open_reader(path: Path, columns: tuple[str, ...] = (), axis: int | None = No
 
 def open_writer(
     path: Path,
-    source: Reader,
+    source: Source,
     length: int,
     rate: float | None,
     rows: list[int | None] | None,
     channels: int | None = None,
+    dtype: np.dtype[Any] | None = None,
 ) -> Writer:
-    """A writer of ``length`` samples of the source's dtype. Nothing stands until commit.
+    """A writer of ``length`` samples. Nothing stands until commit.
 
     Arguments:
         channels: of the outputs; None: those of the source.
+        dtype: of the outputs; None: that of the source, a sound's in as many bits.
         rate: samples a second; audio files need one.
         rows: of a table, the source's row that belongs to each output, None for none.
 
@@ -66,20 +73,20 @@ def open_writer(
         SignalError: a kind of file that can't hold the signal.
     """
     suffix = suffix_of(path)
-    channels = source.channels if channels is None else channels
+    channels, dtype = source.channels if channels is None else channels, dtype or source.dtype
     if not path.parent.is_dir():
         raise SignalError(f"{path}: there is no folder {path.parent}")
     if suffix == ".npy":
         from tapwise.signals.arrays import ArrayWriter
 
-        return ArrayWriter(path, source, length, channels)
+        return ArrayWriter(path, source, length, channels, dtype)
     if suffix == ".csv":
         from tapwise.signals.tables import TableWriter
 
-        return TableWriter(path, source, rows, channels)
+        return TableWriter(path, source, rows, channels, dtype)
     from tapwise.signals.audio import AudioWriter
 
-    return AudioWriter(path, source, length, rate, channels)
+    return AudioWriter(path, source, length, rate, channels, dtype)
 
 
 def suffix_of(path: Path) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from tapwise.errors import SignalError
-from tapwise.signals.base import Array, Reader, Writer
+from tapwise.signals.base import Array, Reader, Source, Writer
 
 _LONGEST_HEADER = 1 << 16
 
@@ -141,7 +141,7 @@ def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 class ArrayWriter(Writer):
     """Writes the source's leading axes and ``length`` samples, each channel's block to its place."""
 
-    def __init__(self, path: Path, source: Reader, length: int, channels: int) -> None:
+    def __init__(self, path: Path, source: Source, length: int, channels: int, dtype: np.dtype[Any]) -> None:
         super().__init__(path)
         before: tuple[int, ...] = () if channels == 1 else (channels,)
         after: tuple[int, ...] = ()
@@ -150,10 +150,10 @@ class ArrayWriter(Writer):
         elif isinstance(source, ArrayReader) and len(source.shape) == 2 and source.axis == 0:
             before, after = (), (channels,)
         shape = (*before, length, *after)
-        header = {"descr": npy.dtype_to_descr(source.dtype), "fortran_order": False, "shape": shape}
+        header = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
         npy.write_array_header_1_0(self.output.file, header)
         self._begin, self._inner = self.output.file.tell(), math.prod(after)  # as the reader's
-        self._length, self._done, self._dtype = length, 0, source.dtype
+        self._length, self._done, self._dtype = length, 0, dtype
 
     @property
     def has_rows(self) -> bool:

@@ -15,24 +15,16 @@ import numpy as np
 
 from tapwise.errors import SignalError
 from tapwise.interrupts import deferred
-from tapwise.signals import riff
-from tapwise.signals.base import Array, Reader, Writer
+from tapwise.signals import pcm, riff
+from tapwise.signals.base import Array, Reader, Source, Writer
 
 try:
     import soundfile
 except ImportError as error:
     raise SignalError("WAV and FLAC need the package soundfile: pip install 'tapwise[io]'") from error
 
-# How samples of a subtype are read, and the step between two values that it can hold, read so.
-_SUBTYPES: dict[str, tuple[str, int]] = {
-    "PCM_16": ("int16", 1),
-    "PCM_S8": ("int16", 256),
-    "PCM_U8": ("int16", 256),
-    "PCM_24": ("int32", 256),
-    "PCM_32": ("int32", 1),
-    "FLOAT": ("float32", 0),
-    "DOUBLE": ("float64", 0),
-}
+# Of a WAV, and 8 bits with a sign, which FLAC has.
+_SUBTYPES = {"PCM_S8": pcm.Encoding(1, "int16", 256), **pcm.ENCODINGS}
 # What soundfile calls the format of a suffix.
 _FORMATS = {".wav": "WAV", ".flac": "FLAC"}
 _WRITTEN = {"int16": "PCM_16", "int32": "PCM_32", "uint8": "PCM_U8", "float32": "FLOAT", "float64": "DOUBLE"}
@@ -42,8 +34,6 @@ _LARGEST_WAV = 2**32 - 2**16
 
 # What libsndfile calls a length that the header doesn't give.
 _NO_LENGTH = 2**62
-# Of a sample, as a WAV holds it.
-_BYTES = {"PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 
 
 class _Sequential(soundfile.SoundFile):  # type: ignore[misc]
@@ -57,11 +47,11 @@ class _Samples:
     """The samples of a WAV whose header says that there are none, read as soundfile reads others."""
 
     def __init__(self, path: Path, start: int, header: Any) -> None:
-        if header.subtype not in _BYTES:
+        if header.subtype not in pcm.ENCODINGS:
             raise SignalError(f"{path}: the header gives no length, and {header.subtype_info} samples don't show it")
         self.channels, self.samplerate, self.subtype = header.channels, header.samplerate, header.subtype
         self.subtype_info, self.format, self._start = header.subtype_info, header.format, start
-        self._width = _BYTES[self.subtype] * self.channels
+        self._width = pcm.ENCODINGS[self.subtype].width * self.channels
         self.frames = (path.stat().st_size - start) // self._width
         self._file, self._at = path.open("rb"), 0
 
@@ -76,13 +66,7 @@ class _Samples:
         self._file.seek(self._start + self._at * self._width)
         data = self._file.read(min(count, self.frames - self._at) * self._width)
         self._at += len(data) // self._width
-        if self.subtype == "PCM_U8":
-            values = (np.frombuffer(data, np.uint8).astype(np.int16) - 128) * np.int16(256)
-        elif self.subtype == "PCM_24":  # the upper three bytes of four
-            values = np.pad(np.frombuffer(data, np.uint8).reshape(-1, 3), ((0, 0), (1, 0))).reshape(-1).view("<i4")
-        else:
-            values = np.frombuffer(data, np.dtype(dtype).newbyteorder("<"))
-        return values.astype(dtype).reshape(-1, self.channels)
+        return pcm.decoded(data, self.subtype, self.channels)
 
     def close(self) -> None:
         self._file.close()
@@ -121,8 +105,9 @@ class AudioReader(Reader):
         self._promised = self._promised_by(data) if has_length else 0
         self.subtype = self._file.subtype
         self.format = self._file.format
-        name, self.quantum = _SUBTYPES.get(self.subtype, ("float32", 0))
-        self.dtype: np.dtype[Any] = np.dtype(name)
+        encoding = _SUBTYPES.get(self.subtype, pcm.ENCODINGS["FLOAT"])
+        self.quantum, self.full_scale = encoding.quantum, pcm.FULL_SCALES.get(encoding.dtype, 1.0)
+        self.dtype: np.dtype[Any] = np.dtype(encoding.dtype)
         try:
             self._refuse_unusable()
         except BaseException:
@@ -139,9 +124,9 @@ class AudioReader(Reader):
 
     def _promised_by(self, data: riff.Chunk | None) -> int:
         """Samples that the header promises; 0 where it doesn't."""
-        if data is None or self._file.subtype not in _BYTES:
+        if data is None or self._file.subtype not in pcm.ENCODINGS:
             return 0
-        return data.size // (self.channels * _BYTES[self._file.subtype])
+        return data.size // (self.channels * pcm.ENCODINGS[self._file.subtype].width)
 
     def _refuse_unusable(self) -> None:
         if self.subtype not in _SUBTYPES:
@@ -200,19 +185,24 @@ class AudioReader(Reader):
 class AudioWriter(Writer):
     """Writes samples of the source's dtype, as the subtype that the source had or that fits it."""
 
-    def __init__(self, path: Path, source: Reader, length: int, rate: float | None, channels: int) -> None:
+    def __init__(
+        self, path: Path, source: Source, length: int, rate: float | None, channels: int, dtype: np.dtype[Any]
+    ) -> None:
         if rate is None:
             raise SignalError(f"{path}: a sound file needs a rate: --rate gives it")
         if rate != int(rate) or rate < 1:
-            raise SignalError(f"{path}: a sound file's rate is a whole number, got {rate:g}: choose another stride")
+            raise SignalError(
+                f"{path}: a sound file's rate is a whole number, got {rate:g}: choose another stride, or write .npy"
+            )
         kind = _FORMATS[path.suffix.lower()]
-        subtype = getattr(source, "subtype", None) or _WRITTEN.get(source.dtype.name)
+        subtype = getattr(source, "subtype", None) if dtype == source.dtype else None
+        subtype = subtype or _WRITTEN.get(dtype.name)
         if subtype is None or not soundfile.check_format(kind, subtype):
             raise SignalError(
-                f"{path}: {kind} can't hold {subtype or source.dtype} samples: write "
+                f"{path}: {kind} can't hold {subtype or dtype} samples: write "
                 f"{'.wav or ' if kind == 'FLAC' else ''}.npy"
             )
-        size = length * channels * source.dtype.itemsize
+        size = length * channels * dtype.itemsize
         if kind == "WAV" and (size > _LARGEST_WAV or getattr(source, "format", "") == "RF64"):
             kind = "RF64"
         elif kind == "WAV" and getattr(source, "format", "") == "WAVEX":
@@ -234,8 +224,8 @@ class AudioWriter(Writer):
         if lost := getattr(source, "not_kept", ()):
             self.notes = (f"not written: {', '.join(lost)} of {source.path.name}",)
         # Given explicitly: soundfile would otherwise scale and clip floats by itself.
-        self._dtype = source.dtype if source.dtype.name != "uint8" else np.dtype(np.int16)
-        self._widen = source.dtype.name == "uint8"
+        self._dtype = dtype if dtype.name != "uint8" else np.dtype(np.int16)
+        self._widen = dtype.name == "uint8"
 
     def write(self, block: Array) -> None:
         """Append (channels, n) samples."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,32 +16,28 @@ from tapwise.atomic_file import AtomicFile
 Array = npt.NDArray[Any]
 
 
-class Reader(ABC):
-    """A signal on disk, (channels, length), read by blocks. A context manager: it closes its file.
+class Source(ABC):
+    """A signal that is read from its beginning to its end. A context manager: it closes its file.
 
     Arguments:
-        dtype: of the samples as stored; results are written as this dtype again.
+        dtype: of the samples as stored; a filter's results are written as this dtype again.
         quantum: the step between two neighbouring values that the file can hold, 0 for floats.
+        full_scale: the sample that stands for 1.0, of sounds in integers; 1 for others.
         rate: samples a second, or None.
         notes: what a user should know of the file, as that its header gives no length.
     """
 
     path: Path
     channels: int
-    length: int
     dtype: np.dtype[Any]
     quantum: int
+    full_scale: float = 1.0
     rate: float | None
     notes: tuple[str, ...] = ()
 
-    @property
-    def has_rows(self) -> bool:
-        """Whether some channels can be read without the others."""
-        return False
-
     @abstractmethod
-    def read(self, start: int, stop: int) -> Array:
-        """The samples [start, stop) of every channel: (channels, stop - start)."""
+    def blocks(self, size: int) -> Iterator[Array]:
+        """The samples in order, ``size`` at a time and the rest at last: (channels, n)."""
 
     def place(self, sample: int) -> str:
         """Where a sample stands: ``sample 24000 (0.500 s)``."""
@@ -54,6 +51,26 @@ class Reader(ABC):
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+class Reader(Source):
+    """A signal on disk, (channels, length), any part of which can be read."""
+
+    length: int
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether some channels can be read without the others."""
+        return False
+
+    @abstractmethod
+    def read(self, start: int, stop: int) -> Array:
+        """The samples [start, stop) of every channel: (channels, stop - start)."""
+
+    def blocks(self, size: int) -> Iterator[Array]:
+        """The samples in order, ``size`` at a time and the rest at last: (channels, n)."""
+        for start in range(0, self.length, size):
+            yield self.read(start, min(start + size, self.length))
 
 
 class Writer(ABC):

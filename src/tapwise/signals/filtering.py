@@ -16,22 +16,14 @@ from tapwise.engine.plan import Plan, choose
 from tapwise.engine.problem import Problem
 from tapwise.errors import SignalError
 from tapwise.geometry import Geometry
-from tapwise.signals.arrays import ArrayReader, ArrayWriter
+from tapwise.signals.arrays import ArrayWriter
 from tapwise.signals.base import Array, Reader, Writer
+from tapwise.signals.samples import Losses, Samples, as_stored
 
 # Samples of all channels in a block: a few megabytes whatever the dtype.
 BLOCK = 1 << 18
 # Outputs of a block that are worth one of all channels.
 _FEWEST = 256
-# Beyond this, float64 doesn't hold every integer.
-_EXACT = 2**53
-
-_NUMPY = {
-    torch.float32: np.float32,
-    torch.float64: np.float64,
-    torch.complex64: np.complex64,
-    torch.complex128: np.complex128,
-}
 _SUM_DTYPES = {
     "int8": torch.float32,
     "uint8": torch.float32,
@@ -45,22 +37,16 @@ _SUM_DTYPES = {
 
 
 @dataclass
-class Summary:
+class Summary(Losses):
     """What a run did.
 
     Arguments:
         outputs: samples written to each channel.
-        clipped: samples of all channels that were beyond the range of the file's integers.
-        overflowed: outputs beyond the range of the file's floats, made infinite or NaN.
-        loudest: the largest magnitude before clipping, in units of that range.
         plan: by which the first block ran; None where there was none.
         channels: of the outputs.
     """
 
-    outputs: int
-    clipped: int = 0
-    overflowed: int = 0
-    loudest: float = 0.0
+    outputs: int = 0
     plan: Plan | None = None
     channels: int = 1
 
@@ -102,8 +88,8 @@ def run(
     g = geometry
     problem = Problem.of(like, weight.to("meta"), None, g.stride, g.padding, g.dilation, g.groups, g.padding_mode)
     outputs = problem.output_length
-    summary = Summary(outputs, channels=reader.channels if is_alike else weight.shape[0])
-    read = _Samples(reader, dtype, nan == "error")
+    summary = Summary(outputs=outputs, channels=reader.channels if is_alike else weight.shape[0])
+    read = Samples(reader, dtype, nan == "error")
     for channels, start, stop in _blocks(reader, writer, outputs, geometry, is_alike):
         read.channels = channels
         needed = partition.part(geometry, start, stop, reader.length)
@@ -122,7 +108,7 @@ def run(
                     y *= _gain(gaps, x.shape[-1], weight, needed.geometry, is_shortened)
             else:
                 y = convolve(x[None], weight, None, needed.geometry)[0]
-        stored = _stored(y.numpy(), reader, read.finite, summary)
+        stored = as_stored(y.numpy(), reader.dtype, reader.quantum, read.finite, summary, reader.path)
         if channels is None:
             writer.write(stored)
             progress(stop)
@@ -191,62 +177,9 @@ def rows_of_outputs(geometry: Geometry, length: int) -> list[int | None]:
     return [row if 0 <= row < length else None for row in rows]
 
 
-class _Samples:
-    """Reads samples as the dtype to compute in, and looks at them on the way."""
-
-    def __init__(self, reader: Reader, dtype: torch.dtype, refuse_nan: bool) -> None:
-        self._reader, self._dtype, self._refuse_nan = reader, dtype, refuse_nan
-        self.finite = True  # as long as all that was read is
-        self.channels: range | None = None  # that are read; None: all
-
-    def __call__(self, start: int, stop: int) -> Tensor:
-        """The samples [start, stop): (channels, stop - start)."""
-        if self.channels is None:
-            block = self._reader.read(start, stop)
-        else:
-            assert isinstance(self._reader, ArrayReader)
-            block = self._reader.read(start, stop, self.channels)
-        if block.dtype.kind in "fc":
-            self.finite = self.finite and bool(np.isfinite(block).all())
-            if self._refuse_nan and np.isnan(block).any():
-                channel, sample = np.argwhere(np.isnan(block))[0]
-                channel += 0 if self.channels is None else self.channels.start
-                at = f"channel {channel}, " * (self._reader.channels > 1)
-                raise SignalError(
-                    f"{self._reader.path}: {at}{self._reader.place(start + int(sample))}: no value "
-                    "(NaN): fill the gap, let it through with --nan propagate, or average without it with --nan skip"
-                )
-        elif block.dtype.itemsize == 8 and block.size and np.abs(block.astype(float)).max() > _EXACT:
-            raise SignalError(f"{self._reader.path}: integers beyond 2**53 can't be filtered exactly")
-        return torch.from_numpy(block.astype(_NUMPY[self._dtype], copy=False))
-
-
-def _copied(read: _Samples, sources: tuple[int, ...]) -> Tensor | None:
+def _copied(read: Samples, sources: tuple[int, ...]) -> Tensor | None:
     """The samples that padding copies, in the order in which it places them."""
     if not sources:
         return None
     first = min(sources)
     return read(first, max(sources) + 1)[:, [j - first for j in sources]]
-
-
-def _stored(y: Array, reader: Reader, finite: bool, summary: Summary) -> Array:
-    """The outputs as the file's dtype: integers rounded, what is beyond its range counted."""
-    if not reader.quantum:
-        with np.errstate(over="ignore"):
-            stored = y.astype(reader.dtype, copy=False)
-        if finite:
-            summary.overflowed += int((~np.isfinite(stored)).sum())
-        return stored
-    if not np.isfinite(y).all():
-        raise SignalError(f"{reader.path}: the filter's outputs are too large to be computed")
-    info, step = np.iinfo(reader.dtype), reader.quantum
-    low, top = info.min, info.max // step * step
-    rounded = np.rint(y.astype(np.float64) / step) * step
-    # A float can't hold the largest numbers of 64 bits: the next one above is already beyond.
-    above = rounded > top if int(float(top)) == top else rounded >= float(top)
-    below = rounded < low
-    summary.clipped += int((above | below).sum())
-    summary.loudest = max(summary.loudest, float(np.abs(rounded / top).max(initial=0)))
-    stored = np.where(above | below, 0, rounded).astype(reader.dtype)
-    stored[above], stored[below] = top, low
-    return stored

@@ -7,11 +7,12 @@ import csv
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tapwise.errors import SignalError, listed
-from tapwise.signals.base import Array, Reader, Writer
+from tapwise.signals.base import Array, Reader, Source, Writer
 
 try:
     import polars as pl
@@ -184,11 +185,13 @@ def _decoded(data: bytes) -> tuple[str, str, bytes]:
 class TableWriter(Writer):
     """Writes the source's table with the signal's columns replaced, a row for each output."""
 
-    def __init__(self, path: Path, source: Reader, rows: list[int | None] | None, channels: int) -> None:
+    def __init__(
+        self, path: Path, source: Source, rows: list[int | None] | None, channels: int, dtype: np.dtype[Any]
+    ) -> None:
         if rows is not None and channels != source.channels:
             raise SignalError(f"{path}: {channels} channels of {source.channels} can't stand in the table's columns")
         super().__init__(path)
-        self._source, self._rows, self._blocks = source, rows, [np.empty((channels, 0))]
+        self._source, self._rows, self._blocks = source, rows, [np.empty((channels, 0), dtype)]
 
     def write(self, block: Array) -> None:
         """Keep (channels, n) samples; a table is written in one go."""

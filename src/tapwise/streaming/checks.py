@@ -27,6 +27,8 @@ def check_chunks(graph: Graph, likes: Sequence[Tensor], batch: int, seen: int, c
     for number, (like, chunk) in enumerate(zip(likes, chunks, strict=True)):
         name = "chunk" if len(likes) == 1 else f"chunk {number}"
         _check_chunk(graph.nodes[number], like, batch, name, chunk)
+    if len(chunks) == 1:
+        return
     length = chunks[0].shape[graph.nodes[0].size.time]
     before, after = graph.counts(seen), graph.counts(seen + length)
     for number, chunk in enumerate(chunks):

@@ -146,6 +146,16 @@ class Scheduler:
         counts = self.graph.counts(length)
         return [self.empty(number, rows, counts[number][0]) for number in range(self.n_sources)]
 
+    def output_length(self, length: int) -> int:
+        """Outputs of the first result for a full signal of ``length`` samples."""
+        if 0 < length < self.graph.shortest and self.model is not None:
+            try:
+                result = self.model(self.zeros(self.graph.batch, length))[0]
+            except (RuntimeError, ValueError):  # too short for the model as well
+                return 0
+            return int(result.shape[self.graph.nodes[self.graph.results[0]].size.time])
+        return self.graph.totals(length)[self.graph.results[0]]
+
     def _no_outputs(self, number: int, rows: int) -> Tensor:
         """What a node gives where it gives nothing."""
         key = (number, rows)

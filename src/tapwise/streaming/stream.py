@@ -17,6 +17,7 @@ from tapwise.engine.threads import leave_lost_pool
 from tapwise.network.graph import Count, Graph
 from tapwise.network.reading import read
 from tapwise.network.receptive_field import extents
+from tapwise.padding import integer
 from tapwise.streaming import snapshots
 from tapwise.streaming.agreement import settle
 from tapwise.streaming.checks import check_batch, check_chunks, check_end, check_mask
@@ -160,6 +161,19 @@ class Stream:
     def stride(self) -> Fraction:
         """Samples of the signal for each output, exactly."""
         return 1 / self._graph.rates[self._graph.results[0]]
+
+    def output_length(self, length: int) -> int:
+        """Outputs, of the first that the model returns, that a full signal of ``length`` samples gives.
+
+        Raises:
+            ShapeError: a length that the model doesn't take.
+        """
+        length = integer("length", length)
+        if length < 0:
+            raise ValueError(f"length must be at least 0, got {length}")
+        check_end(self._graph, {0: length}, 1)
+        with torch.no_grad():
+            return self._scheduler.output_length(length)
 
     @property
     def n_signals(self) -> int:

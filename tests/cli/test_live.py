@@ -253,7 +253,7 @@ def test_the_command_reads_and_writes_files(model, here):
     here("stream", *name, "x.npy", "-o", "y.npy", "--rate", 8000)
     np.testing.assert_allclose(np.load("y.npy"), y.T, atol=1e-6)
     assert "is the recording itself" in here("stream", *name, "x.wav", "-o", "x.wav")
-    assert "--column and --axis belong to a file" in here("stream", *name, "--axis", 0, "-o", "y.wav")
+    assert "--axis and the options of tables belong to a file" in here("stream", *name, "--axis", 0, "-o", "y.wav")
     assert "says 8000 Hz" in here("stream", *name, "x.wav", "-o", "y.wav", "--rate", 9000)
     assert "expected one of .wav" in here("stream", *name, "-o", "y.mp9")
 

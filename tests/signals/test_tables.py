@@ -1,6 +1,17 @@
-import pytest
+import codecs
+import csv
+import io
+import re
 
-from tapwise.signals import open_reader
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tapwise.errors import SignalError
+from tapwise.signals import open_reader, open_writer
+from tapwise.signals.dialect import TableFormat
 
 
 @pytest.mark.parametrize(
@@ -29,3 +40,184 @@ def test_missing_rows_are_noticed(tmp_path, times, place):
         assert note.startswith(
             f"column 'at': 1 step longer than the usual one, the first before {place}: rows are missing"
         )
+
+
+def written(path, source, rows=None, **given):
+    """A table read and written as it is; with what was said of it."""
+    with open_reader(source, table=TableFormat(**given) if given else None) as reader:
+        x = reader.read(0, reader.length)
+        rows = list(range(reader.length)) if rows is None else rows
+        with open_writer(path, reader, len(rows), None, rows) as writer:
+            writer.write(x[:, rows])
+    return path.read_bytes(), x, reader.notes
+
+
+TABLES = {
+    "semicolons and decimal commas": ("at;v\nMo;1,5\nDi;-2,0\n", [1.5, -2]),
+    "thousand rows of them": ("at;v\n" + "Mo;1,5\n" * 1000, [1.5] * 1000),
+    "one column with decimal commas": ("v\n1,5\n2,25\n", [1.5, 2.25]),
+    "tabs": ("at\tv\nMo, early\t1.5\nDi\t2.0\n", [1.5, 2]),
+    "bars": ("at|v\nMo|1.5\nDi|2.0\n", [1.5, 2]),
+    "a mark and CRLF": ("\ufeffat;v\r\nMo;1,5\r\nDi;2,0\r\n", [1.5, 2]),
+    "comments before the heading": ("# station 7\n# height: 3; 4\nat;v\nMo;1.5\nDi;2.0\n", [1.5, 2]),
+    "a heading that is a comment": ("# station 7\n# at,v\n1,1.5\n2,2.0\n3,3.0\n", [1.5, 2, 3]),
+    "a heading whose first name is #": ("#;v;note\n1;1.5;a\n2;2.0;b\n3;2.5;c\n", [1.5, 2, 2.5]),
+    "no heading": ("2026-01-01,1.5\n2026-01-02,2.0\n", [1.5, 2]),
+    "no heading, semicolons": ("2026-01-01;1,5\n2026-01-02;2,0\n", [1.5, 2]),
+    "gaps as NA": ("at,v\na,1.5\nb,NA\nc,2.0\n", [1.5, np.nan, 2]),
+    "gaps as empty cells": ("at,v\na,1.5\nb,\nc,2.0\n", [1.5, np.nan, 2]),
+    "gaps in the first row": ("at,v\na,NA\nb,1.0\n", [np.nan, 1]),
+    "quoted names": ('"at, UTC","v ""raw"""\na,1.5\nb,2.0\n', [1.5, 2]),
+    "a name of two lines": ('"at\nUTC",v\na,1.5\nb,2.0\n', [1.5, 2]),
+    "rows that begin with #": ("#,v\n#1,1.5\n#2,2.0\n", [1.5, 2]),
+    "blank lines at the end": ("at,v\na,1.5\nb,2.0\n\n\n", [1.5, 2]),
+    "text with separators": ('at,v\n"a,b",1.5\nc;d,2.0\n', [1.5, 2]),
+    "times in front": ("t,v\n0.0,1.5\n0.1,3.0\n0.2,2.0\n", [1.5, 3, 2]),
+    "numbers with exponents": ("at;v\na;1,5e-9\nb;1e+20\n", [1.5e-9, 1e20]),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_is_read_and_written_as_it_is(tmp_path, name):
+    text, expected = TABLES[name]
+    (tmp_path / "t.csv").write_bytes(text.encode())
+    again, x, _ = written(tmp_path / "o.csv", tmp_path / "t.csv")
+    np.testing.assert_array_equal(x, [expected])
+    again = again.decode()
+    if name == "blank lines at the end":
+        text = text.rstrip("\n") + "\n"
+    if name == "numbers with exponents":  # as polars writes them
+        text, again = (re.sub(r"1e\+20|100000000000000000000,0|1,0e20", "1e20", t) for t in (text, again))
+    assert again == text
+
+
+@pytest.mark.parametrize(
+    ("text", "given", "expected"),
+    [
+        ("a;v\n1;1,5\n2;2,5\n3;4,5\n", {"separator": ";", "decimal": ","}, [1.5, 2.5, 4.5]),
+        ("v\n-999\n1.5\n-999.0\n", {"null_values": ("-999",)}, [np.nan, 1.5, np.nan]),
+        ("v\nmissing\n1.5\n", {"null_values": ("missing",)}, [np.nan, 1.5]),
+        ("2020\n1\n2\n", {"has_header": True}, [1, 2]),
+        ("2020\n1\n2\n", {}, [2020, 1, 2]),
+        ("v\n1\n2\n", {"has_header": False}, "line 1, column 'column_1': 'v' is not a number"),
+    ],
+)
+def test_what_is_given_goes_before_what_is_detected(tmp_path, text, given, expected):
+    (tmp_path / "t.csv").write_text(text)
+    if isinstance(expected, str):
+        with pytest.raises(SignalError, match=expected):
+            written(tmp_path / "o.csv", tmp_path / "t.csv", **given)
+    else:
+        np.testing.assert_array_equal(written(tmp_path / "o.csv", tmp_path / "t.csv", **given)[1], [expected])
+
+
+@pytest.mark.parametrize(
+    ("text", "notes"),
+    [
+        ("at;v\nMo;1,5\nDi;2,0\n", ["';' separates the columns", "numbers have a decimal comma"]),
+        ("at\tv\na\t1\nb\t2\n", ["tab separates the columns"]),
+        ("2026-01-01,1.5\n2026-01-03,2.0\n", ["line 1 holds values, so the columns are column_1, column_2"]),
+        ("# at,v\n7,1.5\n3,2.0\n", ["the last comment names the columns: 'at', 'v'"]),
+        ("t,v\n0,1\n1,3\n2,2\n", ["column 't' is taken for the time, and kept"]),
+        ("at,v\na,1\n# lost\n# lost too\nb,2\n", ["2 comments between the rows, not written again"]),
+        ("at,v\na,1\nb,2\n", []),
+    ],
+)
+def test_what_was_detected_is_told(tmp_path, text, notes):
+    (tmp_path / "t.csv").write_text(text)
+    with open_reader(tmp_path / "t.csv", ("v",) if "7,1.5" in text else ()) as reader:
+        said = reader.notes
+    assert len(said) == len(notes)
+    for note, beginning in zip(said, notes, strict=True):
+        assert note.startswith(beginning)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("at;v\na;1,5\nb;2.5\n", "line 2, column 'v': '1,5' is not a number with the decimal sign '.'"),
+        (
+            "at;v\na;1.5\nb;2,5\n",
+            "line 3, column 'v': '2,5' is not a number with the decimal sign '.': --decimal , reads it",
+        ),
+        (
+            "at;v\na;1.234,5\nb;2,5\n",
+            "line 2, column 'v': '1.234,5' is not a number: save the table without separators of",
+        ),
+        ("# c\n# c\nat;v\na;1\n# c\nb;x\n", "line 6, column 'v': 'x' is not a number"),
+        ('at;v\n"a\nb";1\n# c\nb;x\n', "line 5, column 'v': 'x' is not a number"),
+        ("at;v\na;1\nb;2;3\nc;4\n", "line 3 has 3 cells, the table 2 columns, separated by ';'"),
+        ("at;v;v\na;1;2\n", "line 1 names two columns 'v': --no-header numbers them"),
+        ("# one\n# two\n", "the table has no rows"),
+        ("\n\n", "the table has no rows"),
+    ],
+)
+def test_messages_name_line_and_column(tmp_path, text, words):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(SignalError, match=re.escape(words)):
+        open_reader(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"separator": ";;"}, "a separator is one character"),
+        ({"separator": '"'}, "a separator is one character"),
+        ({"decimal": ";"}, "the decimal sign is"),
+        ({"decimal": ",", "separator": ","}, "can't be both"),
+    ],
+)
+def test_formats_that_can_not_be(given, words):
+    with pytest.raises(ValueError, match=words):
+        TableFormat(**given)
+
+
+def test_parquet_keeps_types_and_gaps(tmp_path):
+    at = pl.datetime_range(pl.datetime(2026, 1, 1), pl.datetime(2026, 1, 1, 4), "1h", eager=True)
+    table = pl.DataFrame({"at": at, "v": [1.0, None, 3.0, 4.0, 5.0], "n": pl.Series([1, 2, 3, 4, 5], dtype=pl.Int8)})
+    table.write_parquet(tmp_path / "t.parquet")
+    with open_reader(tmp_path / "t.parquet", ("v", "n")) as reader:
+        x = reader.read(0, 5)
+        np.testing.assert_array_equal(x, [[1, np.nan, 3, 4, 5], [1, 2, 3, 4, 5]])
+        for suffix in ("parquet", "csv"):
+            with open_writer(tmp_path / f"o.{suffix}", reader, 3, None, [1, 2, None]) as writer:
+                writer.write(2 * x[:, 1:4])
+    again = pl.read_parquet(tmp_path / "o.parquet")
+    assert again.to_dict(as_series=False) == {"at": [*at[1:3], None], "v": [None, 6.0, 8.0], "n": [4.0, 6.0, 8.0]}
+    assert (tmp_path / "o.csv").read_text().splitlines()[2] == "2026-01-01T02:00:00.000000,6.0,6.0"
+    with pytest.raises(SignalError, match="column 'at' holds Datetime"):
+        open_reader(tmp_path / "t.parquet", ("at",))
+    table.filter(pl.col("n") != 4).write_parquet(tmp_path / "t.parquet")
+    with open_reader(tmp_path / "t.parquet", ("v",)) as reader:
+        assert reader.notes[0].startswith("column 'at': 1 step longer than the usual one, the first before row 4")
+    (tmp_path / "t.parquet").write_bytes(b"no such thing")
+    with pytest.raises(SignalError, match="not a Parquet file"):
+        open_reader(tmp_path / "t.parquet")
+    with pytest.raises(SignalError, match="belong to tables of text"):
+        open_reader(tmp_path / "t.parquet", table=TableFormat(separator=";"))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@given(
+    st.sampled_from([(";", ","), (";", "."), ("\t", "."), (",", "."), ("|", ",")]),
+    st.lists(
+        st.tuples(
+            st.text(st.characters(categories=["L", "N", "P", "Zs"], exclude_characters="#"), min_size=1, max_size=6),
+            st.floats(allow_nan=False, allow_infinity=False, width=32),
+        ),
+        min_size=1,
+        max_size=8,
+    ),
+    st.booleans(),
+)
+def test_any_table_is_read_as_it_was_written(tmp_path, how, rows, has_mark):
+    separator, decimal = how
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter=separator, lineterminator="\n")
+    writer.writerow(["name of it", "v"])
+    for name, number in rows:
+        writer.writerow([name, str(number).replace(".", decimal)])
+    (tmp_path / "t.csv").write_bytes((codecs.BOM_UTF8 if has_mark else b"") + text.getvalue().encode())
+    with open_reader(tmp_path / "t.csv", ("v",)) as reader:
+        np.testing.assert_array_equal(reader.read(0, len(rows)), [[number for _, number in rows]])
+        assert reader.table["name of it"].fill_null("").to_list() == [name for name, _ in rows]

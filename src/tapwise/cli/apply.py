@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from tapwise.cli.options import (
+    NO_TABLE_OPTIONS,
     Axis,
     Causal,
-    Columns,
     Dilation,
     Flip,
     PaddingMode,
@@ -19,6 +19,7 @@ from tapwise.cli.options import (
     Rate,
     Size,
     Stride,
+    TableOptions,
     Weights,
     as_used,
     rate_of,
@@ -29,7 +30,7 @@ from tapwise.cli.terminal import say
 
 
 def apply(
-    signal: Annotated[Path, Parameter(help="A .wav, .flac, .npy or .csv file.")],
+    signal: Annotated[Path, Parameter(help="A .wav, .flac, .npy, .csv, .tsv or .parquet file.")],
     result: Annotated[Path | None, Parameter(help="The file to write, as -o.")] = None,
     /,
     *,
@@ -55,7 +56,7 @@ def apply(
     ] = None,
     flip: Flip = None,
     axis: Axis = None,
-    column: Columns = None,
+    table: TableOptions = NO_TABLE_OPTIONS,
     rate: Rate = None,
     nan: Annotated[
         Literal["error", "propagate", "skip"],
@@ -69,6 +70,8 @@ def apply(
     A model of one channel runs on each channel by itself. Sounds in integers are given to it from -1 to 1, all else as it stands; its strides give the rate and the length.
 
     The dtype stays, the rate is divided by the stride, a table keeps its other columns. Integers are rounded, and what is beyond their range is clipped and counted. The output appears complete or not at all.
+
+    Tables are read with the separator, decimal sign and heading that they have, which is told where it isn't the usual, and written alike. A first column of times isn't the signal.
 
     An array has the shape (length,) or (channels, length); with --axis 0, (length, channels).
     """
@@ -93,7 +96,7 @@ def apply(
         if given := [name for name, value in settings.items() if value]:
             raise ValueError(f"{given[0]} belongs to --taps: a model has its own")
         refuse_missing(model, weights)
-        with signals.open_reader(signal, tuple(column or ()), axis) as reader:
+        with table.open_reader(signal, axis) as reader:
             rate = rate_of(signal, reader.rate, rate)
             from tapwise.cli.model_files import run_file
 
@@ -107,7 +110,7 @@ def apply(
         )
     from tapwise.cli import taps as designs
 
-    with signals.open_reader(signal, tuple(column or ()), axis) as reader:
+    with table.open_reader(signal, axis) as reader:
         rate = rate_of(signal, reader.rate, rate)
         filter, groups = designs.for_channels(designs.parse(taps, rate), reader.channels, taps)
         used = as_used(taps, filter, flip, padding, causal, dilation)
@@ -125,7 +128,7 @@ def apply(
         from tapwise.signals import filtering  # torch, after what may be wrong
 
         rows = None
-        if target.suffix.lower() == signal.suffix.lower() == ".csv":
+        if signals.keeps_rows(signal, target):
             rows = filtering.rows_of_outputs(geometry, reader.length)
         rate_out = None if rate is None else rate / stride
         started = time.perf_counter()

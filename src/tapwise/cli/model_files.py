@@ -12,8 +12,6 @@ from tapwise.cli.terminal import say
 from tapwise.signals.base import Reader, Source, Writer
 from tapwise.signals.models import BLOCK, ChannelStream, Kind, Summary, kind_of_outputs, run
 
-_SOUNDS = (".wav", ".flac")
-
 
 def run_file(
     name: str,
@@ -68,10 +66,14 @@ def writer_of(
     suffix = signals.suffix_of(target)
     if outputs is None and suffix == ".npy":
         raise ValueError(f"-o {target}: an .npy file begins with its length, which a pipe doesn't tell: write .wav")
-    kind = kind_of_outputs(source, suffix in _SOUNDS, live.dtype)
+    kind = kind_of_outputs(source, suffix in signals.SOUNDS, live.dtype)
     rows: list[int | None] | None = None
-    is_table = suffix == source.path.suffix.lower() == ".csv"
-    if is_table and live.stride == 1 and live.out_channels == source.channels and isinstance(source, Reader):
+    if (
+        signals.keeps_rows(source.path, target)
+        and live.stride == 1
+        and live.out_channels == source.channels
+        and isinstance(source, Reader)
+    ):
         rows = [n if n < source.length else None for n in range(outputs or 0)]
     writer = signals.open_writer(target, source, outputs or 0, rate, rows, live.out_channels, kind.dtype)
     return writer, kind

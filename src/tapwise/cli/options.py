@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 if TYPE_CHECKING:
     from tapwise.explanation.explain import Explanation
+    from tapwise.signals import Reader
 
 Signal = Annotated[Path | None, Parameter(help="A file whose first samples are the signal, instead of --input.")]
 Model = Annotated[str, Parameter(help="module:factory or file.py:factory; it makes the model.")]
@@ -17,10 +18,6 @@ Weights = Annotated[Path | None, Parameter(help="The model's state_dict, a .safe
 Size = Annotated[str, Parameter(help="Size of an example, as 1,1,16000, if the factory gives none.")]
 
 Rate = Annotated[float | None, Parameter(help="Samples a second, where the file has no rate.")]
-Columns = Annotated[
-    list[str] | None, Parameter(name="--column", help="A table's column to read; repeat for more.", negative="")
-]
-Output = Annotated[Path | None, Parameter(name=["--output", "-o"], help="The file to write.")]
 
 
 def _integer(type_: Any, tokens: Any) -> int:
@@ -54,6 +51,45 @@ Mode = Annotated[
     PaddingMode | None, Parameter(help="What stands in the padding. Default: replicate for tables, zeros for others.")
 ]
 
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class TableOptions:
+    """How a table is read; what isn't given is detected, and told."""
+
+    column: Annotated[
+        tuple[str, ...],
+        Parameter(help="A table's column to read; repeat for more.", negative="", consume_multiple=False),
+    ] = ()
+    separator: Annotated[
+        str | None, Parameter(help="Between a table's cells: ';', ',' or tab.", allow_leading_hyphen=True)
+    ] = None
+    decimal: Annotated[Literal[".", ","] | None, Parameter(help="The decimal sign of a table.")] = None
+    null_value: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="A cell for a gap, as -999, beside NA, NaN, null and pandas' others; repeat for more.",
+            negative="",
+            consume_multiple=False,
+            allow_leading_hyphen=True,
+        ),
+    ] = ()
+    header: Annotated[
+        bool | None, Parameter(negative="--no-header", help="Whether a table's first line names the columns.")
+    ] = None
+
+    def open_reader(self, path: Path, axis: int | None) -> Reader:
+        """A reader of a file, a table as the options have it."""
+        from tapwise.signals import open_reader
+        from tapwise.signals.dialect import TableFormat
+
+        separator = "\t" if self.separator in ("tab", "\\t") else self.separator
+        given = TableFormat(separator, self.decimal, self.header, self.null_value)
+        return open_reader(path, self.column, axis, None if given == TableFormat() else given)
+
+
+NO_TABLE_OPTIONS = TableOptions()
+
 # What a convolution's taps are where none are given.
 TUTORIAL_TAPS = "1,1,1"
 
@@ -82,7 +118,7 @@ class ConvolutionOptions:
     flip: Flip = None
     axis: Axis = None
     samples: Annotated[int, Parameter(converter=_integer, help="How many samples of a file are taken.")] = 32
-    column: Annotated[tuple[str, ...], Parameter(help="Columns of a table.", negative="", consume_multiple=False)] = ()
+    table: TableOptions = NO_TABLE_OPTIONS
 
     def explained(self, signal: Path | None) -> Explanation:
         """The explanation of the convolution, on the beginning of a file or on ``--input``."""
@@ -96,7 +132,7 @@ class ConvolutionOptions:
         description = self.weights or self.taps or TUTORIAL_TAPS
         x, rate = (_numbers(self.input), None)
         if signal is not None:
-            x, rate = _beginning(signal, self.samples, self.column, self.axis)
+            x, rate = _beginning(signal, self.samples, self.table, self.axis)
         weight, groups = parse(description, rate), self.groups
         used = as_used(description, weight, self.flip, self.padding, self.causal, self.dilation)
         weight, mode = used.weight, self.padding_mode or usual_mode(signal)
@@ -187,7 +223,9 @@ def as_used(description: str, weight: Any, flip: bool | None, padding: str | Non
 
 def usual_mode(signal: Path | None) -> PaddingMode:
     """What stands in the padding where no option says it."""
-    return "replicate" if signal is not None and signal.suffix.lower() == ".csv" else "zeros"
+    from tapwise.signals import TABLES
+
+    return "replicate" if signal is not None and signal.suffix.lower() in TABLES else "zeros"
 
 
 def padding_of(text: str) -> Any:
@@ -219,12 +257,10 @@ def _numbers(text: str) -> Any:
     return np.stack(rows)
 
 
-def _beginning(path: Path, samples: int, columns: tuple[str, ...], axis: int | None) -> tuple[Any, float | None]:
-    from tapwise.signals import open_reader
-
+def _beginning(path: Path, samples: int, table: TableOptions, axis: int | None) -> tuple[Any, float | None]:
     if samples < 1:
         raise ValueError(f"--samples must be at least 1, got {samples}")
-    with open_reader(path, columns, axis) as reader:
+    with table.open_reader(path, axis) as reader:
         return reader.read(0, min(samples, reader.length)), reader.rate
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from tapwise.cli.options import Axis, Columns, Model, Size, Weights, rate_of, refuse_missing
+from tapwise.cli.options import NO_TABLE_OPTIONS, Axis, Model, Size, TableOptions, Weights, rate_of, refuse_missing
 from tapwise.cli.terminal import say, separate_samples
 
 _RAW_RATE = 16_000
@@ -34,7 +34,7 @@ def stream(
         Parameter(name="--format", help="Raw samples: 16-bit, or 32-bit floats; channels interleaved."),
     ] = "s16",
     axis: Axis = None,
-    column: Columns = None,
+    table: TableOptions = NO_TABLE_OPTIONS,
 ) -> None:
     """Run a model live, chunk by chunk, and say what each chunk takes.
 
@@ -56,12 +56,12 @@ def stream(
     with ExitStack() as stack:
         reader = None
         if signal is not None:
-            reader = stack.enter_context(signals.open_reader(signal, tuple(column or ()), axis))
+            reader = stack.enter_context(table.open_reader(signal, axis))
             reader.rate = rate_of(signal, reader.rate, rate)
             if reader.rate is None:
                 raise ValueError(f"{signal} has no rate, and a chunk is measured in milliseconds: give --rate")
-        elif column or axis is not None:
-            raise ValueError("--column and --axis belong to a file")
+        elif table != NO_TABLE_OPTIONS or axis is not None:
+            raise ValueError("--axis and the options of tables belong to a file")
         elif sys.stdin is None:
             raise ValueError("standard input is closed: the samples come from there")
         target = output or stack.enter_context(separate_samples())  # before the model is made, which may print

@@ -13,16 +13,23 @@ from tapwise.signals.base import Writer as Writer
 if TYPE_CHECKING:
     import numpy as np
 
-SUFFIXES = (".wav", ".flac", ".npy", ".csv")
+    from tapwise.signals.dialect import TableFormat
+
+SOUNDS = (".wav", ".flac")
+TABLES = (".csv", ".tsv", ".parquet")
+SUFFIXES = (*SOUNDS, ".npy", *TABLES)
 
 
-def open_reader(path: Path, columns: tuple[str, ...] = (), axis: int | None = None) -> Reader:
+def open_reader(
+    path: Path, columns: tuple[str, ...] = (), axis: int | None = None, table: TableFormat | None = None
+) -> Reader:
     """A reader for the file, chosen by its suffix.
 
     Arguments:
         columns: of a table, the columns that are the signal; where there is one numeric column, none
             need be named.
         axis: of an array, the axis of time; None: the last, unless it is far shorter than the others.
+        table: how a table of text is written; None: it is detected.
 
     Raises:
         SignalError: a file that is missing, empty, damaged or of an unsupported kind.
@@ -32,8 +39,10 @@ def open_reader(path: Path, columns: tuple[str, ...] = (), axis: int | None = No
     if path.stat().st_size == 0:
         raise SignalError(f"{path}: the file is empty")
     suffix = suffix_of(path)
-    if columns and suffix != ".csv":
-        raise SignalError(f"{path}: columns belong to tables (.csv)")
+    if columns and suffix not in TABLES:
+        raise SignalError(f"{path}: columns belong to tables ({', '.join(TABLES)})")
+    if table is not None and suffix not in (".csv", ".tsv"):
+        raise SignalError(f"{path}: separators, headings and the like belong to tables of text (.csv, .tsv)")
     if axis is not None and suffix != ".npy":
         raise SignalError(f"{path}: an axis belongs to arrays (.npy)")
     if suffix == ".npy":
@@ -43,10 +52,15 @@ def open_reader(path: Path, columns: tuple[str, ...] = (), axis: int | None = No
         if axis is None:
             refuse_far_shorter(reader)
         return reader
-    if suffix == ".csv":
-        from tapwise.signals.tables import TableReader
+    if suffix == ".parquet":
+        from tapwise.signals.tables import ParquetReader
 
-        return TableReader(path, columns)
+        return ParquetReader(path, columns)
+    if suffix in TABLES:
+        from tapwise.signals.dialect import TableFormat
+        from tapwise.signals.tables import TextTableReader
+
+        return TextTableReader(path, columns, table or TableFormat())
     from tapwise.signals.audio import AudioReader
 
     return AudioReader(path)
@@ -80,13 +94,18 @@ def open_writer(
         from tapwise.signals.arrays import ArrayWriter
 
         return ArrayWriter(path, source, length, channels, dtype)
-    if suffix == ".csv":
+    if suffix in TABLES:
         from tapwise.signals.tables import TableWriter
 
         return TableWriter(path, source, rows, channels, dtype)
     from tapwise.signals.audio import AudioWriter
 
     return AudioWriter(path, source, length, rate, channels, dtype)
+
+
+def keeps_rows(source: Path, target: Path) -> bool:
+    """Whether both are tables: then other columns are kept, a row for each output."""
+    return {source.suffix.lower(), target.suffix.lower()} <= set(TABLES)
 
 
 def suffix_of(path: Path) -> str:

@@ -25,7 +25,7 @@ LAYERS = [
     ["tapwise.engine"],
     ["tapwise.functional", "tapwise.chunks"],
     ["tapwise.layers", "tapwise.lazy_layers", "tapwise.acceleration", "tapwise.compat"],
-    ["tapwise.filters"],
+    ["tapwise.filters", "tapwise.containers", "tapwise.fir"],
     ["tapwise.explanation"],
     ["tapwise.network"],
     ["tapwise.streaming"],

@@ -41,6 +41,17 @@ def refuse_fraction(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be an integer, got {value!r}") from None
 
 
+def numpy_same(kernel_size: int, dilation: int) -> tuple[int, int]:
+    """The padding by which a convolution is centred as ``numpy.convolve`` centres it: of even K, one sample on.
+
+    Example:
+        >>> numpy_same(3, 1), numpy_same(4, 1)
+        ((1, 1), (2, 1))
+    """
+    span = dilation * (kernel_size - 1)
+    return span - span // 2, span // 2
+
+
 def single(name: str, value: Any) -> int:
     """An int, or the one entry of a 1-tuple, as torch takes them."""
     if isinstance(value, Sequence) and not isinstance(value, str):

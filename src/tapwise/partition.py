@@ -62,6 +62,25 @@ def part(geometry: Geometry, start: int, stop: int, length: int) -> Part:
     return Part((start, stop), inputs, local, *sources)
 
 
+def rows_of_outputs(geometry: Geometry, length: int) -> list[int | None]:
+    """The row of a table that each output belongs to; None beyond the table's ends.
+
+    That is the last row that its window reads, as of a causal filter; where padding lets windows
+    reach over both ends ("same"), the row in the window's middle.
+
+    Example:
+        >>> rows_of_outputs(Geometry(3), 5), rows_of_outputs(Geometry(3, padding="same"), 5)
+        ([2, 3, 4], [0, 1, 2, 3, 4])
+    """
+    effective = geometry.effective_kernel_size
+    centred = geometry.right > 0 and geometry.left < effective - 1
+    if centred and geometry.left + geometry.right == effective - 1:
+        return [row if row < length else None for row in range(0, length, geometry.stride)]
+    offset = ((effective - 1) // 2 if centred else effective - 1) - geometry.left
+    rows = [i * geometry.stride + offset for i in range(geometry.output_length(length))]
+    return [row if 0 <= row < length else None for row in rows]
+
+
 def window_span(geometry: Geometry, start: int, stop: int) -> tuple[int, int]:
     """The positions [first, last) that the windows of the outputs [start, stop) span, padding included.
 

@@ -12,6 +12,7 @@ import oracle
 import tapwise as tw
 from tapwise.geometry import Geometry
 from tapwise.padding import PADDING_MODES
+from tapwise.partition import rows_of_outputs
 from tapwise.signals import filtering as blocks
 from tapwise.signals import open_reader, open_writer
 
@@ -192,14 +193,14 @@ def test_progress_reaches_the_end(tmp_path, monkeypatch):
 )
 def test_the_row_that_an_output_belongs_to(padding, stride, rows):
     geometry = Geometry(5, stride, padding=padding)
-    assert blocks.rows_of_outputs(geometry, 10) == rows
+    assert rows_of_outputs(geometry, 10) == rows
 
 
 def test_a_table_beyond_its_ends(tmp_path):
     (tmp_path / "t.csv").write_text("day,value\na,1\nb,2\nc,3\n")
     geometry = Geometry(2, padding="full")
     with open_reader(tmp_path / "t.csv") as reader:
-        rows = blocks.rows_of_outputs(geometry, 3)
+        rows = rows_of_outputs(geometry, 3)
         with open_writer(tmp_path / "o.csv", reader, 4, None, rows) as writer:
             blocks.run(reader, writer, np.array([1.0, 1.0]), geometry)
     table = pl.read_csv(tmp_path / "o.csv")

@@ -119,6 +119,7 @@ def apply(
             named = "--nan skip" if nan == "skip" else "--padding-mode shorter"
             raise ValueError(f"{named} is for averages, one filter of taps of 0 and above, as mean and gauss")
         from tapwise.geometry import Geometry
+        from tapwise.partition import rows_of_outputs
 
         geometry = Geometry(
             filter.shape[-1], stride, dilation, used.padding, groups, "zeros" if mode == "shorter" else mode
@@ -129,7 +130,7 @@ def apply(
 
         rows = None
         if signals.keeps_rows(signal, target):
-            rows = filtering.rows_of_outputs(geometry, reader.length)
+            rows = rows_of_outputs(geometry, reader.length)
         rate_out = None if rate is None else rate / stride
         started = time.perf_counter()
         with (

@@ -208,6 +208,7 @@ def as_used(description: str, weight: Any, flip: bool | None, padding: str | Non
         ValueError: options that exclude each other.
     """
     from tapwise.cli.taps import use_of
+    from tapwise.padding import numpy_same
 
     if causal and padding not in (None, "causal"):
         raise ValueError(f"--causal is a padding of its own: leave out --padding {padding}")
@@ -215,8 +216,7 @@ def as_used(description: str, weight: Any, flip: bool | None, padding: str | Non
     is_flipped = use.is_filter if flip is None else flip
     pads = padding_of("causal" if causal else padding or use.padding)
     if is_flipped and pads == "same" and taps % 2 == 0:  # centred as numpy.convolve centres: one sample on
-        span = dilation * (taps - 1)
-        pads = span - span // 2, span // 2
+        pads = numpy_same(taps, dilation)
     words = f"{use.form}, {'convolved' if is_flipped else 'used as it stands'}"
     return Used(weight[..., ::-1] if is_flipped else weight, pads, use.is_average, words)
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from tapwise import partition
 from tapwise.engine.dispatch import convolve
 from tapwise.engine.plan import Plan, choose
 from tapwise.engine.problem import Problem
 from tapwise.errors import SignalError
+from tapwise.fir import gain
 from tapwise.geometry import Geometry
 from tapwise.signals.arrays import ArrayWriter
 from tapwise.signals.base import Array, Reader, Writer
@@ -105,7 +105,7 @@ def run(
             if is_alike:
                 y = convolve(x[:, None], weight, None, needed.geometry)[:, 0]  # (channels, n)
                 if gaps is not None or (is_shortened and any(needed.geometry.padding)):
-                    y *= _gain(gaps, x.shape[-1], weight, needed.geometry, is_shortened)
+                    y *= gain(gaps, x.shape[-1], weight, needed.geometry, is_shortened)
             else:
                 y = convolve(x[None], weight, None, needed.geometry)[0]
         stored = as_stored(y.numpy(), reader.dtype, reader.quantum, read.finite, summary, reader.path)
@@ -117,24 +117,6 @@ def run(
             writer.write(stored, start, channels.start)
             progress((channels.start * outputs + len(channels) * stop) // reader.channels)
     return summary
-
-
-# Of the sum of the taps: on less than this nothing can be averaged, since transforms leave noise in the sums.
-_LEAST = 1e-9
-
-
-def _gain(gaps: Tensor | None, length: int, weight: Tensor, geometry: Geometry, is_shortened: bool) -> Tensor:
-    """For each output, the sum of the taps over the sum of those that lie on samples: (channels or 1, n).
-
-    Samples of the padding count where windows aren't shortened.
-    """
-    there = torch.ones((1, length), dtype=torch.float64) if gaps is None else (~gaps).double()
-    there = pad(there, geometry.padding, value=0.0 if is_shortened else 1.0)
-    taps = weight.double()
-    sums = convolve(there[:, None], taps, None, replace(geometry, padding=(0, 0)))[:, 0]
-    sums[sums < _LEAST * taps.sum()] = torch.nan
-    gain: Tensor = (taps.sum() / sums).to(weight.dtype)
-    return gain
 
 
 Block = tuple[range | None, int, int]  # channels, None for all; outputs from, to
@@ -156,25 +138,6 @@ def _blocks(reader: Reader, writer: Writer, outputs: int, geometry: Geometry, is
     if isinstance(writer, ArrayWriter):  # which writes each channel's part of a block to a place of its own
         block = max(block, 64)
     yield from ((None, start, min(start + block, outputs)) for start in range(0, outputs, block))
-
-
-def rows_of_outputs(geometry: Geometry, length: int) -> list[int | None]:
-    """The row of a table that each output belongs to; None beyond the table's ends.
-
-    That is the last row that its window reads, as of a causal filter; where padding lets windows
-    reach over both ends ("same"), the row in the window's middle.
-
-    Example:
-        >>> rows_of_outputs(Geometry(3), 5), rows_of_outputs(Geometry(3, padding="same"), 5)
-        ([2, 3, 4], [0, 1, 2, 3, 4])
-    """
-    effective = geometry.effective_kernel_size
-    centred = geometry.right > 0 and geometry.left < effective - 1
-    if centred and geometry.left + geometry.right == effective - 1:
-        return [row if row < length else None for row in range(0, length, geometry.stride)]
-    offset = ((effective - 1) // 2 if centred else effective - 1) - geometry.left
-    rows = [i * geometry.stride + offset for i in range(geometry.output_length(length))]
-    return [row if 0 <= row < length else None for row in rows]
 
 
 def _copied(read: Samples, sources: tuple[int, ...]) -> Tensor | None:

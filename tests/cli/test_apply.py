@@ -1,5 +1,10 @@
 """tapwise apply: what the taps are, which axis is time, what stands beyond the ends."""
 
+import os
+import re
+import subprocess
+import sys
+
 import numpy as np
 import polars as pl
 import pytest
@@ -159,3 +164,20 @@ def test_an_average_is_one_of_what_is_there(here, tmp_path):
         assert (ends[0], ends[-1]) == pytest.approx((first, last)), mode
     assert "is for averages" in here("apply", tmp_path / "t.csv", "--taps", "0,0", "--nan", "skip")
     assert "is for averages" in here("apply", tmp_path / "t.csv", "--taps", "diff", "--nan", "skip")
+
+
+@pytest.mark.slow
+def test_the_first_long_filter_says_that_it_compiles(tmp_path):
+    """And a short one doesn't compile."""
+    random = np.random.default_rng(0)
+    np.save(tmp_path / "short.npy", random.normal(size=10_000).astype(np.float32))
+    np.save(tmp_path / "long.npy", random.normal(size=6_000_000).astype(np.float32))
+    np.save(tmp_path / "ir.npy", random.normal(size=20_000))
+    environment = {**os.environ, "TAPWISE_CACHE_DIR": str(tmp_path / "cache")}
+    for name, is_compiled in (("short.npy", False), ("long.npy", True), ("long.npy", False)):
+        arguments = [sys.executable, "-m", "tapwise", "apply", name, "y.npy", "--taps", "ir.npy"]
+        run = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+        assert ("tapwise: compiling for this processor, once: about 6 s" in run.stderr) is is_compiled
+        assert ("kernel native" in run.stdout) is (name == "short.npy")
+        seconds = float(re.search(r"([\d.]+) s, ", run.stdout)[1])
+        assert seconds < 8, run.stdout  # without the compiler's

@@ -97,7 +97,7 @@ def test_the_body_is_compiled_once_for_all_threads(monkeypatch):
 
     made = []
 
-    def prepare(module, name, announce):
+    def prepare(module, name):
         time.sleep(0.05)
         made.append(name)
         return object()
@@ -174,13 +174,14 @@ def test_the_processors_vectors_are_those_of_its_features(monkeypatch):
 def test_a_terminal_is_told_once_why_the_first_call_takes_long(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("TAPWISE_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(compiled, "_is_announced", False)
+    monkeypatch.setattr(compiled, "_say", compiled._say_on_terminal)
     monkeypatch.setattr(compiled, "_compile", lambda module, name: b"code")
     monkeypatch.setattr(compiled, "_load", lambda code, name: 1)
     monkeypatch.setattr(compiled, "_loops", {})
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     compiled.loop("direct.loops", "convolve_32")
     said = capsys.readouterr().err
-    assert "compiling" in said
+    assert "compiling for this processor, once: about 15 s" in said
     assert str(tmp_path) in said
     compiled.loop("direct.loops", "convolve_64")
     assert not capsys.readouterr().err
@@ -189,6 +190,7 @@ def test_a_terminal_is_told_once_why_the_first_call_takes_long(tmp_path, monkeyp
 def test_nothing_is_printed_where_nobody_reads_along(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("TAPWISE_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(compiled, "_is_announced", False)
+    monkeypatch.setattr(compiled, "_say", compiled._say_on_terminal)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
-    compiled._announce()
+    compiled._announce(15)
     assert not capsys.readouterr().err

@@ -5,11 +5,15 @@ import polars as pl
 import pytest
 import scipy.signal
 import soundfile
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import oracle
 import tapwise as tw
+from tapwise.engine import compiled
+from tapwise.engine.options import current_options
+from tapwise.engine.problem import Problem
 from tapwise.geometry import Geometry
 from tapwise.padding import PADDING_MODES
 from tapwise.partition import rows_of_outputs
@@ -177,7 +181,7 @@ def test_progress_reaches_the_end(tmp_path, monkeypatch):
     np.save(tmp_path / "x.npy", np.ones(100))
     seen = []
     applied(tmp_path / "x.npy", tmp_path / "y.npy", [1], Geometry(1), progress=seen.append)
-    assert seen == [30, 60, 90, 100]
+    assert seen == [0, 30, 60, 90, 100]
 
 
 @pytest.mark.parametrize(
@@ -220,3 +224,17 @@ def test_an_average_without_weight_on_numbers_is_nan(tmp_path):
     assert np.isnan(y[1400:2600]).all()
     assert np.abs(y[~np.isnan(y)] - 7).max() < 1e-5
     assert not np.isnan(y[:1100]).any()
+
+
+@pytest.mark.parametrize(("length", "is_compiled"), [(20_000, False), (1 << 40, True)])
+def test_a_short_signal_is_not_worth_compiling_for(monkeypatch, length, is_compiled):
+    prepared = []
+    monkeypatch.setattr(compiled, "missing", list)
+    monkeypatch.setattr(compiled, "prepare", prepared.extend)
+    problem = Problem(Geometry(301, padding="same"), 1, 1, length, torch.float32, "meta")
+    with blocks._prepared(problem, 1):
+        assert (current_options().kernel == "native") is not is_compiled
+    assert bool(prepared) is is_compiled
+    monkeypatch.setattr(compiled, "missing", lambda loops: [])
+    with blocks._prepared(problem, 1):
+        assert current_options().kernel is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -126,13 +125,14 @@ def apply(
         )
         outputs = geometry.output_length(reader.length)
         from tapwise.cli.progress import Progress, print_losses, print_outputs, speed
+        from tapwise.engine.compiled import announce_by
         from tapwise.signals import filtering  # torch, after what may be wrong
 
         rows = None
         if signals.keeps_rows(signal, target):
             rows = rows_of_outputs(geometry, reader.length)
         rate_out = None if rate is None else rate / stride
-        started = time.perf_counter()
+        announce_by(lambda text: say(text, error=True))
         with (
             signals.open_writer(
                 target, reader, outputs, rate_out, rows, reader.channels if filter.ndim == 1 else len(filter)
@@ -142,7 +142,7 @@ def apply(
             summary = filtering.run(
                 reader, writer, used.weight, geometry, nan=nan, is_shortened=mode == "shorter", progress=progress
             )
-    seconds = time.perf_counter() - started
+        seconds = progress.seconds
     print_outputs(reader, reader.length, target, summary.outputs, rate_out)
     kernel = f"kernel {summary.plan.kernel}, " if summary.plan else ""
     say(

@@ -64,6 +64,7 @@ def warmed() -> str:
     from tapwise.engine import compiled
 
     lines = []
+    compiled.announce_by(lambda text: None)  # the bar says it
     columns = (TextColumn("compiling"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
     with Progress(*columns, TextColumn("{task.description}"), console=console, transient=True) as bar:
@@ -72,7 +73,7 @@ def warmed() -> str:
             kernel = module.partition(".")[0]
             bar.update(task, description=f"{kernel} {name}")
             was_cached, started = compiled.is_cached(module, name), time.perf_counter()
-            compiled.loop(module, name, announce=False)
+            compiled.loop(module, name)
             seconds = time.perf_counter() - started
             after = "" if compiled.is_cached(module, name) else ", but can't be cached"
             done = "cached" if was_cached else f"compiled in {seconds:.1f} s{after}"

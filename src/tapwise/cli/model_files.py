@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 from tapwise import signals
 from tapwise.cli import models
 from tapwise.cli.progress import Progress, print_losses, print_outputs, speed
 from tapwise.cli.terminal import say
+from tapwise.engine.compiled import announce_by
 from tapwise.signals.base import Reader, Source, Writer
 from tapwise.signals.models import BLOCK, ChannelStream, Kind, Summary, kind_of_outputs, run
 
@@ -29,15 +29,15 @@ def run_file(
         rate: samples a second of the file, or None.
         block: samples of a step.
     """
+    announce_by(lambda text: say(text, error=True))
     model, example = models.load(name, weights, size)
     live = ChannelStream(model, example, reader.channels, reader.path)
     outputs = live.output_length(reader.length)
     rate_out = None if rate is None else rate / float(live.stride)
-    started = time.perf_counter()
     writer, kind = writer_of(target, reader, live, outputs, rate_out)
     with writer, Progress(outputs, rate_out) as progress:
         summary = run(reader, writer, live, kind, block=block, nan=nan, progress=progress)
-    seconds = time.perf_counter() - started
+    seconds = progress.seconds
     print_outputs(reader, summary.samples, target, summary.outputs, rate_out)
     channels = f", {live.out_channels} channels out" if live.out_channels != reader.channels else ""
     by_channel = ", each channel by itself" if live.is_by_channel else ""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import rich.progress
 from rich.console import Console
@@ -20,13 +19,17 @@ if TYPE_CHECKING:
 
 
 class Progress:
-    """A line on the terminal while a run lasts: samples a second, times real time, time left."""
+    """A line on the terminal while a run lasts, from its first report on: samples a second, times real time, time left.
+
+    Arguments:
+        seconds: since the first report.
+    """
 
     def __init__(self, outputs: int, rate: float | None) -> None:
         self._outputs, self._rate = outputs, rate
-        self._started = time.perf_counter()
+        self._started: float | None = None
 
-    def __enter__(self) -> Callable[[int], None]:
+    def __enter__(self) -> Self:
         self._bar = rich.progress.Progress(
             TextColumn("filtering"),
             BarColumn(),
@@ -38,13 +41,19 @@ class Progress:
             transient=True,
             disable=not sys.stderr.isatty(),
         )
-        self._bar.start()
-        self._task = self._bar.add_task("", total=self._outputs, speed="")
-        return self._advance
+        return self
 
-    def _advance(self, done: int) -> None:
-        now = speed(done, time.perf_counter() - self._started, self._rate)
-        self._bar.update(self._task, completed=done, speed=now)
+    def __call__(self, done: int) -> None:
+        """Report how many outputs are written; 0 begins."""
+        if self._started is None:
+            self._started = time.perf_counter()
+            self._bar.start()
+            self._task = self._bar.add_task("", total=self._outputs, speed="")
+        self._bar.update(self._task, completed=done, speed=speed(done, self.seconds, self._rate))
+
+    @property
+    def seconds(self) -> float:
+        return 0.0 if self._started is None else time.perf_counter() - self._started
 
     def __exit__(self, *error: object) -> None:
         self._bar.stop()

@@ -66,8 +66,10 @@ def stream(
             raise ValueError("standard input is closed: the samples come from there")
         target = output or stack.enter_context(separate_samples())  # before the model is made, which may print
         from tapwise.cli import live, models
+        from tapwise.engine.compiled import announce_by
         from tapwise.signals.pcm import PipeSource
 
+        announce_by(lambda text: say(text, error=True))
         loaded = models.load(model, weights, size)
         source = reader or PipeSource(sys.stdin.buffer, form)
         if reader is None:

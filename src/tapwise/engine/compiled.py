@@ -16,7 +16,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, lru_cache
 from hashlib import sha256
@@ -46,8 +46,9 @@ _is_announced = False
 _is_held = False
 # Seconds that a fork waits for a loop to be compiled.
 _LONGEST_WAIT = 60.0
-# What a loop takes to compile, roughly: for the message alone.
-COMPILE_SECONDS = 15
+# What loops take to compile, about, on two cores of an AMD EPYC (Zen 3) of 2026; for messages alone.
+_SECONDS = {"convolve": 15, "filters": 1, "frames": 4, "outputs": 1}
+_LONGEST = 15
 
 
 def _before_fork() -> None:
@@ -84,21 +85,46 @@ class CompiledLoop:
         self.call = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
 
 
-def loop(module: str, name: str, announce: bool = True) -> CompiledLoop:
+def loop(module: str, name: str) -> CompiledLoop:
     """A function of a module of ``tapwise.engine.kernels``, compiled for numbers of some sizes.
+
+    Where it has to be compiled, that is said: on a terminal, or as ``announce_by`` says.
 
     Arguments:
         module: where the function is, imported only to compile it.
         name: the function's, then the bits of each kind of number: ``"frames_32_64"``.
-        announce: say on a terminal that it has to be compiled, where it has.
     """
     found = _loops.get((module, name))
     if found is None:
         with _lock:
             found = _loops.get((module, name))
             if found is None:
-                found = _loops[module, name] = _prepare(module, name, announce)
+                found = _loops[module, name] = _prepare(module, name)
     return found
+
+
+def missing(loops: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Those, by module and name, that would have to be compiled."""
+    return [key for key in loops if key not in _loops and not is_cached(*key)]
+
+
+def seconds_of(loops: Iterable[tuple[str, str]]) -> int:
+    """About how many seconds it takes to compile some loops."""
+    return sum(_SECONDS.get(name.partition("_")[0], _LONGEST) for _, name in loops)
+
+
+def prepare(loops: Sequence[tuple[str, str]]) -> None:
+    """Compile what is missing of some loops, and say for how many seconds about."""
+    if absent := missing(loops):
+        _announce(seconds_of(absent))
+    for key in loops:
+        loop(*key)
+
+
+def announce_by(say: Callable[[str], None]) -> None:
+    """Say by a function, not on a terminal alone, that loops have to be compiled."""
+    global _say
+    _say = say
 
 
 def folder() -> Path:
@@ -128,14 +154,13 @@ def obstacle(module: str, name: str) -> str | None:
     return None
 
 
-def _prepare(module: str, name: str, announce: bool) -> CompiledLoop:
+def _prepare(module: str, name: str) -> CompiledLoop:
     code = _read(module, name)
     if code is None:
         with _compiling(module, name):
             code = _read(module, name)  # another process may have compiled it meanwhile
             if code is None:
-                if announce:
-                    _announce()
+                _announce(seconds_of([(module, name)]))
                 code = _compile(module, name)
                 _write(module, name, code)
     return CompiledLoop(_load(code, name), _bits(name))
@@ -167,17 +192,23 @@ def _bits(name: str) -> tuple[int, ...]:
     return tuple(int(n) for n in name.split("_")[1:])
 
 
-def _announce() -> None:
-    """Say on a terminal, once, why the first call takes long."""
+def _announce(seconds: int) -> None:
+    """Say, once, why the first call takes long."""
     global _is_announced
-    if not _is_announced and sys.stderr is not None and sys.stderr.isatty():
-        print(
-            f"tapwise: compiling loops for this processor, about {COMPILE_SECONDS} s each, once; they "
-            f"are cached in {folder()}. 'tapwise doctor --warm' does it ahead.",
-            file=sys.stderr,
-            flush=True,
+    if not _is_announced:
+        _say(
+            f"tapwise: compiling for this processor, once: about {seconds} s (cached in {folder()}; "
+            "'tapwise doctor --warm' does it ahead)"
         )
     _is_announced = True
+
+
+def _say_on_terminal(text: str) -> None:
+    if sys.stderr is not None and sys.stderr.isatty():
+        print(text, file=sys.stderr, flush=True)
+
+
+_say: Callable[[str], None] = _say_on_terminal
 
 
 def _file(module: str, name: str) -> Path:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from tapwise import partition
+from tapwise.engine import compiled
 from tapwise.engine.dispatch import convolve
-from tapwise.engine.plan import Plan, choose
+from tapwise.engine.kernels import KERNELS
+from tapwise.engine.options import options
+from tapwise.engine.plan import NATIVE, Plan, choose, choose_kernel, predict
 from tapwise.engine.problem import Problem
 from tapwise.errors import SignalError
 from tapwise.fir import gain
@@ -70,7 +75,7 @@ def run(
             read it, ``"skip"`` leaves it out: the other taps of a window grow in its place. That is for (K,)
             taps of 0 and above; a window with next to no weight on numbers gives NaN.
         is_shortened: taps in the padding are left out alike.
-        progress: called with the number of outputs written so far.
+        progress: called with the number of outputs written so far, first with 0 when all is ready.
 
     Raises:
         SignalError: a NaN, or integers too large to be computed exactly; nothing is committed.
@@ -90,33 +95,52 @@ def run(
     outputs = problem.output_length
     summary = Summary(outputs=outputs, channels=reader.channels if is_alike else weight.shape[0])
     read = Samples(reader, dtype, nan == "error")
-    for channels, start, stop in _blocks(reader, writer, outputs, geometry, is_alike):
-        read.channels = channels
-        needed = partition.part(geometry, start, stop, reader.length)
-        pieces = [_copied(read, needed.left), read(*needed.inputs), _copied(read, needed.right)]
-        x = torch.cat([piece for piece in pieces if piece is not None], dim=-1)  # (channels, n)
-        gaps = x.isnan() if nan == "skip" and not read.finite else None
-        if gaps is not None:
-            x = x.masked_fill(gaps, 0)
-        if summary.plan is None:
-            fans = problem.in_channels, problem.out_channels
-            summary.plan = choose(Problem(needed.geometry, *fans, x.shape[-1], dtype, "cpu"))
-        with torch.no_grad():
-            if is_alike:
-                y = convolve(x[:, None], weight, None, needed.geometry)[:, 0]  # (channels, n)
-                if gaps is not None or (is_shortened and any(needed.geometry.padding)):
-                    y *= gain(gaps, x.shape[-1], weight, needed.geometry, is_shortened)
+    with _prepared(problem, reader.channels if is_alike else 1):
+        progress(0)
+        for channels, start, stop in _blocks(reader, writer, outputs, geometry, is_alike):
+            read.channels = channels
+            needed = partition.part(geometry, start, stop, reader.length)
+            pieces = [_copied(read, needed.left), read(*needed.inputs), _copied(read, needed.right)]
+            x = torch.cat([piece for piece in pieces if piece is not None], dim=-1)  # (channels, n)
+            gaps = x.isnan() if nan == "skip" and not read.finite else None
+            if gaps is not None:
+                x = x.masked_fill(gaps, 0)
+            if summary.plan is None:
+                fans = problem.in_channels, problem.out_channels
+                summary.plan = choose(Problem(needed.geometry, *fans, x.shape[-1], dtype, "cpu"))
+            with torch.no_grad():
+                if is_alike:
+                    y = convolve(x[:, None], weight, None, needed.geometry)[:, 0]  # (channels, n)
+                    if gaps is not None or (is_shortened and any(needed.geometry.padding)):
+                        y *= gain(gaps, x.shape[-1], weight, needed.geometry, is_shortened)
+                else:
+                    y = convolve(x[None], weight, None, needed.geometry)[0]
+            stored = as_stored(y.numpy(), reader.dtype, reader.quantum, read.finite, summary, reader.path)
+            if channels is None:
+                writer.write(stored)
+                progress(stop)
             else:
-                y = convolve(x[None], weight, None, needed.geometry)[0]
-        stored = as_stored(y.numpy(), reader.dtype, reader.quantum, read.finite, summary, reader.path)
-        if channels is None:
-            writer.write(stored)
-            progress(stop)
-        else:
-            assert isinstance(writer, ArrayWriter)
-            writer.write(stored, start, channels.start)
-            progress((channels.start * outputs + len(channels) * stop) // reader.channels)
+                assert isinstance(writer, ArrayWriter)
+                writer.write(stored, start, channels.start)
+                progress((channels.start * outputs + len(channels) * stop) // reader.channels)
     return summary
+
+
+def _prepared(problem: Problem, rows: int) -> AbstractContextManager[Any]:
+    """Compile what the filter needs; or, where torch's kernel is done with the signal sooner, choose that.
+
+    Arguments:
+        rows: of the batch.
+    """
+    positions = BLOCK // (rows * problem.in_channels) + problem.geometry.effective_kernel_size
+    problem = replace(problem, device="cpu")
+    block = replace(problem, length=min(problem.length, positions))
+    loops = KERNELS[choose_kernel(block)].compiled_loops(block)
+    absent = compiled.missing(loops)
+    if absent and rows * predict(NATIVE, problem) < compiled.seconds_of(absent):
+        return options(kernel=NATIVE)
+    compiled.prepare(loops)
+    return nullcontext()
 
 
 Block = tuple[range | None, int, int]  # channels, None for all; outputs from, to

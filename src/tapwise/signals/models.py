@@ -170,7 +170,7 @@ def run(
         kind: how outputs are written.
         block: samples of a step.
         nan: ``"error"`` stops at the first NaN of the signal, ``"propagate"`` gives it to the model.
-        progress: called with the number of outputs written so far.
+        progress: called with the number of outputs written so far, first with 0.
 
     Raises:
         SignalError: a NaN; of a file nothing is committed.
@@ -188,6 +188,7 @@ def run(
         summary.outputs += y.shape[1]
         progress(summary.outputs)
 
+    progress(0)
     for samples in source.blocks(block):
         if nan == "error":
             refuse_nan(source, samples, summary.samples)

@@ -4,14 +4,14 @@ A kernel's module has ``NAME``, ``why_not(problem)`` (None where it can run), ``
 divides the work, in words) and ``run(geometry, input, weight, bias)``. One that computes the weight's
 gradient too has ``weight_gradient(geometry, grad, input, weight)``. One that doesn't sum each window's
 products alone, but transforms, says in which dtype: ``TRANSFORM_DTYPE``; ``options(exact=True)`` excludes
-it. What a kernel costs is said in ``engine/costs.py``.
+it. One that runs compiled loops says which: ``compiled_loops(problem)``. What a kernel costs is said in ``engine/costs.py``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from tapwise.geometry import Geometry
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """One algorithm: its name, where it can't run, how it divides the work, and how it runs."""
+    """One algorithm: its name, where it can't run, how it divides the work, how it runs, and what is compiled for it."""
 
     name: str
     why_not: Callable[[Problem], str | None]
@@ -32,11 +32,19 @@ class Kernel:
     run: Callable[[Geometry, Tensor, Tensor, Tensor | None], Tensor]
     weight_gradient: Callable[[Geometry, Tensor, Tensor, Tensor], Tensor] | None
     transform_dtype: torch.dtype | None  # None: each output is the sum of its window's products
+    compiled_loops: Callable[[Problem], list[tuple[str, str]]]
 
 
-def _of(module: ModuleType) -> Kernel:
-    extras = (getattr(module, name, None) for name in ("weight_gradient", "TRANSFORM_DTYPE"))
-    return Kernel(module.NAME, module.why_not, module.tiles, module.run, *extras)
+def _of(module: Any) -> Kernel:
+    return Kernel(
+        module.NAME,
+        module.why_not,
+        module.tiles,
+        module.run,
+        getattr(module, "weight_gradient", None),
+        getattr(module, "TRANSFORM_DTYPE", None),
+        getattr(module, "compiled_loops", lambda problem: []),
+    )
 
 
 KERNELS: dict[str, Kernel] = {module.NAME: _of(module) for module in (native, direct, gemm, fft, fft32, reference)}

@@ -42,6 +42,11 @@ def why_not(problem: Problem) -> str | None:
     return None
 
 
+def compiled_loops(problem: Problem) -> list[tuple[str, str]]:
+    """The compiled loops that run the problem."""
+    return [(LOOPS, _loop(problem.dtype))]
+
+
 def _loop(dtype: torch.dtype) -> str:
     return f"convolve_{8 * inputs.summed_bytes(dtype)}"
 

@@ -53,6 +53,16 @@ def why_not(problem: Problem) -> str | None:
     return None
 
 
+def compiled_loops(problem: Problem, bits: int = 64) -> list[tuple[str, str]]:
+    """The compiled loops that run the problem, where no frame has to run on ``direct``.
+
+    Arguments:
+        bits: of the numbers of a transform.
+    """
+    signal = 8 * inputs.summed_bytes(problem.dtype)
+    return [(framing.LOOPS, f"{kind}_{signal}_{bits}") for kind in framing.KINDS]
+
+
 def tiles(problem: Problem) -> str:
     """How the work is divided, in words."""
     size, step = frames_of(problem.geometry, problem.output_length)

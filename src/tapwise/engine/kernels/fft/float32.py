@@ -28,6 +28,11 @@ def tiles(problem: Problem) -> str:
     return fft.tiles(problem)
 
 
+def compiled_loops(problem: Problem) -> list[tuple[str, str]]:
+    """The compiled loops that run the problem."""
+    return fft.compiled_loops(problem, 32)
+
+
 @inputs.widened
 def run(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """The convolution of ``input`` (B, C_in, L) by transforms in float32: (B, C_out, L_out)."""

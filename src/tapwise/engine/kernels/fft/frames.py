@@ -16,6 +16,9 @@ from tapwise.engine.kernels.fft.records import FiltersJob, FramesJob, OutputsJob
 from tapwise.engine.memory import address, address_of_array, own_address
 from tapwise.geometry import Geometry
 
+LOOPS = "fft.loops"
+# What is done around the transforms, a loop each.
+KINDS = ("filters", "frames", "outputs")
 # Numbers that the frames of one turn hold, so that a turn stays in the cache.
 A_TURN = 1 << 18
 # Beyond it, silence beside a loud sample might not be silent in a product of spectra.
@@ -143,4 +146,4 @@ def write(geometry: Geometry, frames: Tensor, y: Tensor, bias: Tensor | None, tu
 
 
 def _loop(kind: str, signal: Tensor, frames: Tensor) -> CompiledLoop:
-    return loop("fft.loops", f"{kind}_{8 * signal.element_size()}_{8 * frames.element_size()}")
+    return loop(LOOPS, f"{kind}_{8 * signal.element_size()}_{8 * frames.element_size()}")

@@ -1,6 +1,8 @@
 """A stream as pure functions of fixed shapes: equal, compiled, exported, and run in ONNX Runtime."""
 
 import random
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -145,3 +147,64 @@ def test_the_step_runs_in_onnx_runtime(name, tmp_path):
         found = dict(zip([o.name for o in session.get_outputs()], session.run(None, given), strict=True))
         torch.testing.assert_close(torch.from_numpy(found["output0"]), y, rtol=1e-4, atol=1e-5)
         held = {f"state{n}": found.get(f"next{n}", held[f"state{n}"]) for n in range(len(held))}
+
+
+def small():
+    torch.manual_seed(0)
+    layers = nn.Conv1d(1, 4, 5, padding=2), nn.ReLU(), nn.ConvTranspose1d(4, 2, 4, stride=2)
+    return nn.Sequential(*layers).eval(), torch.randn(1, 1, 200)
+
+
+@pytest.mark.parametrize(("opset", "dynamic_batch", "batch"), [(None, False, 1), (18, False, 2), (20, True, 3)])
+def test_initial_inputs_are_what_onnx_runtime_takes(tmp_path, opset, dynamic_batch, batch):
+    onnx = pytest.importorskip("onnx", reason="a developer's dependency")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="a developer's dependency")
+    model, x = small()
+    pure = tw.stream(model, x).functional(16)
+    path = pure.to_onnx(tmp_path / "step.onnx", batch, opset=opset, dynamic_batch=dynamic_batch)
+    if opset:
+        assert onnx.load(path).opset_import[0].version == opset
+    session = onnxruntime.InferenceSession(str(path))
+    state, parts = pure.initial_inputs(batch), []
+    assert {i.name for i in session.get_inputs()} == {"chunk", *state}
+    x = torch.randn(batch, 1, 160)
+    for chunk in x.split(16, -1):
+        output, *after = session.run(None, {"chunk": chunk.numpy(), **state})
+        parts.append(torch.from_numpy(output))
+        state = dict(zip(state, after, strict=True))
+    y = torch.cat(parts, -1)[..., pure.lead :]
+    torch.testing.assert_close(y, model(x)[..., : y.shape[-1]], rtol=1e-4, atol=1e-5)
+    assert y.shape[-1] > 300
+
+
+def test_exporting_prints_nothing(tmp_path):
+    pytest.importorskip("onnxscript", reason="a developer's dependency")
+    code = (
+        "import torch, tapwise as tw\n"
+        "pure = tw.stream(torch.nn.Conv1d(1, 1, 5, padding=2), torch.zeros(1, 1, 60)).functional(8)\n"
+        "pure.to_onnx('a.onnx', dynamic_batch=True); pure.export()"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert (run.stdout, run.stderr) == ("", "")
+
+
+def test_functional_says_what_its_states_are():
+    model, x = small()
+    assert str(tw.stream(model, x).functional(16)).splitlines() == [
+        "(init_state, step) of fixed shapes, for a batch of 1",
+        "  chunk    float32  (1, 1, 16)     16 samples",
+        "  state0   int64    ()             steps so far",
+        "  state1   float32  (1, 1, 4)      what conv1d in 0 keeps",
+        "  state2   float32  (1, 4, 1)      what conv_transpose1d in 2 keeps",
+        "  output0  float32  (1, 2, 32)     the first 4 of all come before the model's first",
+    ]
+
+
+def test_a_batch_can_not_be_left_open_where_it_counts(tmp_path):
+    class ByBatch(nn.Module):
+        def forward(self, x):
+            return x * x.shape[0] if x.shape[0] < 3 else x
+
+    pure = tw.stream(ByBatch(), torch.randn(1, 1, 50)).functional(4)
+    with pytest.raises(ValueError, match="was read at one batch only"):
+        pure.to_onnx(tmp_path / "a.onnx", dynamic_batch=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,9 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from tapwise.atomic_file import write_atomically
+
+# By input, its axes of open size: of the chunk, and of the states.
+DynamicShapes = tuple[dict[int, Any] | None, tuple[dict[int, Any] | None, ...]]
 
 
 class StepModule(nn.Module):
@@ -38,20 +44,26 @@ class StepModule(nn.Module):
 
     def exported(self) -> Any:
         """The step as a ``torch.export`` program of fixed shapes."""
-        with torch.no_grad():
+        with torch.no_grad(), _quiet():
             return torch.export.export(self, (self.example, *self.state))
 
 
-def write_onnx(step: StepModule, path: str | os.PathLike[str]) -> Path:
+def write_onnx(
+    step: StepModule, path: str | os.PathLike[str], opset: int | None = None, dynamic: DynamicShapes | None = None
+) -> Path:
     """Write the step as an ONNX file, complete or not at all.
 
     Inputs are ``chunk`` and ``state0``, ``state1``, ...; outputs are ``output0``, ..., and ``next0``, ...,
     to be given as the state of the next step.
 
+    Arguments:
+        opset: of ONNX; None: torch's default.
+        dynamic: sizes that the file leaves open; None: none.
+
     Raises:
         ModuleNotFoundError: without onnx and onnxscript: pip install 'tapwise[onnx]'.
     """
-    with torch.no_grad():
+    with torch.no_grad(), _quiet():
         n_states = len(step.state)
         n_outputs = len(step(step.example, *step.state)) - n_states
         outputs = [f"output{n}" for n in range(n_outputs)] + [f"next{n}" for n in range(n_states)]
@@ -63,9 +75,38 @@ def write_onnx(step: StepModule, path: str | os.PathLike[str]) -> Path:
                 str(target),
                 input_names=["chunk", *(f"state{n}" for n in range(n_states))],
                 output_names=outputs,
+                opset_version=opset,
+                dynamic_shapes=dynamic,
                 dynamo=True,
                 external_data=False,
                 verbose=False,
             )
             data = target.read_bytes()
     return write_atomically(path, {".onnx": lambda: data})
+
+
+def shapes_of_any_batch(two: Sequence[Tensor], three: Sequence[Tensor]) -> DynamicShapes:
+    """The shapes of a chunk and of states for any batch, from those of batches of two and of three."""
+    batch = torch.export.Dim("batch")
+
+    def sizes(a: Tensor, b: Tensor) -> dict[int, Any] | None:
+        per_row = {axis: n - m for axis, (m, n) in enumerate(zip(a.shape, b.shape, strict=True)) if m != n}
+        return {axis: batch if count == 1 else count * batch for axis, count in per_row.items()} or None
+
+    chunk, *states = (sizes(a, b) for a, b in zip(two, three, strict=True))
+    return chunk, tuple(states)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Nothing of what torch's exporter says of itself: missing packages, its own deprecations, its progress."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            for kind in (FutureWarning, DeprecationWarning, UserWarning):
+                warnings.simplefilter("ignore", kind)
+            yield
+    finally:
+        logger.setLevel(level)

@@ -27,7 +27,7 @@ from tapwise.network.operations import Accumulate, Apply, Convolve, Fill, Recur,
 from tapwise.network.timeline import Ends, Windows
 from tapwise.padding import integer
 from tapwise.streaming import fixed_operations as fixed
-from tapwise.streaming.export import StepModule, write_onnx
+from tapwise.streaming.export import StepModule, shapes_of_any_batch, write_onnx
 from tapwise.streaming.fixed_operations import Pace
 from tapwise.streaming.scheduler import Scheduler
 
@@ -64,14 +64,62 @@ class Functional(tuple[Any, Any]):
         """The step as a ``torch.export`` program: ``(chunk, *state)`` in, ``(*outputs, *state)`` out."""
         return self._module(batch).exported()
 
-    def to_onnx(self, path: str | os.PathLike[str], batch: int = 1) -> Path:
+    def to_onnx(
+        self, path: str | os.PathLike[str], batch: int = 1, *, opset: int | None = None, dynamic_batch: bool = False
+    ) -> Path:
         """Write the step as an ONNX file: inputs ``chunk``, ``state0``, ..., outputs ``output0``, ...,
         ``next0``, ..., which are the state of the next step.
 
+        ``initial_inputs`` gives the first state by these names, and ``print(functional)`` says what each is.
+
+        Arguments:
+            batch: rows of a chunk.
+            opset: of ONNX; None: torch's default.
+            dynamic_batch: leave the batch open; then it is given with each run.
+
         Raises:
             ModuleNotFoundError: without onnx and onnxscript: pip install 'tapwise[onnx]'.
+            ValueError: an open batch of a model that was read at one batch only.
         """
-        return write_onnx(self._module(batch), path)
+        if not dynamic_batch:
+            return write_onnx(self._module(batch), path, opset)
+        if not self._steps.scheduler.graph.batches:
+            raise ValueError("the model was read at one batch only, since what it does depends on the batch")
+        two, three = ((self.example(n), *pytree.tree_leaves(self[0](n))) for n in (2, 3))
+        return write_onnx(self._module(2), path, opset, shapes_of_any_batch(two, three))
+
+    def initial_inputs(self, batch: int = 1) -> dict[str, Any]:
+        """The state before the first chunk, as NumPy arrays by the names that ``to_onnx`` gives its inputs.
+
+        Example:
+            >>> import torch, tapwise as tw
+            >>> pure = tw.stream(torch.nn.Conv1d(1, 2, 3), torch.zeros(1, 1, 40)).functional(chunk=4)
+            >>> {name: value.shape for name, value in pure.initial_inputs().items()}
+            {'state0': (), 'state1': (1, 1, 2)}
+        """
+        return {f"state{n}": leaf.numpy(force=True) for n, leaf in enumerate(pytree.tree_leaves(self[0](batch)))}
+
+    def __repr__(self) -> str:
+        graph = self._steps.scheduler.graph
+        names = [("chunk", self.example(), f"{self._steps.paces[0].n_outputs} samples")]
+        for n, (path, leaf) in enumerate(pytree.tree_flatten_with_path(self[0](1))[0]):
+            keys = [str(getattr(key, "key", "")) for key in path]
+            if keys[0] == "steps":
+                words = "steps so far"
+            elif keys[0] == "states":
+                words = f"what {graph.nodes[int(keys[1])].where} keeps"
+            else:
+                words = f"outputs of {graph.nodes[int(keys[1])].where} that are returned next"
+            names.append((f"state{n}", leaf, words))
+        for n, number in enumerate(graph.results):
+            words = f"the first {self.leads[n]} of all come before the model's first" if self.leads[n] else ""
+            length = self._steps.paces[number].n_outputs
+            names.append((f"output{n}", self._steps.scheduler.empty(number, graph.batch, length), words))
+        rows = [
+            f"  {name:<8} {str(leaf.dtype).removeprefix('torch.'):<8} {tuple(leaf.shape)!s:<14} {words}".rstrip()
+            for name, leaf, words in names
+        ]
+        return "\n".join(["(init_state, step) of fixed shapes, for a batch of 1", *rows])
 
     def _module(self, batch: int) -> StepModule:
         return StepModule(self[1], self[0](batch), self.example(batch))

@@ -100,6 +100,20 @@ class Geometry:
         ):
             object.__setattr__(self, name, value)
 
+    def __repr__(self) -> str:
+        """As it is made, without what is usual: ``Geometry(3, dilation=2, padding=(4, 0))``."""
+        usual: dict[str, Any] = {
+            "stride": 1,
+            "dilation": 1,
+            "padding": (0, 0),
+            "groups": 1,
+            "padding_mode": "zeros",
+            "transposed": False,
+            "output_padding": 0,
+        }
+        said = [f", {name}={getattr(self, name)!r}" for name, value in usual.items() if getattr(self, name) != value]
+        return f"Geometry({self.kernel_size}{''.join(said)})"
+
     @classmethod
     def of(cls, layer: Any) -> Geometry:
         """The geometry of a ``torch.nn.Conv1d`` or ``ConvTranspose1d``, or of one of ours.

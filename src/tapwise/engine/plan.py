@@ -66,6 +66,8 @@ class Plan:
             lines.append(f"  where gradients are recorded: {kernels}")
         return "\n".join(lines)
 
+    __repr__ = __str__
+
 
 def predict(kernel: str, problem: Problem, threads: int | None = None) -> float:
     """Predicted seconds of a kernel for one batch row of a problem that it can run."""

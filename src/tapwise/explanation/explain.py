@@ -114,6 +114,8 @@ class Explanation:
     def __str__(self) -> str:
         return self.text
 
+    __repr__ = __str__
+
     def _repr_html_(self) -> str:
         return f"{self.svg()}<pre>{escape(self.text)}</pre>"
 

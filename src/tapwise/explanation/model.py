@@ -141,6 +141,8 @@ class ModelExplanation:
     def __str__(self) -> str:
         return self.text
 
+    __repr__ = __str__
+
     def _repr_html_(self) -> str:
         head = "".join(f'<th scope="col">{cell}</th>' for cell in self._head)
         rows, parts = [], []

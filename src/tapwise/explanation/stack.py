@@ -92,5 +92,7 @@ class Stack:
         future = f"sees {self.last} ahead" if self.last > 0 else "causal"
         return f"reads {self.count} of {self.last - self.first + 1} samples{holes}; {future}"
 
+    __repr__ = __str__
+
     def _repr_html_(self) -> str:
         return self.svg()

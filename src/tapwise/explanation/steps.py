@@ -64,6 +64,8 @@ class Step:
             bias = f" + {number(self.bias)}"
         return f"Step {self.output}: {' + '.join(summands)}{bias} = {number(self.sum)}"
 
+    __repr__ = __str__  # in a notebook or at a prompt: steps as text
+
     def _row(self, row: int) -> str:
         return f"sum({numbers(self.values[row], self.padded)}*{numbers(self.taps[row])})"
 
@@ -92,6 +94,12 @@ class Steps(Sequence[Step]):
 
     def __iter__(self) -> Iterator[Step]:
         return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        hidden = len(self) - sum(STEPS[1:])
+        return "\n".join(
+            f"... {hidden} more steps ..." if i is None else str(self[i]) for i in shown(len(self), *STEPS)
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,6 +189,8 @@ class Trace:
         if has_padding:
             lines.append("Numbers in (round brackets) were put there by padding.")
         return "\n".join(lines)
+
+    __repr__ = __str__
 
     def _heading(self, channel: int) -> str:
         inputs = self.step(0, channel).inputs if self.output.shape[1] else range(0)

@@ -239,6 +239,8 @@ class Report:
     def __str__(self) -> str:
         return self.text
 
+    __repr__ = __str__
+
     def _repr_html_(self) -> str:
         rows = "".join(
             f'<tr><th scope="row">{name}</th><td style="white-space:normal">{escape(value)}</td></tr>'

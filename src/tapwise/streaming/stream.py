@@ -274,8 +274,13 @@ class Stream:
         return Functional.of(self._scheduler, chunk)
 
     def __repr__(self) -> str:
-        n_operations = len(self._graph.nodes) - 1
-        return f"Stream({n_operations} operations, batch {self.batch}, seen {self.seen})"
+        title = f"{type(self._source[0]).__name__}, " if self._source else ""
+        n_operations = len(self._graph.nodes) - self.n_signals
+        seen = self.seen[0] if len(set(self.seen)) == 1 else self.seen
+        return (
+            f"Stream({title}{n_operations} operations; batch {self.batch}, {seen} samples seen; delay {self.delay}, "
+            f"stride {self.stride}, {self.state_bytes:,} bytes kept)"
+        )
 
     # Inside
 

@@ -15,15 +15,18 @@ from tapwise.engine.checks import autocast_dtype
 from tapwise.engine.plan import Plan, plan_of
 from tapwise.engine.problem import Problem
 from tapwise.engine.threads import leave_lost_pool
+from tapwise.errors import ShapeError
 from tapwise.explanation.candidates import Candidate, candidates, table
 from tapwise.explanation.canvas import escape
 from tapwise.explanation.model import ModelExplanation, explain_model
 from tapwise.explanation.page import document, frame, state_of
+from tapwise.explanation.pooling import KINDS
 from tapwise.explanation.steps import Trace
 from tapwise.explanation.svg import FIGURES, USUAL, figures
 from tapwise.explanation.text import text_of_explanation
-from tapwise.explanation.trace import follow
+from tapwise.explanation.trace import follow, is_convolution, one_signal
 from tapwise.explanation.widget import has_widgets, widget
+from tapwise.explanation.wrapped import convolutions_of, unwrapped
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,11 +55,13 @@ class Explanation:
             ['native']
         """
         problem, signal, weight, bias = self._ran
+        if self.trace.pooling:
+            return []
         return candidates(problem, self.plan, signal, weight, bias)
 
     def why(self) -> str:
         """Why this kernel: the plan, and the measured time of each candidate, as text."""
-        return f"{self.plan}\n\n{table(self.candidates)}"
+        return str(self.plan) if self.trace.pooling else f"{self.plan}\n\n{table(self.candidates)}"
 
     @property
     def text(self) -> str:
@@ -126,7 +131,7 @@ class Explanation:
         is the same page tied to Python.
         """
         complex_numbers = np.iscomplexobj(self.trace.input) or np.iscomplexobj(self.trace.weight)
-        still = complex_numbers or not has_widgets()
+        still = complex_numbers or bool(self.trace.pooling) or not has_widgets()
         shown = self._repr_html_() if still else frame(self.state)
         return {"text/plain": self.text, "text/html": shown, "image/svg+xml": self.svg()}
 
@@ -143,8 +148,8 @@ def explain(layer: Any, x: Any, **options: Any) -> Explanation | ModelExplanatio
     Of a model that holds convolutions, a ``ModelExplanation``: a table of them, with links to each.
 
     Arguments:
-        layer: a one-dimensional convolution layer, torch's or ours, a weight, as for ``trace``, or a
-            model, which is run on ``x``.
+        layer: a one-dimensional convolution layer, torch's or ours, a module around one, a pooling layer or a
+            weight, as for ``trace``; or a model, which is run on ``x``.
         x: one signal: (L,), (C_in, L) or (1, C_in, L).
         options: with a weight: ``stride``, ``padding`` and the like, as for ``trace``.
 
@@ -160,12 +165,15 @@ def explain(layer: Any, x: Any, **options: Any) -> Explanation | ModelExplanatio
     leave_lost_pool()
     if isinstance(x, nn.Module):
         raise TypeError(f"x is a {type(x).__name__}: the layer comes first, explain(layer, x)")
-    if isinstance(layer, nn.Module) and not _is_convolution(layer):
+    if isinstance(layer, nn.Module) and not (is_convolution(layer) or isinstance(layer, KINDS) or _wraps(layer, x)):
         if options:
             raise TypeError(f"{', '.join(options)}: a model's layers have their own settings")
         return explain_model(layer, x, explain)
     trace, signal, weight, bias = follow(layer, x, options)
     title = str(layer)
+    if isinstance(layer, nn.Module) and not (is_convolution(layer) or isinstance(layer, KINDS)):
+        path = convolutions_of(layer)[0]
+        title = f"{type(layer).__name__}, by its {path}: {layer.get_submodule(path)}"
     if not isinstance(layer, nn.Module):
         title = f"A weight of shape {tuple(weight.shape)}"
     problem = Problem(
@@ -176,11 +184,20 @@ def explain(layer: Any, x: Any, **options: Any) -> Explanation | ModelExplanatio
         autocast_dtype(signal),
         signal.device.type,
     )
-    plan = plan_of(problem, signal[None], weight, bias)
+    plan = plan_of(problem, signal[None], weight, bias) if not trace.pooling else _POOLED
     return Explanation(title, trace, plan, (problem, signal, weight, bias))
 
 
-def _is_convolution(module: nn.Module) -> bool:
-    """Whether a module is one convolution, not a network that holds some."""
-    weight = getattr(module, "weight", None)
-    return hasattr(module, "padding_mode") and getattr(weight, "ndim", 0) == 3
+_POOLED = Plan("native", "pooling is torch's own operation")
+
+
+def _wraps(module: nn.Module, x: Any) -> bool:
+    """Whether a module is one convolution with padding before it or outputs dropped after it, and no container."""
+    if isinstance(module, nn.Sequential) or len(paths := convolutions_of(module)) != 1:
+        return False
+    layer: Any = module.get_submodule(paths[0])
+    try:
+        found = unwrapped(module, one_signal(x, layer.weight))
+    except (ShapeError, TypeError, RuntimeError, ValueError):  # a model that takes another input
+        return False
+    return found is not None and found.kept is not None and found.does_more

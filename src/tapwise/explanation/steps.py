@@ -34,7 +34,8 @@ class Step:
         taps: (C_in/groups, n): the weights laid over them.
         products: (C_in/groups, n): values times taps.
         bias: what was added in the end, or None.
-        sum: the number: all products and the bias added up.
+        sum: the number: all products and the bias added up; of pooling, the window's largest or average.
+        pooling: ``"max"`` or ``"mean"`` of the values; empty where products are summed.
     """
 
     output: int
@@ -47,6 +48,7 @@ class Step:
     products: Array
     bias: Any
     sum: Any
+    pooling: str = ""
 
     def __str__(self) -> str:
         """As the tutorial prints it: ``Step 0: sum([0. 1. 2.]*[1. 1. 1.]) = 3.0``."""
@@ -67,6 +69,8 @@ class Step:
     __repr__ = __str__  # in a notebook or at a prompt: steps as text
 
     def _row(self, row: int) -> str:
+        if self.pooling:
+            return f"{self.pooling}({numbers(self.values[row], self.padded)})"
         return f"sum({numbers(self.values[row], self.padded)}*{numbers(self.taps[row])})"
 
 
@@ -112,6 +116,9 @@ class Trace:
         weight: (C_out, C_in/groups, K), transposed (C_in, C_out/groups, K).
         bias: (C_out,) or None.
         output: (C_out, L_out), as the layer itself gave it where nothing requires a gradient.
+        pooling: ``"max"`` or ``"mean"``: each window's largest value or average, and there are no products.
+        within: of a module that drops outputs of its one convolution, that convolution's own trace.
+        dropped: of such a convolution, the outputs that are dropped at the beginning and at the end.
     """
 
     geometry: Geometry
@@ -119,6 +126,9 @@ class Trace:
     weight: Array
     bias: Array | None
     output: Array
+    pooling: str = ""
+    within: Trace | None = None
+    dropped: tuple[int, int] = (0, 0)
 
     @property
     def steps(self) -> Steps:
@@ -140,7 +150,7 @@ class Trace:
         fan_in = self.input.shape[0] // geometry.groups
         inputs = range(group * fan_in, (group + 1) * fan_in)
         pairs = geometry.window_taps(output)
-        if geometry.transposed:  # nothing stands outside the input
+        if geometry.transposed or self.pooling:  # nothing stands outside the input
             pairs = [(p, k) for p, k in pairs if 0 <= p < length]
         positions = tuple(p for p, _ in pairs)
         rows = self.input[inputs.start : inputs.stop]
@@ -155,8 +165,8 @@ class Trace:
         dtype = np.result_type(products, np.float64) if products.dtype.kind in "fc" else np.int64
         total = products.astype(dtype).sum() + (0 if bias is None else bias)
         padded = tuple(not 0 <= p < length for p in positions)
-        total = self.output.dtype.type(total)
-        return Step(output, channel, inputs, positions, padded, values, taps, products, bias, total)
+        total = self.output[channel, output] if self.pooling else self.output.dtype.type(total)
+        return Step(output, channel, inputs, positions, padded, values, taps, products, bias, total, self.pooling)
 
     def _taps(self, channel: int, inputs: range, taps: list[int]) -> Array:
         if not self.geometry.transposed:
@@ -187,10 +197,24 @@ class Trace:
         final = self.output if channels > 1 else self.output[0]
         lines.append("Final : " + numbers(final, indent=8))
         if has_padding:
-            lines.append("Numbers in (round brackets) were put there by padding.")
+            lines.append(phrase("brackets"))
+        if self.within is not None:
+            lines += self.within._dropped_lines()
         return "\n".join(lines)
 
     __repr__ = __str__
+
+    def _dropped_lines(self) -> list[str]:
+        """What the outputs that are dropped would be, of the first channel."""
+        first, last = self.dropped
+        n_outputs = self.output.shape[1]
+        places = [*range(first), *range(n_outputs - last, n_outputs)]
+        shown_places = [None if n is None else places[n] for n in shown(len(places), *STEPS)]
+        steps = [
+            f"... {len(places) - sum(STEPS[1:])} more steps ..." if place is None else f"  {self.step(place)}"
+            for place in shown_places
+        ]
+        return [phrase("dropped", n=len(places), padding=self.geometry.padding), *steps]
 
     def _heading(self, channel: int) -> str:
         inputs = self.step(0, channel).inputs if self.output.shape[1] else range(0)

@@ -10,7 +10,7 @@ from tapwise.explanation import diagrams
 from tapwise.explanation.canvas import LAYOUT, Canvas
 from tapwise.explanation.response import response_of
 from tapwise.explanation.steps import Step, Trace
-from tapwise.explanation.text import length_formula, settings, window_rule
+from tapwise.explanation.text import length_of, settings, window_rule
 from tapwise.explanation.words import phrase
 
 FIGURES = ("window", "shapes", "sources", "channels", "response")
@@ -33,14 +33,15 @@ def figures(trace: Trace, names: tuple[str, ...]) -> str:
     }
     for name in names:
         canvas.height += MARGIN
-        draw[name](canvas, trace)
+        # Samples are drawn with the outputs that are dropped.
+        draw[name](canvas, trace.within or trace if name in ("window", "sources") else trace)
     canvas.height += MARGIN
     return canvas.svg(f"Convolution with {settings(trace.geometry)}")
 
 
 def _response(canvas: Canvas, trace: Trace) -> None:
     """The response from the first input channel to the first output channel."""
-    if np.iscomplexobj(trace.weight) or trace.geometry.transposed:
+    if np.iscomplexobj(trace.weight) or trace.geometry.transposed or trace.pooling:
         canvas.heading("The taps over time and frequency", "drawn for real taps that slide over x")
         return
     several = trace.weight.shape[0] * trace.weight.shape[1] > 1
@@ -94,7 +95,9 @@ def _window(canvas: Canvas, trace: Trace) -> None:
     """The samples, the taps laid over the first window, and the outputs that they slide to."""
     axis = _Axis(trace)
     step = trace.step(0) if axis.outputs else None
-    canvas.heading("The taps over the first window", window_rule(trace.geometry))
+    dropped = f"; grey: {sum(trace.dropped)} outputs that are dropped" if any(trace.dropped) else ""
+    heading = "The first window" if trace.pooling else "The taps over the first window"
+    canvas.heading(heading, window_rule(trace.geometry) + dropped)
     channels = trace.input.shape[0] // trace.geometry.groups
     top = canvas.height
     for row in range(min(channels, ROWS)):
@@ -102,11 +105,13 @@ def _window(canvas: Canvas, trace: Trace) -> None:
         samples_y = taps_y + CELL + 10
         name = "" if channels == 1 else f" {row}"
         if step is not None:
-            canvas.text(MARGIN, taps_y + 21, f"taps{name}", anchor="start")
+            canvas.text(MARGIN, taps_y + 21, f"{trace.pooling or 'taps'}{name}", anchor="start")
             for n, position in enumerate(step.positions):
                 if position in axis.input_positions:
                     x = axis.input_x(position)
-                    canvas.box(x + 2, taps_y, axis.cell - 4, CELL, "tap", _short(step.taps[row, n]))
+                    canvas.box(
+                        x + 2, taps_y, axis.cell - 4, CELL, "tap", "" if trace.pooling else _short(step.taps[row, n])
+                    )
                     middle = x + axis.cell / 2
                     canvas.line(middle, taps_y + CELL, middle, samples_y, "link strong")
         canvas.text(MARGIN, samples_y + 21, f"input{name}", anchor="start")
@@ -145,7 +150,7 @@ def _slide(canvas: Canvas, trace: Trace, axis: _Axis, step: Step | None, top: fl
         canvas.line(start + axis.cell / 2, y - 6, end + axis.cell / 2, y - 6, arrow=True)
         stride = trace.geometry.stride
         every = "one sample" if stride == 1 else f"{stride} samples"
-        steps = f"the taps slide by {every} from output to output"
+        steps = f"the {'window slides' if trace.pooling else 'taps slide'} by {every} from output to output"
         if trace.geometry.transposed:
             steps = f"each input spreads its taps {stride} outputs after the input before"
         canvas.text(start, y + 12, steps, "note", "start")
@@ -184,20 +189,22 @@ def _sources(canvas: Canvas, trace: Trace) -> None:
 
 def _shapes(canvas: Canvas, trace: Trace) -> None:
     """The shapes of x, weight and output as sheets of channels."""
-    formula = length_formula(trace.geometry, trace.input.shape[1])
+    formula = length_of(trace)
     canvas.heading("The shapes", f"output length = {formula}")
     weight = trace.weight.shape
     axes = ("out_channels", "in_channels/groups", "kernel_size")
     if trace.geometry.transposed:
         axes = ("in_channels", "out_channels/groups", "kernel_size")
     x0, y0 = MARGIN, canvas.height + 4
-    sheets = (
+    sheets: tuple[tuple[str, str, tuple[int, ...], tuple[str, str, str], int], ...] = (
         ("x", "input", (1, *trace.input.shape), ("batch", "in_channels", "length"), 200),
         ("weight", "tap", weight, axes, 150),
         ("output", "output", (1, *trace.output.shape), ("batch", "out_channels", "length"), 200),
     )
     depth = min(weight[0], 3)
     below = y0 + 8 * (depth - 1) + 17 * min(max(sheet[2][1] for sheet in sheets), 4) + 16
+    if trace.pooling:
+        sheets = (sheets[0], sheets[2])
     for n, (name, kind, shape, axes, width) in enumerate(sheets):
         layers = depth if name == "weight" else 1
         for sheet in reversed(range(layers)):
@@ -207,8 +214,8 @@ def _shapes(canvas: Canvas, trace: Trace) -> None:
         canvas.text(x0, below, f"{name} ({', '.join(map(str, shape))})", anchor="start")
         for line, (size, axis) in enumerate(zip(shape, axes, strict=True)):
             canvas.text(x0, below + 19 + 16 * line, f"{size} {axis}", "note", "start")
-        if n < 2:
-            canvas.text(x0 + width + 46, y0 + 13, "*" if n == 0 else "=")
+        if n < len(sheets) - 1:
+            canvas.text(x0 + width + 46, y0 + 13, trace.pooling or ("*" if n == 0 else "="))
         x0 += width + 76
     bottom = below + 56
     canvas.height = bottom
@@ -236,6 +243,8 @@ def _input_cells(canvas: Canvas, trace: Trace, axis: _Axis, row: int, y: float, 
     for position in axis.input_positions:
         source = geometry.source(position, length)
         value = "0" if source is None else _short(trace.input[row, source])
+        if source is None and trace.pooling:  # which leaves it out
+            value = ""
         inside = 0 <= position < length
         tip = f"input {position}" if inside else f"padding at position {position}"
         kind = "input" if inside else "pad"
@@ -252,7 +261,9 @@ def _input_cells(canvas: Canvas, trace: Trace, axis: _Axis, row: int, y: float, 
 def _output_cells(canvas: Canvas, trace: Trace, axis: _Axis, y: float) -> None:
     for i in axis.output_positions:
         x = axis.output_x(i)
-        canvas.box(x + 1, y, axis.cell - 2, CELL, "output", _short(trace.output[0, i]), f"output {i}")
+        is_dropped = not trace.dropped[0] <= i < trace.output.shape[1] - trace.dropped[1]
+        kind, tip = ("unread", f"output {i}, dropped") if is_dropped else ("output", f"output {i}")
+        canvas.box(x + 1, y, axis.cell - 2, CELL, kind, _short(trace.output[0, i]), tip)
         canvas.text(x + axis.cell / 2, y + CELL + 12, str(i), "index")
     if axis.hidden_outputs > 0:
         canvas.text(axis.end() + 4, y + 20, f"+{axis.hidden_outputs}", "note", "start")

@@ -17,7 +17,7 @@ def text_of_explanation(trace: Trace, title: str, plan: str) -> str:
     )
     rows = [
         ("x", trace.input.shape, "in_channels, length"),
-        ("weight", trace.weight.shape, layout),
+        ("weight", None if trace.pooling else trace.weight.shape, layout),
         ("bias", None if trace.bias is None else trace.bias.shape, "out_channels"),
         ("output", trace.output.shape, "out_channels, output length"),
     ]
@@ -32,7 +32,7 @@ def text_of_explanation(trace: Trace, title: str, plan: str) -> str:
         "Geometry",
         f"  {settings(geometry)}",
         f"  effective kernel size = dilation*(kernel_size - 1) + 1 = {_effective(geometry)}",
-        f"  output length = {length_formula(geometry, trace.input.shape[1])}",
+        f"  output length = {length_of(trace)}",
         f"  {window_rule(geometry)}",
         "",
         "Plan",
@@ -49,6 +49,15 @@ def settings(geometry: Geometry) -> str:
     names = ["kernel_size", "stride", "dilation", "padding", "groups"]
     names += ["output_padding"] if geometry.transposed else ["padding_mode"]
     return ", ".join(f"{name}={getattr(geometry, name)}" for name in names)
+
+
+def length_of(trace: Trace) -> str:
+    """The formula of a trace's output length; of pooling it may be rounded up."""
+    g, n_outputs = trace.geometry, trace.output.shape[1]
+    if n_outputs == g.output_length(trace.input.shape[1]):
+        return length_formula(g, trace.input.shape[1])
+    reach = f"{trace.input.shape[1]} + {g.left} + {g.right} - {g.effective_kernel_size}"
+    return f"ceil(({reach}) / {g.stride}) + 1 = {n_outputs}"
 
 
 def length_formula(geometry: Geometry, length: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, overload
 
 import numpy as np
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 from tapwise.engine.problem import Problem
 from tapwise.engine.threads import leave_lost_pool
 from tapwise.errors import ShapeError
+from tapwise.explanation import pooling
 from tapwise.explanation.steps import Array, Trace
+from tapwise.explanation.wrapped import convolutions_of, unwrapped
 from tapwise.functional import conv1d, conv_transpose1d
 from tapwise.geometry import Geometry
 
@@ -20,8 +23,9 @@ def trace(layer: Any, x: Any, **settings: Any) -> Trace:
     """Every step of a convolution of one signal.
 
     Arguments:
-        layer: a one-dimensional convolution layer, torch's or ours, or a weight: (K,), (out, in/groups,
-            K), as a tensor, an array or lists.
+        layer: a one-dimensional convolution layer, torch's or ours; a module that pads, runs one of them and drops
+            outputs, as tutorials write a causal layer; ``nn.AvgPool1d`` or ``nn.MaxPool1d``; or a weight: (K,),
+            (out, in/groups, K), as a tensor, an array or lists.
         x: (L,) for one channel, (C_in, L), or (1, C_in, L).
         settings: with a weight: ``stride``, ``padding``, ``dilation``, ``groups``, ``padding_mode``,
             ``bias``.
@@ -49,6 +53,10 @@ def follow(layer: Any, x: Any, settings: dict[str, Any]) -> tuple[Trace, Tensor,
     if isinstance(layer, nn.Module):
         if settings:
             raise TypeError(f"{', '.join(settings)}: these belong to a weight; a layer has its own")
+        if isinstance(layer, pooling.KINDS):
+            return _follow_pooling(layer, x)
+        if not is_convolution(layer):
+            return _follow_wrapped(layer, x)
         module: Any = layer
         geometry, weight, bias = Geometry.of(module), module.weight, module.bias
         signal = one_signal(x, weight)
@@ -77,6 +85,56 @@ def follow(layer: Any, x: Any, settings: dict[str, Any]) -> tuple[Trace, Tensor,
             output = run(signal, weight, bias, **settings)
     trace = Trace(geometry, array(signal), array(weight), array(bias), array(output))
     return trace, signal, weight, bias
+
+
+def is_convolution(module: nn.Module) -> bool:
+    """Whether a module is one convolution, not a network that holds some."""
+    weight = getattr(module, "weight", None)
+    return hasattr(module, "padding_mode") and getattr(weight, "ndim", 0) == 3
+
+
+def _follow_pooling(layer: Any, x: Any) -> tuple[Trace, Tensor, Tensor, Tensor | None]:
+    """Of a pooling layer: an average over all taps is a convolution; else there is no product to sum."""
+    signal = one_signal(x, torch.empty(0))
+    if not signal.is_floating_point():
+        signal = signal.to(torch.get_default_dtype())
+    geometry, kind = pooling.pooling_of(layer, signal)
+    weight = pooling.average_weight(geometry, signal)
+    with torch.no_grad():
+        output = layer(signal)
+    pooled = "" if kind == "average" else kind
+    return Trace(geometry, array(signal), array(weight), None, array(output), pooled), signal, weight, None
+
+
+def _follow_wrapped(module: nn.Module, x: Any) -> tuple[Trace, Tensor, Tensor, Tensor | None]:
+    """Of a module that pads, runs its one convolution and drops outputs.
+
+    Raises:
+        TypeError: a module that does more, or holds no convolution, or several.
+    """
+    name, paths = type(module).__name__, convolutions_of(module)
+    if not paths:
+        raise TypeError(f"expected a one-dimensional convolution layer or a module that holds one, got {name}")
+    if len(paths) > 1:
+        raise TypeError(
+            f"{name} holds {len(paths)} convolutions: tw.explain(model, x) lists them, and "
+            f"tw.explain(model, x)[{paths[0]!r}] is one of them"
+        )
+    layer: Any = module.get_submodule(paths[0])
+    signal = one_signal(x, layer.weight)
+    found = unwrapped(module, signal)
+    if found is None or found.kept is None:
+        raise TypeError(
+            f"{name} does more than to pad its convolution and to drop outputs of it: trace the convolution, "
+            f"model.{paths[0]}, on what comes to it; tw.explain(model, x)[{paths[0]!r}] does both"
+        )
+    full = Trace(found.full, array(signal), array(layer.weight), array(layer.bias), array(found.output))
+    first, last = found.dropped
+    kept = full.output[:, first : full.output.shape[1] - last]
+    trace = replace(full, geometry=found.kept, output=kept)
+    if first or last:
+        trace = replace(trace, within=replace(full, dropped=found.dropped))
+    return trace, signal, layer.weight, layer.bias
 
 
 def _refuse_more_than_a_convolution(layer: nn.Module, geometry: Geometry, signal: Tensor, output: Tensor) -> None:

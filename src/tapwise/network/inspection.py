@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import nn
 
+from tapwise.evaluation import evaluating
 from tapwise.explanation.explain import explain
 from tapwise.explanation.model import ModelExplanation, explain_model
-from tapwise.network.evaluation import evaluating
 from tapwise.network.graph import Graph
 from tapwise.network.operations import Convolve
 from tapwise.network.probe import probe

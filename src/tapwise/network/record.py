@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from tapwise.errors import TimelineError
-from tapwise.network.evaluation import evaluating, read_through, version_of
+from tapwise.evaluation import evaluating, read_through, version_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tapwise.errors import ModelChangedError
-from tapwise.network.evaluation import version_of
+from tapwise.evaluation import version_of
 from tapwise.network.record import Recording
 
 

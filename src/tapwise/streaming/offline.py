@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from tapwise.network.evaluation import evaluating
+from tapwise.evaluation import evaluating
 from tapwise.network.graph import Graph
 
 

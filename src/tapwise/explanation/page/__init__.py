@@ -112,10 +112,12 @@ def state_of(trace: Trace, title: str, plan: str) -> dict[str, Any]:
     """What the page starts with: the numbers of a trace, and the plan that ran it.
 
     Raises:
-        ValueError: complex numbers, which the page doesn't compute with.
+        ValueError: complex numbers or pooling, which the page doesn't compute with.
     """
     if np.iscomplexobj(trace.input) or np.iscomplexobj(trace.weight):
         raise ValueError("the page computes with real numbers, and these are complex: save as .svg or .txt")
+    if trace.pooling:
+        raise ValueError("the page computes sums of products, and pooling has none: save as .svg or .txt")
     geometry, weight, bias = trace.geometry, trace.weight, trace.bias
     x, said = trace.input, []
     if x.shape[1] * x.shape[0] > _SAMPLES:

@@ -101,7 +101,7 @@ def _is_rerouted(layer: nn.Module, name: str) -> bool:
 
 def _listed(paths: list[str]) -> str:
     """Some paths, and how many more there are."""
-    shown = [path or "(the model)" for path in paths[:_SHOWN]]
+    shown = [path or "the model itself" for path in paths[:_SHOWN]]
     more = len(paths) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more else "")
 

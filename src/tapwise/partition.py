@@ -72,13 +72,18 @@ def rows_of_outputs(geometry: Geometry, length: int) -> list[int | None]:
         >>> rows_of_outputs(Geometry(3), 5), rows_of_outputs(Geometry(3, padding="same"), 5)
         ([2, 3, 4], [0, 1, 2, 3, 4])
     """
+    first = first_row_of(geometry)
+    rows = [i * geometry.stride + first for i in range(geometry.output_length(length))]
+    return [row if 0 <= row < length else None for row in rows]
+
+
+def first_row_of(geometry: Geometry) -> int:
+    """The row that the first output belongs to, as ``rows_of_outputs`` counts; it may lie before the table."""
     effective = geometry.effective_kernel_size
     centred = geometry.right > 0 and geometry.left < effective - 1
     if centred and geometry.left + geometry.right == effective - 1:
-        return [row if row < length else None for row in range(0, length, geometry.stride)]
-    offset = ((effective - 1) // 2 if centred else effective - 1) - geometry.left
-    rows = [i * geometry.stride + offset for i in range(geometry.output_length(length))]
-    return [row if 0 <= row < length else None for row in rows]
+        return 0
+    return ((effective - 1) // 2 if centred else effective - 1) - geometry.left
 
 
 def window_span(geometry: Geometry, start: int, stop: int) -> tuple[int, int]:

@@ -181,3 +181,22 @@ def test_the_first_long_filter_says_that_it_compiles(tmp_path):
         assert ("kernel native" in run.stdout) is (name == "short.npy")
         seconds = float(re.search(r"([\d.]+) s, ", run.stdout)[1])
         assert seconds < 8, run.stdout  # without the compiler's
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet", ".npy", ".wav"])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_plot_draws_before_and_after(here, tmp_path, suffix, stride, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    x = np.sin(np.arange(200) / 9)
+    pl.DataFrame({"at": [f"{n}h" for n in range(200)], "v": x}).write_csv("x.csv", separator=";")
+    for source in ("x.csv", "x.npy"):
+        np.save("x.npy", x)
+        said = here(
+            "apply", source, f"y{suffix}", "--taps", "mean:3", "--stride", stride, "--rate", 10, "--plot", "p.svg"
+        )
+        assert "wrote p.svg" in said
+        image = (tmp_path / "p.svg").read_text()
+        assert ("no difference" in image) is (stride == 2)
+        assert f"{source} and y{suffix}" in image
+    assert "expected the name of an .svg file" in here("apply", "x.npy", "--taps", "mean:3", "--plot", "p.png")
+    assert not list(tmp_path.glob("x.filtered*"))

@@ -217,3 +217,45 @@ def test_reports_agree_with_the_models(name):
     assert report.output_length(x.shape[time]) == y.shape[graph.nodes[graph.results[0]].size.time]
     assert report.delay >= 0
     assert report.causal == (report.delay == 0)
+
+
+def test_a_rate_says_milliseconds():
+    model = torch.nn.Sequential(torch.nn.Conv1d(1, 4, 5, padding=2), torch.nn.Conv1d(4, 1, 4, stride=4))
+    x = torch.randn(1, 1, 400)
+    report = tw.inspect(model, x, rate=8000)
+    for line in (
+        "causal           no: it reads 5 samples (0.625 ms) ahead",
+        "receptive field  8 samples (1 ms), -2 to +5",
+        "stride           4 of the signal's samples for each output: 8000 Hz in, 2000 Hz out",
+        "delay            5 samples (0.625 ms); the first output comes after 6 samples (0.75 ms)",
+        "  conv1d in 0: 2 samples (0.25 ms) ahead",
+    ):
+        assert line in report.text.splitlines(), line
+    assert "0.625 ms" in report.page()
+    assert "ms)" not in "".join(tw.inspect(model, x).text.splitlines()[:8])
+    with pytest.raises(ValueError, match="rate must be"):
+        tw.inspect(model, x, rate=0)
+
+
+def test_inspect_and_explain_agree_on_names():
+    block = torch.nn.Sequential(torch.nn.Conv1d(2, 2, 3, padding=1), torch.nn.ReLU())
+    model = torch.nn.ModuleDict({"first": torch.nn.Conv1d(1, 2, 5), "block": block})
+
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.parts = model
+
+        def forward(self, x):
+            return self.parts["block"](self.parts["first"](x))
+
+    net, x = Net(), torch.randn(1, 1, 100)
+    report, table = tw.inspect(net, x), tw.explain(net, x)
+    paths = [layer.path for layer in table]
+    assert paths == [layer.path for layer in report.table] == ["parts.first", "parts.block.0"]
+    assert [leak.where for leak in report.leaks] == [f"conv1d in {path}" for path in paths]
+    for path in paths:
+        assert report[path].title == table[path].title == str(net.get_submodule(path))
+    alone = torch.nn.Conv1d(1, 1, 3)
+    assert tw.inspect(alone, x).leaks[0].where == "conv1d in the model itself"
+    assert "\nthe model itself" in tw.inspect(alone, x).text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -26,6 +26,9 @@ from tapwise.cli.options import (
     usual_mode,
 )
 from tapwise.cli.terminal import say
+
+if TYPE_CHECKING:
+    from tapwise.signals import Reader
 
 
 def apply(
@@ -55,6 +58,9 @@ def apply(
     ] = None,
     flip: Flip = None,
     axis: Axis = None,
+    plot: Annotated[
+        Path | None, Parameter(help="Draw before, after, their difference and their spectra: an .svg file.")
+    ] = None,
     table: TableOptions = NO_TABLE_OPTIONS,
     rate: Rate = None,
     nan: Annotated[
@@ -82,6 +88,8 @@ def apply(
 
     target = output or result or signal.with_suffix(f".filtered{signal.suffix}")
     refuse_target(signal, target)
+    if plot is not None and (plot.suffix.lower() != ".svg" or not plot.parent.is_dir()):
+        raise ValueError(f"--plot {plot}: expected the name of an .svg file in a folder that is there")
     if model is not None:
         settings = {
             "--padding": padding,
@@ -99,7 +107,9 @@ def apply(
             rate = rate_of(signal, reader.rate, rate)
             from tapwise.cli.model_files import run_file
 
-            run_file(model, weights, size, reader, target, rate, nan)
+            live, _ = run_file(model, weights, size, reader, target, rate, nan)
+            if plot is not None:
+                save_plot(plot, reader, target, float(live.stride), 0, rate)
         return
     assert taps is not None
     if weights is not None or size:
@@ -118,7 +128,7 @@ def apply(
             named = "--nan skip" if nan == "skip" else "--padding-mode shorter"
             raise ValueError(f"{named} is for averages, one filter of taps of 0 and above, as mean and gauss")
         from tapwise.geometry import Geometry
-        from tapwise.partition import rows_of_outputs
+        from tapwise.partition import first_row_of, rows_of_outputs
 
         geometry = Geometry(
             filter.shape[-1], stride, dilation, used.padding, groups, "zeros" if mode == "shorter" else mode
@@ -154,6 +164,27 @@ def apply(
     say(f"  taps: {used.words}{ends}")
     for note in (*reader.notes, *writer.notes):
         say(f"  {note}", error=True)
+    if plot is not None:
+        with table.open_reader(signal, axis) as reader:
+            save_plot(plot, reader, target, stride, first_row_of(geometry), rate)
+
+
+def save_plot(path: Path, before: Reader, target: Path, stride: float, offset: int, rate: float | None) -> None:
+    """Draw a signal and what was made of it.
+
+    Arguments:
+        before: the signal.
+        target: the file that was written.
+        stride: samples of the signal for each output.
+        offset: the sample that the first output belongs to.
+    """
+    from tapwise import signals
+    from tapwise.atomic_file import write_atomically
+    from tapwise.signals.comparison import picture
+
+    with signals.open_result(target, before) as after:
+        drawn = picture(before, after, stride, offset, rate, f"{before.path.name} and {target.name}")
+    say(f"  wrote {write_atomically(path, {'.svg': lambda: drawn})}")
 
 
 def refuse_target(signal: Path, target: Path) -> None:

@@ -17,6 +17,7 @@ def inspect(
     *,
     weights: Weights = None,
     size: Size = "",
+    rate: Annotated[float | None, Parameter(help="Samples a second: times are then said in milliseconds too.")] = None,
     save: Annotated[Path | None, Parameter(help="Write the report there: .txt, .html, or .svg.")] = None,
 ) -> None:
     """Say what a model needs of the past and of the future: receptive field, delay, what isn't causal.
@@ -27,5 +28,5 @@ def inspect(
     from tapwise.cli import models
     from tapwise.network import inspection
 
-    report = inspection.inspect(*models.load(model, weights, size))
+    report = inspection.inspect(*models.load(model, weights, size), rate=rate)
     say(report if save is None else f"wrote {report.save(save)}")

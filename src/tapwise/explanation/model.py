@@ -99,7 +99,7 @@ class ModelExplanation:
     def _rows(self) -> list[tuple[str, ...]]:
         return [
             (
-                layer.path or "(the model)",
+                layer.path or "the model itself",
                 _brief(layer.geometry),
                 _size(layer.input.shape),
                 _size(layer.output),

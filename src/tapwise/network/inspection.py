@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import nn
@@ -18,7 +19,7 @@ from tapwise.network.report import Report
 from tapwise.network.runs import Runs
 
 
-def inspect(model: nn.Module, example: Any, *, time: int | None = None) -> Report:
+def inspect(model: nn.Module, example: Any, *, time: int | None = None, rate: float | None = None) -> Report:
     """What a model needs of the past and of the future, and through which layer the future leaks.
 
     The model is run some thirty times on random numbers, as in evaluation, and left as it was. The
@@ -29,8 +30,10 @@ def inspect(model: nn.Module, example: Any, *, time: int | None = None) -> Repor
         example: a tensor that the model takes, or a tuple of its inputs, of which the first is the
             signal; long enough for all its layers.
         time: the signal's axis of time; None finds it.
+        rate: samples a second of the signal: times are then said in milliseconds too.
 
     Raises:
+        ValueError: a rate that is none.
         TimelineError: an operation that mixes all of time, or isn't known, by the path of its module.
 
     Example:
@@ -42,10 +45,12 @@ def inspect(model: nn.Module, example: Any, *, time: int | None = None) -> Repor
         >>> report.receptive_field, report.stride, report.causal, report.output_length(64)
         ((-2, 5), Fraction(2, 1), False, 31)
     """
+    if rate is not None and not 0 < rate < math.inf:
+        raise ValueError(f"rate must be a positive number of samples a second, got {rate:g}")
     graph, runs = read(model, example, time)
     probe(graph, runs, _probed_length(graph, runs))
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    return Report(type(model).__name__, graph, _table(model, example, graph), weights)
+    return Report(type(model).__name__, graph, _table(model, example, graph), weights, rate)
 
 
 def _probed_length(graph: Graph, runs: Runs) -> int:

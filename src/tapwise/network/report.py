@@ -37,12 +37,16 @@ class Report:
     """What ``tapwise.inspect`` found. Shows itself in a notebook.
 
     ``report["path"]`` explains one of the model's convolutions on the example.
+
+    Arguments:
+        rate: samples a second of the signal; None: time is said in samples alone.
     """
 
     title: str
     graph: Graph
     table: ModelExplanation | None
     weights: int
+    rate: float | None = None
 
     @cached_property
     def reach(self) -> ReceptiveField:
@@ -158,7 +162,7 @@ class Report:
         lines = [self.title, "", *self._facts_lines()]
         if self.leaks:
             lines += ["", "the future comes in through"]
-            lines += [f"  {leak.where}: {_samples(leak.samples)} ahead" for leak in self.leaks[:_LEAKS]]
+            lines += [f"  {leak.where}: {self._samples(leak.samples)} ahead" for leak in self.leaks[:_LEAKS]]
             if len(self.leaks) > _LEAKS:
                 lines.append(f"  and {len(self.leaks) - _LEAKS} more, to {self.leaks[-1].samples} samples")
         if self.table is not None:
@@ -172,7 +176,7 @@ class Report:
             field = f"all of the past, to {reach.last:+d}"
         else:
             holes = f", {reach.holes} holes between" if reach.holes else ""
-            field = f"{reach.count} samples, {reach.first:+d} to {reach.last:+d}{holes}"
+            field = f"{self._samples(reach.count)}, {reach.first:+d} to {reach.last:+d}{holes}"
             wide = reach.last - reach.first + 1
             if reach.count is not None and reach.holes is not None and reach.count + reach.holes < wide:
                 phases = int(self.graph.repeats[self.graph.results[0]] / reach.stride)
@@ -182,14 +186,25 @@ class Report:
                 )
         return [
             ("time", self._time()),
-            ("causal", "yes" if self.causal else f"no: it reads {bound}{_samples(self.delay)} ahead"),
+            ("causal", "yes" if self.causal else f"no: it reads {bound}{self._samples(self.delay)} ahead"),
             ("receptive field", bound + field),
-            ("stride", f"{reach.stride} of the signal's samples for each output"),
-            ("delay", f"{self.delay} samples; the first output comes after {self.start_up}"),
-            ("shortest input", f"{self.minimum_input}"),
-            ("multiplications", f"{self.multiplications:,.0f} for each sample"),
+            ("stride", f"{reach.stride} of the signal's samples for each output{self._output_rate()}"),
+            ("delay", f"{self._samples(self.delay)}; the first output comes after {self._samples(self.start_up)}"),
+            ("shortest input", self._samples(self.minimum_input)),
+            ("multiplications", f"{self.multiplications:,.0f} for each sample{self._each_second()}"),
             ("bytes", f"{self.weights:,} of weights, {self.state_bytes:,} kept while streaming"),
         ]
+
+    def _samples(self, count: int | None) -> str:
+        """A number of samples, and how long they last."""
+        lasts = f" ({1e3 * count / self.rate:.3g} ms)" if self.rate and count else ""
+        return f"{count} sample{'s' * (count != 1)}{lasts}"
+
+    def _output_rate(self) -> str:
+        return f": {self.rate:g} Hz in, {float(self.rate / self.stride):g} Hz out" if self.rate else ""
+
+    def _each_second(self) -> str:
+        return f", {self.multiplications * self.rate:,.0f} a second" if self.rate else ""
 
     def _time(self) -> str:
         """Which axis of the input is time, and which lengths the model takes."""
@@ -247,7 +262,7 @@ class Report:
             for name, value in self._facts()
         )
         leaks = "".join(
-            f"<li>{escape(leak.where)}: {_samples(leak.samples)} ahead</li>" for leak in self.leaks[:_LEAKS]
+            f"<li>{escape(leak.where)}: {self._samples(leak.samples)} ahead</li>" for leak in self.leaks[:_LEAKS]
         )
         more = f"<li>and {len(self.leaks) - _LEAKS} more</li>" if len(self.leaks) > _LEAKS else ""
         future = f"<p>The future comes in through</p><ul>{leaks}{more}</ul>" if leaks else ""
@@ -262,10 +277,6 @@ class Report:
 
 
 _LEAKS = 8
-
-
-def _samples(count: int) -> str:
-    return f"{count} sample" + "s" * (count != 1)
 
 
 def _numbers(size: Any) -> int:

@@ -66,6 +66,24 @@ def open_reader(
     return AudioReader(path)
 
 
+def open_result(path: Path, source: Reader) -> Reader:
+    """A reader of what was written from a source, its axis or its columns alike."""
+    suffix = suffix_of(path)
+    if suffix == ".npy":
+        from tapwise.signals.arrays import ArrayReader
+
+        return ArrayReader(path, source.axis if isinstance(source, ArrayReader) else -1)
+    if suffix not in TABLES:
+        return open_reader(path)
+    if keeps_rows(source.path, path):
+        is_alike = suffix == source.path.suffix.lower()
+        try:
+            return open_reader(path, source.columns, None, source.given if is_alike else None)  # type: ignore[attr-defined]
+        except SignalError:  # other channels than the source's
+            pass
+    return open_reader(path, ("channel_0",))
+
+
 def open_writer(
     path: Path,
     source: Source,

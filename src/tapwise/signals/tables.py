@@ -40,6 +40,8 @@ class TableReader(Reader):
     rate = None
     quantum = 0
     dtype: np.dtype[Any] = np.dtype(np.float64)
+    # What a user said of the text.
+    given: TableFormat | None = None
     # What stood for no value in the signal's columns, as the file writes it.
     gap: str | None = None
     table: pl.DataFrame
@@ -117,6 +119,7 @@ class TextTableReader(TableReader):
 
     def __init__(self, path: Path, columns: tuple[str, ...], given: TableFormat) -> None:
         self.path = path
+        self.given = None if given == TableFormat() else given
         text = ""
         try:
             text, self.encoding, self.mark = _decoded(path.read_bytes())

@@ -49,7 +49,7 @@ def test_what_the_picture_says(tmp_path):
     words = re.findall(r">([^<>]+)</text>", image)
     for word in ("before", "after", "difference", "time (s)", "Spectra", "rms 0.708", "rms 0.354", "10"):
         assert word in words, word
-    assert image.count('class="wave input"') == 2  # its wave and its spectrum; the legend is a line
+    assert image.count('class="wave input"') == 3  # its wave, its spectrum and the legend
     shorter = drawn(tmp_path, np.stack([x, x]), np.stack([x, x])[:, ::2], stride=2.0)
     assert "no difference: the lengths differ" in shorter
     assert "channel 0 of 2" in shorter

@@ -19,7 +19,7 @@ SOURCES = sorted(ROOT.rglob("*.py"))
 # Each layer may import from those before it in this list, and from its own; never from a later one.
 LAYERS = [
     ["tapwise.errors", "tapwise.atomic_file", "tapwise.forks", "tapwise.interrupts"],
-    ["tapwise.padding", "tapwise.evaluation"],
+    ["tapwise.padding", "tapwise.evaluation", "tapwise.extras"],
     ["tapwise.geometry"],
     ["tapwise.partition"],
     ["tapwise.engine"],

@@ -3,6 +3,7 @@ from .acceleration import accelerate as accelerate
 from .chunks import State as State
 from .engine.options import options as options
 from .engine.plan import Plan as Plan
+from .errors import MissingPackageError as MissingPackageError
 from .errors import ModelChangedError as ModelChangedError
 from .errors import ShapeError as ShapeError
 from .errors import SignalError as SignalError

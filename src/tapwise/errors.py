@@ -162,6 +162,10 @@ class ModelChangedError(RuntimeError):
     """A stream's model was changed in a way that the stream can't follow: names the parameter or module."""
 
 
+class MissingPackageError(ModuleNotFoundError):
+    """A package that an extra of Tapwise brings isn't installed: says what it is for, and which extra."""
+
+
 def listed(names: Iterable[str], most: int = 12) -> str:
     """Names with commas between them, the first ones of many.
 

@@ -15,6 +15,7 @@ from tapwise.engine.autograd import is_traced
 from tapwise.engine.checks import only_native_because
 from tapwise.engine.dispatch import is_overridden
 from tapwise.errors import ShapeError
+from tapwise.extras import need
 from tapwise.functional import conv1d, conv_transpose1d
 from tapwise.geometry import Geometry
 from tapwise.layers import Conv1d
@@ -302,8 +303,7 @@ class Resample(nn.Module):
 
     def __init__(self, up: int, down: int, window: Any = ("kaiser", 5.0)) -> None:
         super().__init__()
-        from scipy.signal import firwin
-
+        firwin = need("scipy.signal").firwin
         up, down = integer("up", up), integer("down", down)
         if up < 1 or down < 1:
             raise ValueError(f"up and down must be at least 1, got {up} and {down}")

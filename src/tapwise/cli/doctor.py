@@ -7,8 +7,9 @@ import platform
 import time
 
 from tapwise.cli.terminal import say
+from tapwise.extras import PACKAGES
 
-_PACKAGES = ["tapwise", "torch", "numpy", "numba", "triton", "scipy", "soundfile", "polars", "safetensors"]
+_PACKAGES = ["tapwise", "torch", "numpy", "numba", "triton", *PACKAGES]
 # The loops that convolutions of float32 and float64 need.
 LOOPS = [("direct.loops", f"convolve_{size}") for size in (32, 64)] + [
     ("fft.loops", f"{kind}_{size}") for size in ("32_64", "64_64", "32_32") for kind in ("filters", "frames", "outputs")
@@ -96,7 +97,10 @@ def _version(name: str) -> str:
     try:
         return version(name)
     except PackageNotFoundError:
-        return "not installed"
+        if name not in PACKAGES:
+            return "not installed"
+        extra = PACKAGES[name]
+        return f"not installed: no {extra.purpose}; pip install 'tapwise[{extra.name}]'"
 
 
 def processor_name() -> str:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tapwise.cli.options import refuse_missing
+from tapwise.extras import need
 
 # What torch.compile and data parallelism put before every name of a checkpoint, the outer one first.
 _PREFIXES = ("_orig_mod.", "module.", "_orig_mod.")
@@ -120,12 +121,9 @@ def _weights(path: Path, model: nn.Module) -> dict[str, Tensor]:
             f"torch.load({str(path)!r}, map_location='cpu', weights_only=True).items()}}, "
             f'{str(path.with_suffix(".safetensors"))!r})"'
         )
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
-        weights: dict[str, Tensor] = load_file(path)
-    except SafetensorError as error:
+        weights: dict[str, Tensor] = need("safetensors.torch").load_file(path)
+    except need("safetensors").SafetensorError as error:
         raise ValueError(f"{path}: no safetensors file: {error}") from None
     for prefix in _PREFIXES:
         if (

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from cyclopts import Parameter
 
+from tapwise.extras import need
+
 if TYPE_CHECKING:
     from tapwise.explanation.explain import Explanation
     from tapwise.signals import Reader
@@ -267,11 +269,10 @@ def _beginning(path: Path, samples: int, table: TableOptions, axis: int | None) 
 def _bias_of(weights: str) -> Any:
     """The bias of the same layer in a checkpoint, or None."""
     import torch
-    from safetensors import safe_open
 
     path, _, name = weights.partition(":")
     layer = name.removesuffix("weight").removesuffix(".")
-    with safe_open(path, framework="pt") as tensors:
+    with need("safetensors").safe_open(path, framework="pt") as tensors:
         bias = f"{layer}.bias" if layer else "bias"
         if bias not in set(tensors.keys()):
             return None

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from tapwise.cli.taps_forms import FORMS
 from tapwise.errors import TapsError, listed
+from tapwise.extras import need
 
 Array = npt.NDArray[Any]
 
@@ -189,9 +190,7 @@ def _firwin(description: str, rate: float | None, edges: list[float], taps: floa
         raise TapsError(f"taps {description!r}: expected frequencies {order}above 0 and below {nyquist:g} {unit}")
     if kind != "lowpass" and count % 2 == 0:
         raise TapsError(f"taps {description!r}: {kind} needs an odd K, got {count}")
-    from scipy.signal import firwin
-
-    designed: Array = firwin(count, edges, pass_zero=kind, fs=2 * nyquist)
+    designed: Array = need("scipy.signal").firwin(count, edges, pass_zero=kind, fs=2 * nyquist)
     return designed
 
 
@@ -254,10 +253,10 @@ def _impulse_response(path: Path, rate: float | None) -> Array:
 
 def _read_safetensors(path: Path, name: str, description: str) -> Array:
     import torch
-    from safetensors import SafetensorError, safe_open
 
+    safetensors = need("safetensors")
     try:
-        with safe_open(path, framework="pt") as tensors:
+        with safetensors.safe_open(path, framework="pt") as tensors:
             weights = _weights_of(tensors)
             names = {*tensors.keys(), *weights}
             found = [n for n in (name, f"{name}.weight") if n in names]
@@ -269,7 +268,7 @@ def _read_safetensors(path: Path, name: str, description: str) -> Array:
                 raise TapsError(f"taps {description!r}: {wanted}; {held}")
             parts = [tensors.get_tensor(n) for n in weights.get(found[0], found[:1])]
             tensor = parts[0] if len(parts) == 1 else _normed(*parts)
-    except SafetensorError as error:
+    except safetensors.SafetensorError as error:
         raise TapsError(f"taps {description!r}: {error}") from error
     if tensor.is_complex():
         return np.asarray(tensor.to(torch.complex128).numpy())

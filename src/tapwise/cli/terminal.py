@@ -7,9 +7,9 @@ import sys
 import warnings
 from typing import BinaryIO
 
+from tapwise.extras import PACKAGES, sentence
+
 _LONGEST = 2000
-# Packages that ``pip install 'tapwise[io]'`` brings.
-_EXTRAS = ("soundfile", "polars", "safetensors", "scipy")
 
 
 def plain(text: str) -> str:
@@ -56,8 +56,8 @@ def _message_of(error: BaseException) -> str:
         text = ""
     if isinstance(error, ModuleNotFoundError) and error.name:
         package = error.name.partition(".")[0]
-        if package in _EXTRAS:
-            return f"the package {package} is missing: pip install 'tapwise[io]'"
+        if package in PACKAGES:
+            return sentence(package)
         return f"there is no module {error.name!r}: install what brings it, or mend its name"
     if isinstance(error, OSError) and error.strerror:
         names = [os.fsdecode(n) for n in (error.filename, error.filename2) if isinstance(n, str | bytes)]

@@ -102,7 +102,7 @@ class Explanation:
         """The page as a notebook's widget; its ``state`` follows what the reader does, and can be set.
 
         Raises:
-            ModuleNotFoundError: anywidget is not installed: ``pip install 'tapwise[notebook]'``.
+            MissingPackageError: anywidget is not installed: ``pip install 'tapwise[notebook]'``.
         """
         return widget(self.state)
 

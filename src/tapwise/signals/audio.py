@@ -14,14 +14,12 @@ from typing import Any
 import numpy as np
 
 from tapwise.errors import SignalError
+from tapwise.extras import need
 from tapwise.interrupts import deferred
 from tapwise.signals import pcm, riff
 from tapwise.signals.base import Array, Reader, Source, Writer
 
-try:
-    import soundfile
-except ImportError as error:
-    raise SignalError("WAV and FLAC need the package soundfile: pip install 'tapwise[io]'") from error
+soundfile: Any = need("soundfile")
 
 # Of a WAV, and 8 bits with a sign, which FLAC has.
 _SUBTYPES = {"PCM_S8": pcm.Encoding(1, "int16", 256), **pcm.ENCODINGS}

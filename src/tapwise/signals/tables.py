@@ -9,18 +9,19 @@ import re
 from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tapwise.errors import SignalError, listed
+from tapwise.extras import need
 from tapwise.signals.base import Array, Reader, Source, Writer
 from tapwise.signals.dialect import NULLS, TableFormat, dialect_of
 
-try:
+if TYPE_CHECKING:
     import polars as pl
-except ImportError as error:
-    raise SignalError("tables need the package polars: pip install 'tapwise[io]'") from error
+else:
+    pl = need("polars")
 
 
 _MOST_COLUMNS = 20_000

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from tapwise.atomic_file import write_atomically
+from tapwise.extras import need
 
 # By input, its axes of open size: of the chunk, and of the states.
 DynamicShapes = tuple[dict[int, Any] | None, tuple[dict[int, Any] | None, ...]]
@@ -61,8 +62,10 @@ def write_onnx(
         dynamic: sizes that the file leaves open; None: none.
 
     Raises:
-        ModuleNotFoundError: without onnx and onnxscript: pip install 'tapwise[onnx]'.
+        MissingPackageError: without onnx and onnxscript: pip install 'tapwise[onnx]'.
     """
+    for package in ("onnx", "onnxscript"):
+        need(package)
     with torch.no_grad(), _quiet():
         n_states = len(step.state)
         n_outputs = len(step(step.example, *step.state)) - n_states

@@ -78,7 +78,7 @@ class Functional(tuple[Any, Any]):
             dynamic_batch: leave the batch open; then it is given with each run.
 
         Raises:
-            ModuleNotFoundError: without onnx and onnxscript: pip install 'tapwise[onnx]'.
+            MissingPackageError: without onnx and onnxscript: pip install 'tapwise[onnx]'.
             ValueError: an open batch of a model that was read at one batch only.
         """
         if not dynamic_batch:

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from tapwise.atomic_file import write_atomically
 from tapwise.errors import ShapeError
+from tapwise.extras import need
 from tapwise.network.graph import Node
 from tapwise.network.operations import Registered
 from tapwise.network.timeline import Windows
@@ -137,8 +138,7 @@ def _fits(fresh: Sequence[Any], saved: Sequence[Any]) -> bool:
 
 def save(state: dict[str, Any], path: str | os.PathLike[str]) -> None:
     """Write a state to a ``.safetensors`` file, complete or not at all."""
-    from safetensors.torch import save as as_bytes
-
+    as_bytes = need("safetensors.torch").save
     flat = {
         ".".join(_name(key) for key in keys): leaf.contiguous()
         for keys, leaf in pytree.tree_flatten_with_path(state)[0]
@@ -157,12 +157,10 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
         ShapeError: a file that ``save`` didn't write.
         FileNotFoundError: no such file.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
+    safetensors = need("safetensors.torch")
     try:
-        return _as_tree(load_file(path))
-    except (SafetensorError, ValueError, TypeError, AttributeError, LookupError) as error:
+        return _as_tree(safetensors.load_file(path))
+    except (need("safetensors").SafetensorError, ValueError, TypeError, AttributeError, LookupError) as error:
         raise _no_state(f"{os.fspath(path)}: {error}") from error
 
 

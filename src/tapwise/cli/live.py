@@ -111,6 +111,7 @@ def stream_samples(
 
 def _pipe_of(target: BinaryIO, source: Source, live: ChannelStream, rate: float, form: Form) -> tuple[PipeWriter, Kind]:
     """A pipe like the one or the sound that the samples come from."""
+    kind = kind_of_outputs(source, True, live.dtype)
     subtype = getattr(source, "subtype", None)
     if subtype is None or not getattr(source, "is_wav", True):
         encoding = ENCODINGS[RAW[form]]
@@ -118,7 +119,6 @@ def _pipe_of(target: BinaryIO, source: Source, live: ChannelStream, rate: float,
         return PipeWriter(target, RAW[form], live.out_channels, None), kind
     if rate != int(rate):
         raise ValueError(f"a WAV's rate is a whole number, and the outputs' is {rate:g} Hz: give -o FILE.npy")
-    kind = kind_of_outputs(source, True, live.dtype)
     if not kind.quantum or subtype not in ENCODINGS:
         subtype = _SUBTYPES[kind.dtype.name]
     return PipeWriter(target, subtype, live.out_channels, int(rate)), kind

@@ -182,7 +182,7 @@ def test_what_is_clipped_is_counted():
     assert "1 bytes at the end" in str(report)
     assert set(np.frombuffer(written, "<i2").tolist()) == {32767}
     assert str(streamed(layer, example, b"")[0]) == "no samples came"
-    with pytest.raises(tw.SignalError, match="is a FLAC or Ogg file"):
+    with pytest.raises(tw.SignalError, match="is a FLAC, Ogg or AIFF file"):
         streamed(layer, example, b"fLaC........")
     with pytest.raises(ValueError, match="holds no sample"):
         streamed(layer, example, data, rate=10)
@@ -197,9 +197,10 @@ def test_what_is_no_number_is_told():
 
 @pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"])
 @pytest.mark.parametrize("has_length", [True, False])
-def test_a_wav_on_standard_input_gives_a_wav(tmp_path, subtype, has_length):
+@pytest.mark.parametrize("kind", ["WAV", "WAVEX"])
+def test_a_wav_on_standard_input_gives_a_wav(tmp_path, subtype, has_length, kind):
     x = np.random.default_rng(0).uniform(-0.9, 0.9, (1001, 2))
-    soundfile.write(tmp_path / "x.wav", x, 8000, subtype=subtype)
+    soundfile.write(tmp_path / "x.wav", x, 8000, subtype=subtype, format=kind)
     data = (tmp_path / "x.wav").read_bytes()
     start = data.index(b"data") + 4
     if has_length:

@@ -65,6 +65,7 @@ TABLES = {
     "no heading": ("2026-01-01,1.5\n2026-01-02,2.0\n", [1.5, 2]),
     "no heading, semicolons": ("2026-01-01;1,5\n2026-01-02;2,0\n", [1.5, 2]),
     "gaps as NA": ("at,v\na,1.5\nb,NA\nc,2.0\n", [1.5, np.nan, 2]),
+    "one column with gaps as #N/A": ("v\n1.5\n#N/A\n2.0\n", [1.5, np.nan, 2]),
     "gaps as empty cells": ("at,v\na,1.5\nb,\nc,2.0\n", [1.5, np.nan, 2]),
     "gaps in the first row": ("at,v\na,NA\nb,1.0\n", [np.nan, 1]),
     "quoted names": ('"at, UTC","v ""raw"""\na,1.5\nb,2.0\n', [1.5, 2]),
@@ -95,6 +96,12 @@ def test_a_table_is_read_and_written_as_it_is(tmp_path, name):
     ("text", "given", "expected"),
     [
         ("a;v\n1;1,5\n2;2,5\n3;4,5\n", {"separator": ";", "decimal": ","}, [1.5, 2.5, 4.5]),
+        ("a;b,c\nx,1\ny,2\n", {}, [1, 2]),
+        (
+            "a;v\nx;1,5\ny;2.5\n",
+            {"decimal": ","},
+            "line 3, column 'v': '2.5' is not a number with the decimal sign ','",
+        ),
         ("v\n-999\n1.5\n-999.0\n", {"null_values": ("-999",)}, [np.nan, 1.5, np.nan]),
         ("v\nmissing\n1.5\n", {"null_values": ("missing",)}, [np.nan, 1.5]),
         ("2020\n1\n2\n", {"has_header": True}, [1, 2]),
@@ -221,3 +228,9 @@ def test_any_table_is_read_as_it_was_written(tmp_path, how, rows, has_mark):
     with open_reader(tmp_path / "t.csv", ("v",)) as reader:
         np.testing.assert_array_equal(reader.read(0, len(rows)), [[number for _, number in rows]])
         assert reader.table["name of it"].fill_null("").to_list() == [name for name, _ in rows]
+
+
+def test_an_index_without_a_name_is_called_by_its_sign(tmp_path):
+    (tmp_path / "t.csv").write_text(TABLES["a heading whose first name is #"][0])
+    with open_reader(tmp_path / "t.csv", ("v",)) as reader:
+        assert reader.table.columns == ["#", "v", "note"]

@@ -208,3 +208,23 @@ def test_a_batch_can_not_be_left_open_where_it_counts(tmp_path):
     pure = tw.stream(ByBatch(), torch.randn(1, 1, 50)).functional(4)
     with pytest.raises(ValueError, match="was read at one batch only"):
         pure.to_onnx(tmp_path / "a.onnx", dynamic_batch=True)
+
+
+def test_an_open_batch_where_batch_and_channels_are_one_axis(tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="a developer's dependency")
+
+    class Merged(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv1d(1, 1, 5, padding=2)
+
+        def forward(self, x):
+            batch, channels, length = x.shape
+            return self.conv(x.reshape(batch * channels, 1, length)).reshape(batch, channels, length)
+
+    pure = tw.stream(Merged(), torch.randn(2, 3, 100)).functional(8)
+    session = onnxruntime.InferenceSession(pure.to_onnx(tmp_path / "step.onnx", dynamic_batch=True))
+    for batch in (1, 2, 4):
+        chunk, state = torch.randn(batch, 3, 8), pure[0](batch)
+        output, *_ = session.run(None, {"chunk": chunk.numpy(), **pure.initial_inputs(batch)})
+        torch.testing.assert_close(torch.from_numpy(output), pure[1](chunk, state)[0].detach())

@@ -76,3 +76,20 @@ def test_output_length_is_what_a_full_signal_gives(length):
     assert live.step(x).shape[-1] + live.flush().shape[-1] == expected
     with pytest.raises(ValueError, match="length must be at least 0"):
         live.output_length(-1)
+
+
+def test_output_length_of_signals_that_the_model_itself_runs():
+    class Filled(torch.nn.Module):
+        """Fills short signals up."""
+
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Conv1d(1, 1, 9)
+
+        def forward(self, x):
+            return self.conv(torch.nn.functional.pad(x, (0, max(20 - x.shape[-1], 0))))
+
+    model = Filled()
+    live = tw.stream(model, torch.randn(1, 1, 100))
+    for length in (1, 5, 19, 20, 21, 50):
+        assert live.output_length(length) == model(torch.zeros(1, 1, length)).shape[-1]

@@ -64,7 +64,7 @@ class TableOptions:
         Parameter(help="A table's column to read; repeat for more.", negative="", consume_multiple=False),
     ] = ()
     separator: Annotated[
-        str | None, Parameter(help="Between a table's cells: ';', ',' or tab.", allow_leading_hyphen=True)
+        str | None, Parameter(help="Between a table's cells: ';', ',', '|' or tab.", allow_leading_hyphen=True)
     ] = None
     decimal: Annotated[Literal[".", ","] | None, Parameter(help="The decimal sign of a table.")] = None
     null_value: Annotated[

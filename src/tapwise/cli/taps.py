@@ -208,7 +208,7 @@ def _read(path: Path, arguments: list[str], description: str, rate: float | None
     if not path.is_file():
         raise TapsError(f"taps {description!r}: there is no file {str(path)!r}")
     try:
-        if path.suffix == ".npy":
+        if path.suffix.lower() == ".npy":
             return _read_array(path)
         if path.suffix.lower() in (".wav", ".flac"):
             return _impulse_response(path, rate)

@@ -17,6 +17,7 @@ from tapwise.engine.checks import autocast_dtype
 from tapwise.engine.plan import Plan, plan_of
 from tapwise.engine.problem import Problem
 from tapwise.errors import ShapeError
+from tapwise.evaluation import evaluating
 from tapwise.explanation.canvas import escape, style_of_figures
 from tapwise.geometry import Geometry
 
@@ -204,7 +205,6 @@ def explain_model(model: nn.Module, x: Any, explain: Callable[[Any, Tensor], Any
         )
     calls: dict[str, list[tuple[Tensor, tuple[int, ...]]]] = {}
     hooks = []
-    modes = {module: module.training for module in model.modules()}
     for path, module in convolutions.items():
 
         def enters(layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any], path: str = path) -> None:
@@ -219,12 +219,9 @@ def explain_model(model: nn.Module, x: Any, explain: Callable[[Any, Tensor], Any
         hooks.append(module.register_forward_pre_hook(enters, with_kwargs=True))
         hooks.append(module.register_forward_hook(leaves))
     try:
-        model.eval()  # looking leaves no trace: no statistics, no random numbers
-        with torch.no_grad():
+        with evaluating(model):  # looking leaves no trace: no statistics, no random numbers
             model(*x) if isinstance(x, tuple) else model(x)
     finally:
-        for part, training in modes.items():
-            part.training = training
         for hook in hooks:
             hook.remove()
     if not calls:

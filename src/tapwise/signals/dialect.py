@@ -222,7 +222,8 @@ def _without_comments(body: str, lines_before: int, separator: str, columns: int
         return body, []
     kept, comments = [], []
     for number, line in enumerate(io.StringIO(body, newline=""), lines_before):
-        if line.startswith("#") and (columns == 1 or len(next(_rows([line], separator), [])) != columns):
+        is_gap = columns == 1 and line.strip() in NULLS  # as #N/A
+        if line.startswith("#") and not is_gap and (columns == 1 or len(next(_rows([line], separator), [])) != columns):
             comments.append(number)
         else:
             kept.append(line)

@@ -100,9 +100,9 @@ class PipeSource(Source):
         self._size: int | None = None  # bytes of samples, where a header says it
         self.subtype, self.rate, self.channels, self.left_over = RAW[form], None, 0, 0
         self.is_wav = self._first[:4] in (b"RIFF", b"RF64") and self._first[8:] == b"WAVE"
-        if self._first[:4] in (b"fLaC", b"OggS"):
+        if self._first[:4] in (b"fLaC", b"OggS", b"FORM"):
             raise SignalError(
-                "standard input is a FLAC or Ogg file: a WAV or raw samples are expected, as "
+                "standard input is a FLAC, Ogg or AIFF file: a WAV or raw samples are expected, as "
                 "`sox in.flac -t wav -` and `sox in.flac -t raw -e signed -b 16 -c 1 -r 16000 -` write them"
             )
         if self.is_wav:

@@ -13,7 +13,7 @@ from torch import nn
 from tapwise.cli.model_files import undefined_words, writer_of
 from tapwise.signals.base import Reader, Source, Writer
 from tapwise.signals.models import ChannelStream, Kind, Summary, kind_of_outputs, run
-from tapwise.signals.pcm import ENCODINGS, FULL_SCALES, RAW, PipeWriter
+from tapwise.signals.pcm import ENCODINGS, FULL_SCALES, RAW, SUBTYPES, PipeWriter
 
 Form = Literal["s16", "f32"]
 
@@ -120,8 +120,5 @@ def _pipe_of(target: BinaryIO, source: Source, live: ChannelStream, rate: float,
     if rate != int(rate):
         raise ValueError(f"a WAV's rate is a whole number, and the outputs' is {rate:g} Hz: give -o FILE.npy")
     if not kind.quantum or subtype not in ENCODINGS:
-        subtype = _SUBTYPES[kind.dtype.name]
+        subtype = SUBTYPES[kind.dtype.name]
     return PipeWriter(target, subtype, live.out_channels, int(rate)), kind
-
-
-_SUBTYPES = {"int16": "PCM_16", "float32": "FLOAT", "float64": "DOUBLE"}

@@ -21,11 +21,10 @@ from tapwise.signals.base import Array, Reader, Source, Writer
 
 soundfile: Any = need("soundfile")
 
-# Of a WAV, and 8 bits with a sign, which FLAC has.
-_SUBTYPES = {"PCM_S8": pcm.Encoding(1, "int16", 256), **pcm.ENCODINGS}
+# How samples are read: those of a WAV, and FLAC's 8 bits with a sign.
+_READABLE = {"PCM_S8": pcm.Encoding(1, "int16", 256), **pcm.ENCODINGS}
 # What soundfile calls the format of a suffix.
 _FORMATS = {".wav": "WAV", ".flac": "FLAC"}
-_WRITTEN = {"int16": "PCM_16", "int32": "PCM_32", "uint8": "PCM_U8", "float32": "FLOAT", "float64": "DOUBLE"}
 # A WAV's sizes are 32-bit numbers; beyond them RF64 is written, which is a WAV with 64-bit ones.
 _LARGEST_WAV = 2**32 - 2**16
 
@@ -103,7 +102,7 @@ class AudioReader(Reader):
         self._promised = self._promised_by(data) if has_length else 0
         self.subtype = self._file.subtype
         self.format = self._file.format
-        encoding = _SUBTYPES.get(self.subtype, pcm.ENCODINGS["FLOAT"])
+        encoding = _READABLE.get(self.subtype, pcm.ENCODINGS["FLOAT"])
         self.quantum, self.full_scale = encoding.quantum, pcm.FULL_SCALES.get(encoding.dtype, 1.0)
         self.dtype: np.dtype[Any] = np.dtype(encoding.dtype)
         try:
@@ -127,10 +126,10 @@ class AudioReader(Reader):
         return data.size // (self.channels * pcm.ENCODINGS[self._file.subtype].width)
 
     def _refuse_unusable(self) -> None:
-        if self.subtype not in _SUBTYPES:
+        if self.subtype not in _READABLE:
             raise SignalError(
                 f"{self.path}: got {self._file.subtype_info} samples, expected one of "
-                f"{', '.join(_SUBTYPES)}: lossy kinds can't be written back as they were"
+                f"{', '.join(_READABLE)}: lossy kinds can't be written back as they were"
             )
         self._refuse_truncated()
         if self.length == 0:
@@ -194,7 +193,7 @@ class AudioWriter(Writer):
             )
         kind = _FORMATS[path.suffix.lower()]
         subtype = getattr(source, "subtype", None) if dtype == source.dtype else None
-        subtype = subtype or _WRITTEN.get(dtype.name)
+        subtype = subtype or pcm.SUBTYPES.get(dtype.name)
         if subtype is None or not soundfile.check_format(kind, subtype):
             raise SignalError(
                 f"{path}: {kind} can't hold {subtype or dtype} samples: write "

@@ -39,6 +39,8 @@ ENCODINGS = {
     "FLOAT": Encoding(4, "float32", 0, 3),
     "DOUBLE": Encoding(8, "float64", 0, 3),
 }
+# How samples of a dtype are written where no file says it.
+SUBTYPES = {"int16": "PCM_16", "int32": "PCM_32", "uint8": "PCM_U8", "float32": "FLOAT", "float64": "DOUBLE"}
 FULL_SCALES = {"int16": 2.0**15, "int32": 2.0**31}
 # Raw samples by the names that programs give them.
 RAW = {"s16": "PCM_16", "f32": "FLOAT"}

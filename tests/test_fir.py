@@ -191,3 +191,29 @@ def test_the_table_of_the_documents_is_true(kernel_size):
     np.testing.assert_allclose(y, scipy.ndimage.convolve1d(x, taps, mode="nearest"), atol=1e-12)
     np.testing.assert_allclose(tw.filter(x, taps, flip=False, padding="valid"), np.correlate(x, taps), atol=1e-12)
     np.testing.assert_allclose(tw.filter(x, taps, stride=3), tw.filter(x, taps)[::3], atol=1e-12)
+
+
+def test_subclasses_are_what_they_extend():
+    class MyFrame(pd.DataFrame):
+        @property
+        def _constructor(self):
+            return MyFrame
+
+    y = tw.filter(MyFrame({"a": [1.0, 2, 3], "b": np.array([10, 20, 30], "f4"), "n": [1, 2, 3]}), [0.5, 0.5])
+    assert type(y) is MyFrame
+    assert y["b"].tolist() == [5, 15, 25]
+    assert [str(dtype) for dtype in y.dtypes] == ["float64", "float32", "float64"]
+
+
+def test_half_precision_with_complex_taps_is_complex():
+    y = tw.filter(np.array([1, 2, 3], np.float16), [1j, 1])
+    np.testing.assert_allclose(y, [1j, 1 + 2j, 2 + 3j])
+
+
+def test_gradients_where_nothing_can_be_averaged():
+    x = torch.tensor([torch.nan] * 3 + [1.0, 2, 3])
+    taps = torch.ones(2, requires_grad=True)
+    y = tw.filter(x, taps, padding_mode="shorter", nan="skip")
+    assert y.isnan().tolist() == [True] * 3 + [False] * 3
+    y[y.isfinite()].sum().backward()
+    assert taps.grad.isfinite().all()

@@ -30,12 +30,13 @@ def opened(signal: Any, axis: int | str | None) -> tuple[Tensor, Wrap]:
     if isinstance(signal, Tensor):
         place = _axis_of(signal.ndim, axis)
         return signal.movedim(place, -1), lambda y, rows: y.movedim(-1, place)
-    package, kind = type(signal).__module__.partition(".")[0], type(signal).__name__
-    opener = _OPENERS.get((package, kind))
-    if opener is not None:
-        return opener(signal, axis)
+    kinds = [(kind.__module__.partition(".")[0], kind.__name__) for kind in type(signal).__mro__]  # of subclasses too
+    for kind in kinds:
+        if kind in _OPENERS:
+            return _OPENERS[kind](signal, axis)
+    package, name = kinds[0]
     if package in ("pandas", "polars", "xarray", "dask"):
-        raise TypeError(f"got a {package} {kind}, expected an array, a tensor, a Series, a DataFrame or a DataArray")
+        raise TypeError(f"got a {package} {name}, expected an array, a tensor, a Series, a DataFrame or a DataArray")
     if isinstance(signal, np.ma.MaskedArray):
         raise TypeError("got a masked array: x.filled(numpy.nan) with nan='skip' leaves out what is masked")
     values = np.asarray(signal)
@@ -102,8 +103,8 @@ def _pandas_frame(frame: Any, axis: int | str | None) -> tuple[Tensor, Wrap]:
 
     def wrap(y: Tensor, rows: Rows) -> Any:
         result = frame.take(_complete(rows, "DataFrame")).copy()
-        for place, row in zip(places, _array_of(y), strict=True):
-            result.isetitem(place, row)
+        for place, column, row in zip(places, columns, y, strict=True):
+            result.isetitem(place, _array_of(_as(row, column.dtype)))
         return result
 
     columns = [_tensor_of(_pandas_values(frame.iloc[:, place])) for place in places]
@@ -130,9 +131,12 @@ def _polars_frame(frame: Any, axis: int | str | None) -> tuple[Tensor, Wrap]:
     def wrap(y: Tensor, rows: Rows) -> Any:
         kind = type(frame[names[0]])
         result = frame[_complete(rows, "DataFrame")]
-        return result.with_columns(kind(name, row) for name, row in zip(names, _array_of(y), strict=True))
+        return result.with_columns(
+            kind(name, _array_of(_as(row, column.dtype))) for name, column, row in zip(names, columns, y, strict=True)
+        )
 
-    return _stacked([_polars_values(frame[name]) for name in names]), wrap
+    columns = [_polars_values(frame[name]) for name in names]
+    return _stacked(columns), wrap
 
 
 def _data_array(array: Any, axis: int | str | None) -> tuple[Tensor, Wrap]:
@@ -153,6 +157,11 @@ def _data_array(array: Any, axis: int | str | None) -> tuple[Tensor, Wrap]:
 def _only_rows(axis: int | str | None) -> None:
     if axis not in (None, 0):
         raise ValueError(f"the time of a DataFrame runs along its rows, axis 0, got axis={axis!r}: transpose it")
+
+
+def _as(row: Tensor, dtype: torch.dtype) -> Tensor:
+    """A row in the dtype of the column that it was, where that can hold it."""
+    return row if row.is_complex() and not dtype.is_complex else row.to(dtype)
 
 
 def _stacked(columns: list[Tensor]) -> Tensor:

@@ -43,8 +43,8 @@ def filter(
     Arguments:
         signal: a NumPy array (..., length) or what becomes one, a torch tensor, a pandas or polars Series or
             DataFrame, or an xarray DataArray. Tensors keep their gradients, series and tables their index,
-            coordinates and names: an output has the row of the last sample that it reads, centred ones that in
-            their window's middle. Columns of a table that aren't numbers are kept.
+            coordinates and names: an output has the row of the last position of its window; where padding lets windows
+            reach over both ends, that in the window's middle. Columns of a table that aren't numbers are kept.
         taps: (K,) numbers.
         padding: samples on both sides, a pair, ``"valid"``, ``"same"``, ``"causal"``, ``"semicausal"`` or ``"full"``.
         padding_mode: ``"zeros"``, ``"reflect"``, ``"replicate"``, ``"circular"``; or ``"shorter"``: windows are cut
@@ -105,9 +105,11 @@ def filter(
         rows = rows.masked_fill(gaps[:, None], 0)
     y = conv1d(rows, weight, None, stride, geometry.padding, dilation, 1, geometry.padding_mode)[:, 0]
     if gaps is not None or (is_shortened and any(geometry.padding)):
-        y = y * gain(gaps, x.shape[-1], weight, geometry, is_shortened)
+        more = gain(gaps, x.shape[-1], weight, geometry, is_shortened)
+        undefined = more.isnan()  # multiplied, they would be in every gradient
+        y = (y * more.masked_fill(undefined, 1)).masked_fill(undefined, torch.nan)
     y = y.reshape(*x.shape[:-1], y.shape[-1])
-    return wrap(y.to(values.dtype) if is_half else y, rows_of_outputs(geometry, x.shape[-1]))
+    return wrap(y.to(values.dtype) if is_half and not y.is_complex() else y, rows_of_outputs(geometry, x.shape[-1]))
 
 
 def gain(gaps: Tensor | None, length: int, weight: Tensor, geometry: Geometry, is_shortened: bool) -> Tensor:
@@ -126,8 +128,9 @@ def gain(gaps: Tensor | None, length: int, weight: Tensor, geometry: Geometry, i
         geometry = replace(geometry, padding=(0, 0))
     taps = weight.double()
     sums = convolve(there[:, None], taps, None, geometry)[:, 0]
-    sums = sums.masked_fill(sums < _LEAST * taps.sum(), torch.nan)
-    return (taps.sum() / sums).to(weight.dtype)
+    empty = sums < _LEAST * taps.sum()
+    gains: Tensor = (taps.sum() / sums.masked_fill(empty, 1)).masked_fill(empty, torch.nan)
+    return gains.to(weight.dtype)
 
 
 def _weight_of(taps: Any, flip: bool) -> Tensor:

@@ -17,7 +17,7 @@ def test_apply_on_a_table(here, tmp_path):
     printed = here(
         "apply", tmp_path / "t.csv", "--taps", "mean:4", "--padding", "causal", "--column", "ppm", "--stride", 2
     )
-    assert "20 samples, 1 channel" in printed
+    assert "20 samples, column 'ppm'" in printed
     table = pl.read_csv(tmp_path / "t.filtered.csv")
     assert table.columns == ["month", "ppm"]
     assert table["month"].to_list() == list(range(0, 20, 2))

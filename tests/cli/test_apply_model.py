@@ -32,6 +32,10 @@ class Multiples(nn.Module):
     def forward(self, x):
         return x.reshape(x.shape[0], 1, -1, 8).flip(-1).reshape(x.shape)
 
+class Down(nn.Module):
+    def forward(self, x):
+        return x.reshape(x.shape[0], 1, -1, 8).sum(-1)
+
 class Last(nn.Module):
     '''Time last but one, in float64.'''
 
@@ -73,6 +77,12 @@ def multiples(): return seeded(Multiples(), 1, 1, 400)
 def loud(): return seeded(Loud(), 1, 1, 400)
 def codes(): return seeded(Codes(), 1, 1, 400)
 def pair(): return seeded(Pair(), 1, 1, 400)
+def nothing(): return seeded(nn.Conv1d(1, 1, 1500), 1, 1, 4000)
+def down(): return seeded(Down(), 1, 1, 400)
+def resampled():
+    import tapwise as tw
+    return tw.Resample(147, 160), torch.randn(1, 1, 3200)
+
 def third(): return seeded(nn.Conv1d(1, 1, 3, stride=3), 1, 1, 400)
 """
 
@@ -142,6 +152,30 @@ def test_a_table_keeps_its_other_columns_where_rows_are_the_same(folder, here):
     assert pl.read_csv("h.csv").shape == (15, 2)
 
 
+@pytest.mark.parametrize("length", [1000, 1001, 1007])
+@pytest.mark.parametrize("name", ["multiples", "down"])
+def test_a_model_of_multiples_gets_zeros_at_the_end(folder, capsys, length, name):
+    from tapwise import cli
+
+    x = np.random.default_rng(0).normal(size=length).astype(np.float32)
+    np.save("x.npy", x)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["apply", "x.npy", "y.npy", "--model", f"net.py:{name}"])
+    assert not ended.value.code
+    filled = -length % 8
+    expected = offline(name, np.pad(x, (0, filled))[None, None])[0]
+    y = np.load("y.npy")
+    np.testing.assert_allclose(y, expected[: len(y)], atol=1e-6)
+    assert len(y) == (length if name == "multiples" else -(-length // 8))
+    assert (f"{filled} zeros were put after the last sample" in capsys.readouterr().err) is bool(filled)
+
+
+def test_an_exact_fraction_of_a_rate(folder, here):
+    soundfile.write("x.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 9600), 48_000)
+    here("apply", "x.wav", "y.wav", "--model", "net.py:resampled")
+    assert (soundfile.info("y.wav").samplerate, soundfile.info("y.wav").frames) == (44_100, 8820)
+
+
 @pytest.mark.parametrize("length", [1, 2, 3, 65_536, 65_537])
 def test_any_length(folder, here, length):
     x = np.random.default_rng(0).normal(size=length).astype(np.float32)
@@ -162,7 +196,7 @@ def test_any_length(folder, here, length):
         (["--model", "net.py:last"], "the model takes 3 channels, x.wav has 1"),
         (["--model", "net.py:pair"], "the model returns more than one tensor"),
         (["--model", "net.py:third"], "a sound file's rate is a whole number, got 2666.67"),
-        (["--model", "net.py:multiples"], "a multiple of 8"),
+        (["--model", "net.py:nothing"], "x.wav: of 1,001 samples the model makes no output"),
         (["--model", "gone.py:same"], "gone.py: no such file"),
     ],
 )

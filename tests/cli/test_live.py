@@ -273,3 +273,21 @@ def test_a_pipe_becomes_a_file(model, tmp_path):
 def test_samples_do_not_go_to_a_terminal(model, here, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     assert "samples would fill the terminal" in here("stream", "stereo_net.py:stereo")
+
+
+def test_an_rf64_on_standard_input_ends_where_it_says(tmp_path):
+    soundfile.write(tmp_path / "x.wav", np.zeros(1000), 8000, format="RF64")
+    data = (tmp_path / "x.wav").read_bytes() + b"LIST\x04\x00\x00\x00abcd"
+    report, _ = streamed(nn.Conv1d(1, 1, 1), torch.zeros(1, 1, 50), data)
+    assert report.summary.samples == 1000
+
+
+def test_a_sound_of_unknown_length_is_a_wav_again(tmp_path):
+    source = PipeSource(io.BytesIO(np.arange(2000, dtype="<i2").tobytes()), "s16")
+    source.rate = 8000.0
+    live.stream_samples(nn.Conv1d(1, 1, 1), torch.zeros(1, 1, 50), source, tmp_path / "y.wav", chunk_ms=10, form="s16")
+    info = soundfile.info(tmp_path / "y.wav")
+    assert (info.format, info.frames) == ("WAV", 2000)
+    data = (tmp_path / "y.wav").read_bytes()
+    assert data[:4] == b"RIFF"
+    assert int.from_bytes(data[4:8], "little") == len(data) - 8

@@ -180,3 +180,21 @@ def test_pooling_that_can_not_be_explained():
     with pytest.raises(TypeError, match="beyond the padding that it counts"):
         tw.trace(pool, torch.arange(9.0))
     assert str(tw.trace(nn.MaxPool1d(2), [1, 5, 2, 3])).splitlines()[0] == "Step 0: max([1. 5.]) = 5.0"
+
+
+@pytest.mark.parametrize("limit", [lambda y: y.clamp(max=20.0), lambda y: torch.where(y > 20, 0.0, y)])
+def test_what_depends_on_the_values_is_seen_on_the_signal(limit):
+    class Limited(Causal):
+        def forward(self, x):
+            return limit(super().forward(x))
+
+    module = Limited()
+    nn.init.ones_(module.conv1d.weight)
+    with pytest.raises(TypeError, match="does more than"):
+        tw.trace(module, torch.arange(10.0) * 3)
+
+
+def test_a_module_with_nothing_around_its_layer_takes_one_signal():
+    assert tw.explain(Around(nn.Conv1d(1, 2, 3)), torch.randn(10))["layer"].trace.output.shape == (2, 8)
+    assert tw.trace(nn.MaxPool1d(2, return_indices=True), [1, 5, 2, 3]).output.tolist() == [[5, 3]]
+    assert "pooling is torch's own" in tw.explain(nn.AvgPool1d(2), torch.randn(10)).why()

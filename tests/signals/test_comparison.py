@@ -35,6 +35,12 @@ def test_gaps_are_left_out():
     assert np.flatnonzero(np.isnan(seen.low)).tolist() == list(range(100, 200))
 
 
+def test_infinities_are_no_numbers_of_the_picture(tmp_path):
+    x = np.ones(100)
+    x[50] = np.inf
+    assert "nan" not in drawn(tmp_path, x, x)
+
+
 def drawn(tmp_path, before, after, rate=None, **options):
     np.save(tmp_path / "a.npy", before)
     np.save(tmp_path / "b.npy", after)

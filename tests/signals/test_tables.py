@@ -74,6 +74,11 @@ TABLES = {
     "blank lines at the end": ("at,v\na,1.5\nb,2.0\n\n\n", [1.5, 2]),
     "text with separators": ('at,v\n"a,b",1.5\nc;d,2.0\n', [1.5, 2]),
     "times in front": ("t,v\n0.0,1.5\n0.1,3.0\n0.2,2.0\n", [1.5, 3, 2]),
+    "no heading, a text and a fraction": ("20240101 00:00,1.5\n20240101 00:10,2.5\n", [1.5, 2.5]),
+    "years as names": ("at,2020,note\na,1.5,x\nb,2.5,y\n", [1.5, 2.5]),
+    "a separator that is said": ("sep=|\nat|v\na|1.5\nb|2.5\n", [1.5, 2.5]),
+    "blank lines in front": ("\n\nat,v\na,1.5\nb,2.5\n", [1.5, 2.5]),
+    "a quoted cell with a line that begins with #": ('at,v\n"a\n# b",1.5\nc,2.5\n', [1.5, 2.5]),
     "numbers with exponents": ("at;v\na;1,5e-9\nb;1e+20\n", [1.5e-9, 1e20]),
 }
 
@@ -126,7 +131,7 @@ def test_what_is_given_goes_before_what_is_detected(tmp_path, text, given, expec
         ("2026-01-01,1.5\n2026-01-03,2.0\n", ["line 1 holds values, so the columns are column_1, column_2"]),
         ("# at,v\n7,1.5\n3,2.0\n", ["the last comment names the columns: 'at', 'v'"]),
         ("t,v\n0,1\n1,3\n2,2\n", ["column 't' is taken for the time, and kept"]),
-        ("at,v\na,1\n# lost\n# lost too\nb,2\n", ["2 comments between the rows, not written again"]),
+        ("at,v\na,1\n# lost\n# lost too\nb,2\n", ["2 lines between the rows, comments or blank, not written again"]),
         ("at,v\na,1\nb,2\n", []),
     ],
 )
@@ -154,8 +159,9 @@ def test_what_was_detected_is_told(tmp_path, text, notes):
         ("# c\n# c\nat;v\na;1\n# c\nb;x\n", "line 6, column 'v': 'x' is not a number"),
         ('at;v\n"a\nb";1\n# c\nb;x\n', "line 5, column 'v': 'x' is not a number"),
         ("at;v\na;1\nb;2;3\nc;4\n", "line 3 has 3 cells, the table 2 columns, separated by ';'"),
-        ("at;v;v\na;1;2\n", "line 1 names two columns 'v': --no-header numbers them"),
-        ("# one\n# two\n", "the table has no rows"),
+        ("at;v;v\na;1;2\n", "line 1 names two columns 'v': rename one of them"),
+        ("# one\n# two\n", "the numeric ones are none"),
+        ('"t","v"\n0,"1,5"\n1,"2,5"\n2,"4,5"\n', "column 't' counts time, and no other holds a number: 'v'"),
         ("\n\n", "the table has no rows"),
     ],
 )
@@ -234,3 +240,41 @@ def test_an_index_without_a_name_is_called_by_its_sign(tmp_path):
     (tmp_path / "t.csv").write_text(TABLES["a heading whose first name is #"][0])
     with open_reader(tmp_path / "t.csv", ("v",)) as reader:
         assert reader.table.columns == ["#", "v", "note"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "place"),
+    [
+        ("t,v\n0,2\n1,2\n# gain changed, 50\n2,2\n3,x\n", None, "line 6"),
+        ("at,v\na,1\n\nb,2\n\n\nc,3\n\n", [1, 2, 3], None),
+        ("v\n1\n\n3\n\n\n", [1, np.nan, 3], None),
+    ],
+)
+def test_comments_and_blank_lines_are_no_rows(tmp_path, text, expected, place):
+    (tmp_path / "t.csv").write_text(text)
+    if place:
+        with pytest.raises(SignalError, match=place):
+            open_reader(tmp_path / "t.csv", ("v",))
+        (tmp_path / "t.csv").write_text(text.replace("x", "2"))
+        expected = [2, 2, 2, 2]
+    with open_reader(tmp_path / "t.csv", ("v",)) as reader:
+        np.testing.assert_array_equal(reader.read(0, reader.length), [expected])
+
+
+def copied(source, target, column):
+    with open_reader(source, (column,)) as reader, open_writer(target, reader, 2, None, [0, 1]) as writer:
+        writer.write(reader.read(0, 2))
+
+
+def test_a_table_goes_from_kind_to_kind(tmp_path):
+    (tmp_path / "a.csv").write_text("n;t;v;b\n1;Mo;1,5;7,25\n2;Di;NA;8,5\n")
+    for source, target in (("a.csv", "b.tsv"), ("b.tsv", "c.csv"), ("a.csv", "d.parquet")):
+        copied(tmp_path / source, tmp_path / target, "v")
+    assert (tmp_path / "b.tsv").read_text() == "n\tt\tv\tb\n1\tMo\t1,5\t7,25\n2\tDi\tNA\t8,5\n"
+    assert (tmp_path / "c.csv").read_text() == (tmp_path / "a.csv").read_text()
+    table = pl.read_parquet(tmp_path / "d.parquet")
+    assert table.schema == {"n": pl.Int64, "t": pl.String, "v": pl.Float64, "b": pl.Float64}
+    assert table["v"].to_list() == [1.5, None]
+    table.select(pl.col("v").fill_null(0).cast(pl.Float32)).write_parquet(tmp_path / "e.parquet")
+    copied(tmp_path / "e.parquet", tmp_path / "f.parquet", "v")
+    assert pl.read_parquet(tmp_path / "f.parquet").schema == {"v": pl.Float32}

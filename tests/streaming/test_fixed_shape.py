@@ -228,3 +228,12 @@ def test_an_open_batch_where_batch_and_channels_are_one_axis(tmp_path):
         chunk, state = torch.randn(batch, 3, 8), pure[0](batch)
         output, *_ = session.run(None, {"chunk": chunk.numpy(), **pure.initial_inputs(batch)})
         torch.testing.assert_close(torch.from_numpy(output), pure[1](chunk, state)[0].detach())
+
+
+def test_an_opset_that_can_not_be_written(tmp_path, capfd):
+    pytest.importorskip("onnxscript", reason="a developer's dependency")
+    model, x = small()
+    with pytest.raises(ValueError, match="opset=99 can't be written of this model"):
+        tw.stream(model, x).functional(16).to_onnx(tmp_path / "a.onnx", opset=99)
+    assert not list(tmp_path.iterdir())
+    assert capfd.readouterr() == ("", "")

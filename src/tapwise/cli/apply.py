@@ -105,6 +105,7 @@ def apply(
         refuse_missing(model, weights)
         with table.open_reader(signal, axis) as reader:
             rate = rate_of(signal, reader.rate, rate)
+            refuse_complex(plot, reader)
             from tapwise.cli.model_files import run_file
 
             live, _ = run_file(model, weights, size, reader, target, rate, nan)
@@ -121,6 +122,7 @@ def apply(
 
     with table.open_reader(signal, axis) as reader:
         rate = rate_of(signal, reader.rate, rate)
+        refuse_complex(plot, reader)
         filter, groups = designs.for_channels(designs.parse(taps, rate), reader.channels, taps)
         used = as_used(taps, filter, flip, padding, causal, dilation)
         mode = padding_mode or ("shorter" if used.is_average else usual_mode(signal))
@@ -155,6 +157,8 @@ def apply(
         seconds = progress.seconds
     print_outputs(reader, reader.length, target, summary.outputs, rate_out)
     kernel = f"kernel {summary.plan.kernel}, " if summary.plan else ""
+    if summary.is_uncompiled:
+        kernel = "kernel native, since compiling another would take longer, "
     say(
         f"  K={geometry.kernel_size}, padding {geometry.padding}, {kernel}{seconds:.2f} s, "
         f"{speed(summary.outputs, seconds, rate_out)}"
@@ -185,6 +189,12 @@ def save_plot(path: Path, before: Reader, target: Path, stride: float, offset: i
     with signals.open_result(target, before) as after:
         drawn = picture(before, after, stride, offset, rate, f"{before.path.name} and {target.name}")
     say(f"  wrote {write_atomically(path, {'.svg': lambda: drawn})}")
+
+
+def refuse_complex(plot: Path | None, reader: Reader) -> None:
+    """Refuse to draw complex samples, before any work."""
+    if plot is not None and reader.dtype.kind == "c":
+        raise ValueError(f"{reader.path}: complex samples are not drawn: leave out --plot, and draw their magnitude")
 
 
 def refuse_target(signal: Path, target: Path) -> None:

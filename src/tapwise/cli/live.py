@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 from torch import nn
 
-from tapwise.cli.model_files import undefined_words, writer_of
+from tapwise.cli.model_files import filled_words, undefined_words, writer_of
 from tapwise.signals.base import Reader, Source, Writer
 from tapwise.signals.models import ChannelStream, Kind, Summary, kind_of_outputs, run
 from tapwise.signals.pcm import ENCODINGS, FULL_SCALES, RAW, SUBTYPES, PipeWriter
@@ -61,6 +61,8 @@ class Report:
             lines.append(f"{summary.clipped:,} output samples were clipped")
         if summary.undefined:
             lines.append(undefined_words(summary, self.kind))
+        if summary.filled:
+            lines.append(filled_words(summary))
         if computing > signal:
             lines.append("slower than real time: a longer chunk, or fewer channels, would help")
         return "\n".join(lines)
@@ -81,7 +83,14 @@ def samples_of(rate: float, chunk_ms: float) -> int:
 
 
 def stream_samples(
-    model: nn.Module, example: Any, source: Source, target: Path | BinaryIO, *, chunk_ms: float, form: Form
+    model: nn.Module,
+    example: Any,
+    source: Source,
+    target: Path | BinaryIO,
+    *,
+    chunk_ms: float,
+    form: Form,
+    nan: str | None = None,
 ) -> Report:
     """Stream a model over a source of samples.
 
@@ -89,6 +98,7 @@ def stream_samples(
         target: a file to be written complete or not at all, or one to which samples go at once: a WAV where the
             source is a sound with a header, else raw samples.
         form: of raw samples.
+        nan: ``"error"`` or ``"propagate"``; None: an error in a file alone.
 
     Raises:
         ValueError: a chunk shorter than a sample, or a model or an output that doesn't fit.
@@ -105,7 +115,7 @@ def stream_samples(
     else:
         writer, kind = _pipe_of(target, source, live, rate, form)
     with writer:
-        summary = run(source, writer, live, kind, block=chunk, nan="propagate" if outputs is None else "error")
+        summary = run(source, writer, live, kind, block=chunk, nan=nan or ("propagate" if outputs is None else "error"))
     return Report(live, kind, summary, source.rate, chunk, getattr(source, "left_over", 0), writer.notes)
 
 
@@ -118,7 +128,9 @@ def _pipe_of(target: BinaryIO, source: Source, live: ChannelStream, rate: float,
         kind = Kind(np.dtype(encoding.dtype), encoding.quantum, FULL_SCALES.get(encoding.dtype, 1.0))
         return PipeWriter(target, RAW[form], live.out_channels, None), kind
     if rate != int(rate):
-        raise ValueError(f"a WAV's rate is a whole number, and the outputs' is {rate:g} Hz: give -o FILE.npy")
+        raise ValueError(
+            f"a WAV's rate is a whole number, and the outputs' is {rate:g} Hz: name the file as an argument, and -o FILE.npy"
+        )
     if not kind.quantum or subtype not in ENCODINGS:
         subtype = SUBTYPES[kind.dtype.name]
     return PipeWriter(target, subtype, live.out_channels, int(rate)), kind

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 from tapwise import signals
@@ -33,7 +34,9 @@ def run_file(
     model, example = models.load(name, weights, size)
     live = ChannelStream(model, example, reader.channels, reader.path)
     outputs = live.output_length(reader.length)
-    rate_out = None if rate is None else rate / float(live.stride)
+    if not outputs:
+        raise ValueError(f"{reader.path}: of {reader.length:,} samples the model makes no output")
+    rate_out = None if rate is None else float(Fraction(rate) / live.stride)
     writer, kind = writer_of(target, reader, live, outputs, rate_out)
     with writer, Progress(outputs, rate_out) as progress:
         summary = run(reader, writer, live, kind, block=block, nan=nan, progress=progress)
@@ -49,6 +52,8 @@ def run_file(
     print_losses(summary, kind.dtype, summary.outputs * live.out_channels)
     if summary.undefined:
         say(f"  {undefined_words(summary, kind)}", error=True)
+    if summary.filled:
+        say(f"  {filled_words(summary)}", error=True)
     for note in (*reader.notes, *writer.notes):
         say(f"  {note}", error=True)
     return live, summary
@@ -83,3 +88,11 @@ def undefined_words(summary: Summary, kind: Kind) -> str:
     """What became of outputs that are NaN or infinite."""
     fate = "written as 0 and as full scale" if kind.quantum else "written as they are"
     return f"the model gave {summary.undefined:,} samples that are NaN or infinite, {fate}"
+
+
+def filled_words(summary: Summary) -> str:
+    """What was done for a model that takes multiples of a length alone."""
+    return (
+        f"the model takes multiples of a length alone: {summary.filled:,} zeros were put after the last sample, and "
+        "what they gave was left out"
+    )

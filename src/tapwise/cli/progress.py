@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
 from tapwise.cli.terminal import say
+from tapwise.errors import listed
 
 if TYPE_CHECKING:
     from tapwise.signals import Source
@@ -68,6 +69,8 @@ def speed(outputs: int, seconds: float, rate: float | None) -> str:
 def print_outputs(source: Source, samples: int, target: Path, outputs: int, rate: float | None) -> None:
     """Print what went in and what came out."""
     channels = f"{source.channels} channel" + "s" * (source.channels != 1)
+    if columns := getattr(source, "columns", ()):
+        channels = f"column{'s' * (len(columns) > 1)} {listed(map(repr, columns))}"
     at = f" at {rate:g} Hz" if rate else ""
     say(f"{source.path}: {samples:,} samples, {channels} -> {target}: {outputs:,} samples{at}")
 

@@ -33,6 +33,10 @@ def stream(
         Literal["s16", "f32"],
         Parameter(name="--format", help="Raw samples: 16-bit, or 32-bit floats; channels interleaved."),
     ] = "s16",
+    nan: Annotated[
+        Literal["error", "propagate"] | None,
+        Parameter(help="At a NaN: stop, or let it through. Default: stop in a file, go on in a pipe."),
+    ] = None,
     axis: Axis = None,
     table: TableOptions = NO_TABLE_OPTIONS,
 ) -> None:
@@ -74,6 +78,6 @@ def stream(
         source = reader or PipeSource(sys.stdin.buffer, form)
         if reader is None:
             source.rate = rate_of(source.path, source.rate, rate) or _RAW_RATE
-        report = live.stream_samples(*loaded, source, target, chunk_ms=chunk, form=form)
+        report = live.stream_samples(*loaded, source, target, chunk_ms=chunk, form=form, nan=nan)
         notes = (*(reader.notes if reader else ()), *report.notes)
     say("\n".join([str(report), *notes]), error=True)

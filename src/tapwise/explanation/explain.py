@@ -55,13 +55,13 @@ class Explanation:
             ['native']
         """
         problem, signal, weight, bias = self._ran
-        if self.trace.pooling:
+        if self.plan is _POOLED:
             return []
         return candidates(problem, self.plan, signal, weight, bias)
 
     def why(self) -> str:
         """Why this kernel: the plan, and the measured time of each candidate, as text."""
-        return str(self.plan) if self.trace.pooling else f"{self.plan}\n\n{table(self.candidates)}"
+        return str(self.plan) if self.plan is _POOLED else f"{self.plan}\n\n{table(self.candidates)}"
 
     @property
     def text(self) -> str:
@@ -168,6 +168,9 @@ def explain(layer: Any, x: Any, **options: Any) -> Explanation | ModelExplanatio
     if isinstance(layer, nn.Module) and not (is_convolution(layer) or isinstance(layer, KINDS) or _wraps(layer, x)):
         if options:
             raise TypeError(f"{', '.join(options)}: a model's layers have their own settings")
+        if not isinstance(x, tuple) and getattr(x, "ndim", 3) < 3 and len(paths := convolutions_of(layer)) == 1:
+            weight = layer.get_submodule(paths[0]).weight
+            x = one_signal(x, weight)[None]  # type: ignore[arg-type]
         return explain_model(layer, x, explain)
     trace, signal, weight, bias = follow(layer, x, options)
     title = str(layer)
@@ -184,7 +187,7 @@ def explain(layer: Any, x: Any, **options: Any) -> Explanation | ModelExplanatio
         autocast_dtype(signal),
         signal.device.type,
     )
-    plan = plan_of(problem, signal[None], weight, bias) if not trace.pooling else _POOLED
+    plan = plan_of(problem, signal[None], weight, bias) if not isinstance(layer, KINDS) else _POOLED
     return Explanation(title, trace, plan, (problem, signal, weight, bias))
 
 

@@ -102,6 +102,7 @@ def _follow_pooling(layer: Any, x: Any) -> tuple[Trace, Tensor, Tensor, Tensor |
     weight = pooling.average_weight(geometry, signal)
     with torch.no_grad():
         output = layer(signal)
+    output = output[0] if isinstance(output, tuple) else output  # without the indices
     pooled = "" if kind == "average" else kind
     return Trace(geometry, array(signal), array(weight), None, array(output), pooled), signal, weight, None
 

@@ -81,6 +81,12 @@ def unwrapped(module: nn.Module, signal: Tensor) -> Wrapped | None:
     run = _run(module, layer, signal)
     if run is None:
         return None
+    # What depends on the values shows on the signal itself.
+    n_outputs = run[1].shape[-1]
+    kept = run[1][:, dropped[0] : n_outputs - dropped[1]]
+    inside = run[0][:, left : left + signal.shape[-1]]
+    if not (_equal(kept, run[2]) and _equal(inside, signal) and inside.shape[-1] + left + right == run[0].shape[-1]):
+        return None
     return Wrapped(paths[0], layer, full, _without(full, dropped), dropped, run[1])
 
 
@@ -101,6 +107,10 @@ def _run(module: nn.Module, layer: nn.Module, signal: Tensor) -> tuple[Tensor, T
     if not tensors or any(not isinstance(t, Tensor) or t.ndim != 3 or t.shape[0] != 1 for t in tensors):
         return None
     return tensors[0][0], tensors[1][0], tensors[2][0]
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and bool(((one == other) | (one.isnan() & other.isnan())).all())
 
 
 def _padding_before(x: Tensor, inner: Tensor) -> tuple[int, int, str] | None:

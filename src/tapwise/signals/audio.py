@@ -200,7 +200,8 @@ class AudioWriter(Writer):
                 f"{'.wav or ' if kind == 'FLAC' else ''}.npy"
             )
         size = length * channels * dtype.itemsize
-        if kind == "WAV" and (size > _LARGEST_WAV or getattr(source, "format", "") == "RF64"):
+        self._may_be_large = kind == "WAV" and not length
+        if kind == "WAV" and (not length or size > _LARGEST_WAV or getattr(source, "format", "") == "RF64"):
             kind = "RF64"
         elif kind == "WAV" and getattr(source, "format", "") == "WAVEX":
             kind = "WAVEX"
@@ -247,6 +248,8 @@ class AudioWriter(Writer):
     def finish(self) -> None:
         """Write the header's sizes, and see that all samples are there."""
         self.release()
+        if self._may_be_large and self.output.file.seek(0, os.SEEK_END) < _LARGEST_WAV:
+            riff.as_wav(self.output.file)
         try:
             descriptor = os.dup(self.output.file.fileno())
             os.lseek(descriptor, 0, os.SEEK_SET)

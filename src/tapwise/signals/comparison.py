@@ -100,14 +100,15 @@ def look(blocks: Iterable[Array], length: int, first: float, share: float) -> Se
     window = np.hanning(segment + 1)[:segment] if segment > 1 else np.ones(segment)
     power, n_segments, squares, done = np.zeros(segment // 2 + 1), 0, 0.0, 0
     waiting = np.empty(0)
-    for block in blocks:
+    for values in blocks:
+        block = np.where(np.isfinite(values), values, np.nan)
         places = (first + (done + np.arange(len(block)) + 0.5) / length * share) * _COLUMNS
         columns = np.clip(places.astype(int), 0, _COLUMNS - 1)
         starts = np.flatnonzero(np.diff(columns, prepend=-1))
         low[columns[starts]] = np.fmin(low[columns[starts]], np.fmin.reduceat(block, starts))
         high[columns[starts]] = np.fmax(high[columns[starts]], np.fmax.reduceat(block, starts))
         done += len(block)
-        samples = np.nan_to_num(block, posinf=0.0, neginf=0.0)
+        samples = np.nan_to_num(block)
         squares += float(samples @ samples)
         waiting = np.concatenate((waiting, samples))
         while len(waiting) >= segment:
@@ -138,7 +139,8 @@ def _channel_of(reader: Reader, scale: float) -> Iterator[Array]:
 def _difference(before: Reader, after: Reader, scale: float) -> Iterator[Array]:
     size = max(1, _BLOCK // max(before.channels, after.channels))
     for one, other in zip(before.blocks(size), after.blocks(size), strict=True):
-        yield other[0].astype(np.float64) / scale - one[0].astype(np.float64) / before.full_scale
+        with np.errstate(invalid="ignore"):
+            yield other[0].astype(np.float64) / scale - one[0].astype(np.float64) / before.full_scale
 
 
 def _waveform(canvas: Canvas, name: str, kind: str, seen: Seen, low: float, high: float) -> None:

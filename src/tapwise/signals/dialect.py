@@ -111,10 +111,10 @@ def dialect_of(text: str, given: TableFormat) -> Dialect:
         (';', ',', ['at', 'v'])
     """
     line_end = "\r\n" if "\r\n" in text[:10_000] else "\n"
-    head, first = _leading_comments(text)
+    head, first, named = _leading_lines(text)
     lines = list(islice(io.StringIO(text[first:]), _MOST_LINES))
     sample = [line for line in lines if not line.startswith("#")] or lines
-    separator = given.separator or _separator_of(sample)
+    separator = given.separator or named or _separator_of(sample)
     rows = list(csv.reader(sample, delimiter=separator))
     decimal = given.decimal or ("." if separator == "," else _decimal_of(rows[1:] or rows))
     notes = []
@@ -128,7 +128,7 @@ def dialect_of(text: str, given: TableFormat) -> Dialect:
     if in_comment:
         names = in_comment
         notes.append(f"the last comment names the columns: {listed(map(repr, names))} (--no-header says otherwise)")
-    elif given.has_header is False or (given.has_header is None and is_row(cells, decimal)):
+    elif given.has_header is False or (given.has_header is None and _begins_with_values(rows, decimal)):
         has_header, names = False, [f"column_{n}" for n in range(1, len(cells) + 1)]
         if given.has_header is None:
             notes.append(
@@ -137,42 +137,68 @@ def dialect_of(text: str, given: TableFormat) -> Dialect:
     else:
         reader = csv.reader(io.StringIO(text[first:]), delimiter=separator)
         next(reader, None)
+        if given.has_header is None and any(_number(decimal).fullmatch(cell.strip()) for cell in cells):
+            line = head.count(chr(10)) + 1
+            notes.append(f"line {line} names the columns, by numbers too: {listed(names)} (--no-header says otherwise)")
         end = first + _length_of_lines(text, first, reader.line_num)
         head, first = text[:end], end
     body, comments = _without_comments(text[first:], head.count("\n"), separator, len(names))
-    if len(names) > 1:
-        body = body.rstrip("\r\n") + "\n" if body.strip("\r\n") else ""
     return Dialect(separator, decimal, names, head, body, comments, has_header, line_end, tuple(notes))
+
+
+def _number(decimal: str) -> re.Pattern[str]:
+    return _COMMA if decimal == "," else _POINT
 
 
 def is_row(cells: list[str], decimal: str) -> bool:
     """Whether cells are values of a row, not names: numbers, times and gaps, at least one a number."""
-    number = _COMMA if decimal == "," else _POINT
+    number = _number(decimal)
     cells = [cell.strip() for cell in cells]
     numbers = [cell for cell in cells if number.fullmatch(cell)]
     return bool(numbers) and all(number.fullmatch(c) or _DATE.fullmatch(c) or c in NULLS for c in cells)
 
 
-def _leading_comments(text: str) -> tuple[str, int]:
-    """The lines at the beginning that begin with #, and where they end."""
-    end = 0
+def _begins_with_values(rows: list[list[str]], decimal: str) -> bool:
+    """Whether the first row holds values: nothing else, or a fraction over a number, which no name is."""
+    if not rows:
+        return False
+    if is_row(rows[0], decimal):
+        return True
+    number, second = _number(decimal), rows[1] if len(rows) > 1 else []
+    return any(
+        number.fullmatch(a.strip()) and decimal in a and number.fullmatch(b.strip())
+        for a, b in zip(rows[0], second, strict=False)
+    )
+
+
+def _leading_lines(text: str) -> tuple[str, int, str | None]:
+    """The lines at the beginning that are comments or blank, where they end, and the separator that one names.
+
+    Spreadsheets write ``sep=;`` in the first line.
+    """
+    end, separator = 0, None
     for line in io.StringIO(text, newline=""):
-        if not line.startswith("#"):
+        if end == 0 and re.fullmatch(r"sep=.\s*", line, re.DOTALL | re.IGNORECASE):
+            separator = line[4]
+        elif not line.startswith("#") and line.strip("\r\n"):
             break
         end += len(line)
-    if end == len(text):  # nothing else: a heading perhaps
+    if end == len(text) and separator is None:  # nothing else: a heading perhaps
         end = 0
-    return text[:end], end
+    return text[:end], end, separator
 
 
 def _names_in_comment(
     head: str, cells: list[str], separator: str, decimal: str, has_header: bool | None
 ) -> list[str] | None:
     """The names in the last comment, where values follow it in as many columns."""
-    number = _COMMA if decimal == "," else _POINT
+    number = _number(decimal)
     if not head or has_header is False or not any(number.fullmatch(cell.strip()) for cell in cells):
         return None
-    last = head.splitlines()[-1].removeprefix("#")
+    last = head.splitlines()[-1]
+    if not last.startswith("#"):
+        return None
+    last = last.removeprefix("#")
     names = next(csv.reader([last.strip(" ") if separator == "\t" else last.strip()], delimiter=separator), [])
     names = [name.strip() or "#" for name in names]
     return names if len(names) == len(cells) and not any(map(number.fullmatch, names)) else None
@@ -217,14 +243,27 @@ def _length_of_lines(text: str, start: int, count: int) -> int:
 
 
 def _without_comments(body: str, lines_before: int, separator: str, columns: int) -> tuple[str, list[int]]:
-    """The rows without lines that begin with # and have another number of cells; and the numbers of those."""
-    if not body.startswith("#") and "\n#" not in body:
+    """The rows, without comments and blank lines; and the numbers of those lines.
+
+    A line that begins with # is a row where all are, or where its first cell stands for no value, as #N/A. In a
+    table of one column a blank line before the last row is a gap.
+    """
+    if not (body.startswith(("#", "\n", "\r")) or "\n#" in body or "\n\n" in body or "\n\r\n" in body):
         return body, []
-    kept, comments = [], []
-    for number, line in enumerate(io.StringIO(body, newline=""), lines_before):
-        is_gap = columns == 1 and line.strip() in NULLS  # as #N/A
-        if line.startswith("#") and not is_gap and (columns == 1 or len(next(_rows([line], separator), [])) != columns):
-            comments.append(number)
-        else:
-            kept.append(line)
-    return "".join(kept), comments
+    lines = list(io.StringIO(body, newline=""))
+    while lines and not lines[-1].strip("\r\n"):
+        lines.pop()
+    are_all_rows = all(line.startswith("#") for line in lines)
+    kept, others, is_within = [], [], False
+    for number, line in enumerate(lines, lines_before):
+        is_blank = not line.strip("\r\n") and columns > 1
+        is_comment = line.startswith("#") and not are_all_rows
+        if is_comment:
+            first = next(_rows([line], separator), [""])[0]
+            is_comment = first.strip() not in NULLS
+        if not is_within and (is_blank or is_comment):
+            others.append(number)
+            continue
+        kept.append(line)
+        is_within ^= line.count('"') % 2 == 1  # a quoted cell goes on in the next line
+    return "".join(kept), others

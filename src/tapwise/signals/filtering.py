@@ -48,11 +48,13 @@ class Summary(Losses):
     Arguments:
         outputs: samples written to each channel.
         plan: by which the first block ran; None where there was none.
+        is_uncompiled: whether torch's kernel ran because another would have had to be compiled first.
         channels: of the outputs.
     """
 
     outputs: int = 0
     plan: Plan | None = None
+    is_uncompiled: bool = False
     channels: int = 1
 
 
@@ -95,7 +97,9 @@ def run(
     outputs = problem.output_length
     summary = Summary(outputs=outputs, channels=reader.channels if is_alike else weight.shape[0])
     read = Samples(reader, dtype, nan == "error")
-    with _prepared(problem, reader.channels if is_alike else 1):
+    prepared = _prepared(problem, reader.channels if is_alike else 1)
+    summary.is_uncompiled = not isinstance(prepared, nullcontext)
+    with prepared:
         progress(0)
         for channels, start, stop in _blocks(reader, writer, outputs, geometry, is_alike):
             read.channels = channels

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import floor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,12 +30,14 @@ class Summary(Losses):
         samples: read from each channel.
         outputs: samples written to each channel.
         undefined: outputs that are NaN or infinite.
+        filled: zeros that were put at the end for a model that takes multiples of a length alone.
         seconds: that each step took.
     """
 
     samples: int = 0
     outputs: int = 0
     undefined: int = 0
+    filled: int = 0
     seconds: list[float] = field(default_factory=list)
 
 
@@ -91,12 +94,13 @@ class ChannelStream:
         self.out_channels, self.dtype = nothing.shape[0], nothing.dtype
 
     def output_length(self, length: int) -> int:
-        """Outputs of a full signal of ``length`` samples.
+        """Outputs of a full signal of ``length`` samples; what zeros at its end would give isn't counted."""
+        filled = self.missing(length)
+        return max(0, self._streams[0].output_length(length + filled) - floor(filled / self.stride))
 
-        Raises:
-            ShapeError: a length that the model doesn't take.
-        """
-        return self._streams[0].output_length(length)
+    def missing(self, length: int) -> int:
+        """Zeros that have to follow ``length`` samples, as the model takes multiples alone."""
+        return self._streams[0].missing(length)
 
     def step(self, samples: Array) -> Array:
         """The outputs, (out_channels, m), that some more samples, (channels, n), determine."""
@@ -179,7 +183,8 @@ def run(
         raise SignalError(f"{source.path}: got {source.dtype} numbers, the model takes real ones: save two channels")
     summary = Summary()
 
-    def write(y: Array) -> None:
+    def write(y: Array, most: int | None = None) -> None:
+        y = y if most is None else y[:, : most - summary.outputs]
         undefined = ~np.isfinite(y) if y.dtype.kind == "f" else np.zeros(0, bool)
         summary.undefined += int(undefined.sum())
         if kind.quantum:
@@ -198,5 +203,9 @@ def run(
         summary.seconds.append(time.perf_counter() - started)
         summary.samples += samples.shape[1]
         write(y)
-    write(model.flush())
+    summary.filled = model.missing(summary.samples)
+    n_outputs = model.output_length(summary.samples) if summary.filled else None
+    if summary.filled:
+        write(model.step(np.zeros((model.channels, summary.filled), np.float32)), n_outputs)
+    write(model.flush(), n_outputs)
     return summary

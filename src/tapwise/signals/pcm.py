@@ -115,17 +115,19 @@ class PipeSource(Source):
 
     def _read_header(self) -> None:
         """Read up to the first sample."""
-        self._first = b""
+        self._first, large = b"", 0
         while len(head := _read(self._file, 8)) == 8:
             size = int.from_bytes(head[4:], "little")
             if head[:4] == b"data":
                 if not self.channels:
                     break
-                self._size = None if size == 0 or riff.is_unknown(size) else size
+                self._size = large or (None if size == 0 or riff.is_unknown(size) else size)
                 return
             content = _read(self._file, size + size % 2)
             if len(content) < size:
                 break
+            if head[:4] == b"ds64":  # of an RF64, the true size of its samples
+                large = int.from_bytes(content[8:16], "little")
             if head[:4] == b"fmt ":
                 self._take_format(content)
         raise SignalError("standard input: the WAV's header ends before its samples")

@@ -73,6 +73,12 @@ class TableReader(Reader):
         first = self.table.columns[0]
         if len(numeric) == 2 and numeric[0] == first and _is_regular(self._times(first)):
             return (numeric[1],), [f"column {first!r} is taken for the time, and kept (--column says otherwise)"]
+        if numeric == [first] and len(self.table.columns) > 1 and _is_regular(self._times(first)):
+            others = listed(map(repr, self.table.columns[1:]))
+            raise SignalError(
+                f"{self.path}: column {first!r} counts time, and no other holds a number: {others}; --column {first} "
+                "filters it, and --column with another name says what is wrong there"
+            )
         if len(numeric) != 1:
             found = listed(map(repr, numeric)) or "none"
             raise SignalError(
@@ -137,7 +143,7 @@ class TextTableReader(TableReader):
         self.notes = self.dialect.notes
         if self.dialect.comments:
             count = len(self.dialect.comments)
-            self.notes += (f"{count:,} comment{'s' * (count > 1)} between the rows, not written again",)
+            self.notes += (f"{count:,} line{'s' * (count > 1)} between the rows, comments or blank, not written again",)
         super().__init__(path, columns)
 
     def _refuse_headings(self) -> None:
@@ -149,7 +155,7 @@ class TextTableReader(TableReader):
             )
         line = self.dialect.head.count("\n") or 1
         if twice := [name for name in names if names.count(name) > 1][:1]:
-            raise SignalError(f"{self.path}: line {line} names two columns {twice[0]!r}: --no-header numbers them")
+            raise SignalError(f"{self.path}: line {line} names two columns {twice[0]!r}: rename one of them")
 
     def _table(self) -> pl.DataFrame:
         dialect = self.dialect
@@ -179,9 +185,9 @@ class TextTableReader(TableReader):
             return f"line {lines.line_num}: {found}"
         return str(error).partition("\n")[0]
 
-    def _cells(self, name: str) -> tuple[pl.Series, pl.Series, pl.Series]:
+    def _cells(self, name: str, table: pl.DataFrame | None = None) -> tuple[pl.Series, pl.Series, pl.Series]:
         """A column's cells, None for no value; written with a decimal point; as numbers, None where they are none."""
-        text = self.table[name].str.strip_chars()
+        text = (self.table if table is None else table)[name].str.strip_chars()
         text = text.set(text.is_in(list(self._nulls)), None)
         pointed = text
         if self.dialect.decimal == ",":
@@ -191,6 +197,17 @@ class TextTableReader(TableReader):
             is_gap = numbers.is_in(self._null_numbers).fill_null(False)
             text, pointed, numbers = (series.set(is_gap, None) for series in (text, pointed, numbers))
         return text, pointed, numbers
+
+    def typed(self, table: pl.DataFrame) -> pl.DataFrame:
+        """Some of the rows with columns of numbers as numbers, where all their cells are."""
+        columns = []
+        for name in table.columns:
+            if table[name].dtype == pl.String and name not in self.columns:
+                text, _, numbers = self._cells(name, table)
+                if text.null_count() == numbers.null_count() < len(numbers):
+                    is_whole = text.str.contains(r"^[+-]?\d{1,18}$").fill_null(True).all()
+                    columns.append(text.cast(pl.Int64) if is_whole else numbers)
+        return table.with_columns(columns)
 
     def _has_numbers(self, name: str) -> bool:
         return bool(self._cells(name)[2].is_not_null().any())
@@ -350,10 +367,10 @@ class TableWriter(Writer):
             names, others = list(source.columns), source.table[pl.Series(rows, dtype=pl.UInt32)]
         numbers = pl.DataFrame(dict(zip(names, signal, strict=True)))
         if self.output.path.suffix.lower() == ".parquet":
-            if others is not None:
-                numbers = others.with_columns(
-                    numbers[name].fill_nan(None) if others[name].null_count() else numbers[name] for name in names
-                )
+            if others is not None and isinstance(source, TableReader):
+                numbers = others.with_columns(_typed(numbers[name], source.table[name]) for name in names)
+                if isinstance(source, TextTableReader):
+                    numbers = source.typed(numbers)
             numbers.write_parquet(self.output.file)
             return
         self.output.file.write(self._text(numbers, others))
@@ -367,8 +384,8 @@ class TableWriter(Writer):
             decimal, line_end = dialect.decimal, dialect.line_end
             if source.path.suffix.lower() == self.output.path.suffix.lower():
                 separator, head = dialect.separator, dialect.head
-            elif decimal == separator:
-                decimal = "."
+            elif decimal == separator:  # as spreadsheets do
+                separator = ";"
         # As text, so that they are written as the source's are.
         lines = numbers.write_csv(include_header=False, separator=";").splitlines()
         cells = zip(*(line.split(";") for line in lines), strict=True) if lines else ()
@@ -381,6 +398,13 @@ class TableWriter(Writer):
         text = table.write_csv(separator=separator, line_terminator=line_end, include_header=not is_kept)
         encoding, mark = getattr(source, "encoding", "utf-8"), getattr(source, "mark", b"")
         return bytes(mark) + ((head or "") * is_kept + text).encode(encoding)
+
+
+def _typed(numbers: pl.Series, before: pl.Series) -> pl.Series:
+    """Outputs as the column that they replace has them: of its floats, and null where it has nulls or is text."""
+    if before.null_count() or before.dtype == pl.String:
+        numbers = numbers.fill_nan(None)
+    return numbers.cast(before.dtype) if before.dtype.is_float() else numbers
 
 
 def _cell(number: str, decimal: str, gap: str | None) -> str | None:

@@ -63,6 +63,7 @@ def write_onnx(
 
     Raises:
         MissingPackageError: without onnx and onnxscript: pip install 'tapwise[onnx]'.
+        ValueError: an opset that can't be written.
     """
     for package in ("onnx", "onnxscript"):
         need(package)
@@ -85,7 +86,15 @@ def write_onnx(
                 verbose=False,
             )
             data = target.read_bytes()
+    _check_opset(need("onnx"), data, opset)
     return write_atomically(path, {".onnx": lambda: data})
+
+
+def _check_opset(onnx: Any, data: bytes, opset: int | None) -> None:
+    """Refuse a file of another opset than was asked for: torch's exporter then only logs that it couldn't."""
+    written = {entry.domain: entry.version for entry in onnx.load_from_string(data).opset_import}.get("")
+    if opset is not None and written != opset:
+        raise ValueError(f"opset={opset} can't be written of this model: torch's exporter gave {written}")
 
 
 def shapes_of_any_batch(two: Sequence[Tensor], three: Sequence[Tensor]) -> DynamicShapes:
@@ -103,13 +112,15 @@ def shapes_of_any_batch(two: Sequence[Tensor], three: Sequence[Tensor]) -> Dynam
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Nothing of what torch's exporter says of itself: missing packages, its own deprecations, its progress."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             for kind in (FutureWarning, DeprecationWarning, UserWarning):
                 warnings.simplefilter("ignore", kind)
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -79,14 +79,19 @@ class Functional(tuple[Any, Any]):
 
         Raises:
             MissingPackageError: without onnx and onnxscript: pip install 'tapwise[onnx]'.
-            ValueError: an open batch of a model that was read at one batch only.
+            ValueError: an open batch of a model that was read at one batch only, or of which torch can't leave it open.
         """
         if not dynamic_batch:
             return write_onnx(self._module(batch), path, opset)
         if not self._steps.scheduler.graph.batches:
             raise ValueError("the model was read at one batch only, since what it does depends on the batch")
         two, three = ((self.example(n), *pytree.tree_leaves(self[0](n))) for n in (2, 3))
-        return write_onnx(self._module(2), path, opset, shapes_of_any_batch(two, three))
+        try:
+            return write_onnx(self._module(2), path, opset, shapes_of_any_batch(two, three))
+        except (torch.onnx.OnnxExporterError, TypeError) as error:  # what the exporter and its dimensions raise
+            raise ValueError(
+                "torch's exporter can't leave the batch of this model open: export it with batch=n, a file for each n"
+            ) from error
 
     def initial_inputs(self, batch: int = 1) -> dict[str, Any]:
         """The state before the first chunk, as NumPy arrays by the names that ``to_onnx`` gives its inputs.

@@ -175,6 +175,10 @@ class Stream:
         with torch.no_grad():
             return self._scheduler.output_length(length)
 
+    def missing(self, length: int) -> int:
+        """Samples without which the model takes no signal of ``length``: 0 but for models that take multiples alone."""
+        return self._graph.missing(integer("length", length)) if length else 0
+
     @property
     def n_signals(self) -> int:
         """Chunks that a step takes: the model's inputs that are signals."""

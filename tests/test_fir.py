@@ -170,6 +170,11 @@ def _numpy_mode(mode):
         (lambda: tw.filter(pl.DataFrame({"a": ["x"]}), [1.0]), TypeError, "no column of numbers"),
         (lambda: tw.filter(pl.LazyFrame({"a": [1]}), [1.0]), TypeError, "got a polars LazyFrame"),
         (lambda: tw.filter(xr.DataArray([1.0]), [1.0], axis="time"), IndexError, "no dimension 'time'"),
+        (
+            lambda: tw.filter(xr.DataArray(np.ones((9, 2)), dims=("time", "ch")), [1.0]),
+            ValueError,
+            "axis='time': it has",
+        ),
     ],
 )
 def test_mistakes_are_told(call, kind, words):

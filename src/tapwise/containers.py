@@ -144,6 +144,9 @@ def _data_array(array: Any, axis: int | str | None) -> tuple[Tensor, Wrap]:
         if axis not in array.dims:
             raise IndexError(f"there is no dimension {axis!r}: the DataArray has {', '.join(map(str, array.dims))}")
         place = array.dims.index(axis)
+    elif axis is None and array.ndim > 1:
+        dims = ", ".join(map(repr, array.dims))
+        raise ValueError(f"say which dimension of the DataArray is time, axis={array.dims[0]!r}: it has {dims}")
     else:
         place = _axis_of(array.ndim, axis)
 

@@ -52,7 +52,8 @@ def filter(
         stride: samples from one output's window to the next.
         dilation: samples from one tap to the next.
         flip: reverse the taps, as convolution does; False uses them as they stand, as a trained layer does.
-        axis: of time; None: the last, of a table its rows. Of a DataArray, a dimension's name too.
+        axis: of time; None: the last, of a table its rows: for an array (length, channels) give 0. Of a DataArray a
+            dimension's name, which has to be given where there are several.
         nan: ``"propagate"``, ``"error"``, or ``"skip"``: what is no number is left out, and the other taps grow.
 
     Returns:

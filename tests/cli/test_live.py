@@ -291,3 +291,30 @@ def test_a_sound_of_unknown_length_is_a_wav_again(tmp_path):
     data = (tmp_path / "y.wav").read_bytes()
     assert data[:4] == b"RIFF"
     assert int.from_bytes(data[4:8], "little") == len(data) - 8
+
+
+def test_raw_channels_each_by_themselves(model, tmp_path):
+    (tmp_path / "mono.py").write_text(
+        "import torch\ndef net():\n    torch.manual_seed(0)\n    return torch.nn.Conv1d(1, 1, 3), torch.zeros(1, 1, 400)\n"
+    )
+    x = np.random.default_rng(0).normal(size=(1000, 2)).astype("<f4")
+    arguments = [sys.executable, "-m", "tapwise", "stream", "mono.py:net", "--format", "f32", "--channels"]
+    run = subprocess.run([*arguments, "2"], input=x.tobytes(), capture_output=True, cwd=tmp_path, check=True)
+    made, _ = models.load(str(tmp_path / "mono.py") + ":net")
+    want = made(torch.from_numpy(x.T.copy())[:, None])[:, 0].detach().numpy().T
+    np.testing.assert_allclose(np.frombuffer(run.stdout, "<f4").reshape(-1, 2), want, atol=1e-5)
+    assert "each channel by itself" in run.stderr.decode()
+    run = subprocess.run([*arguments, "0"], input=x.tobytes(), capture_output=True, cwd=tmp_path, check=False)
+    assert "--threads and --channels are at least 1" in run.stderr.decode()
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model"])
+def test_the_line_that_converts_takes_a_training_checkpoint(model, capsys, key):
+    torch.save({"epoch": 3, key: model[0].state_dict()}, "w.pt")
+    with pytest.raises(SystemExit):
+        main(["inspect", "stereo_net.py:stereo", "--weights", "w.pt"])
+    line = capsys.readouterr().err.partition("python -c ")[2].strip()
+    os.remove("w.safetensors")
+    subprocess.run(f"{sys.executable} -c {line}", shell=True, check=True)
+    made, _ = models.load("stereo_net.py:stereo", "w.safetensors")
+    assert torch.equal(made.conv.weight, model[0].conv.weight)

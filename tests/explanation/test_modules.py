@@ -103,7 +103,8 @@ def test_the_outputs_that_are_dropped_are_shown_grey():
         ),
         (nn.Sequential(nn.Conv1d(1, 1, 3), nn.Conv1d(1, 1, 3)), r"holds 2 convolutions: .*\['0'\] is one of them"),
         (nn.Linear(3, 3), "a module that holds one, got Linear"),
-        (Around(nn.Conv1d(1, 1, 3), kept=slice(2, None)), "does more than"),  # a negative padding
+        (Around(nn.Conv1d(1, 1, 3), kept=slice(2, None)), "drops 2 outputs of its convolution at the beginning and 0"),
+        (Causal(stride=2), "at the end, more than padding gives"),
     ],
 )
 def test_a_module_that_does_more_is_told_of(module, words):
@@ -198,3 +199,11 @@ def test_a_module_with_nothing_around_its_layer_takes_one_signal():
     assert tw.explain(Around(nn.Conv1d(1, 2, 3)), torch.randn(10))["layer"].trace.output.shape == (2, 8)
     assert tw.trace(nn.MaxPool1d(2, return_indices=True), [1, 5, 2, 3]).output.tolist() == [[5, 3]]
     assert "pooling is torch's own" in tw.explain(nn.AvgPool1d(2), torch.randn(10)).why()
+
+
+def test_the_padding_of_pooling_is_no_zeros():
+    text = tw.explain(nn.MaxPool1d(3, 2, 1), torch.arange(9.0)).text
+    assert "padding=(1, 1); what lies in the padding is left out of its window" in text
+    assert "zeros" not in text
+    with pytest.raises(tw.ShapeError, match="another number of channels"):
+        tw.trace(Causal(channels=2), torch.arange(9.0))

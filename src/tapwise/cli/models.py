@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tapwise.cli.options import refuse_missing
+from tapwise.errors import listed
 from tapwise.extras import need
 
 # What torch.compile and data parallelism put before every name of a checkpoint, the outer one first.
@@ -116,9 +117,10 @@ def _failed(name: str, error: BaseException) -> ValueError:
 def _weights(path: Path, model: nn.Module) -> dict[str, Tensor]:
     if path.suffix != ".safetensors":
         raise ValueError(
-            f"{path}: weights are read from .safetensors alone, which can't run code. This converts a state_dict: "
-            f'python -c "import torch, safetensors.torch as s; s.save_file({{k: v.contiguous().clone() for k, v in '
-            f"torch.load({str(path)!r}, map_location='cpu', weights_only=True).items()}}, "
+            f"{path}: weights are read from .safetensors alone, which can't run code. This converts a checkpoint: "
+            f"python -c \"import torch, safetensors.torch as s; c = torch.load({str(path)!r}, map_location='cpu', "
+            "weights_only=True); c = next((c[k] for k in ('state_dict', 'model_state_dict', 'model') if k in c), c); "
+            f"s.save_file({{k: v.contiguous().clone() for k, v in c.items()}}, "
             f'{str(path.with_suffix(".safetensors"))!r})"'
         )
     try:
@@ -139,6 +141,6 @@ def _weights(path: Path, model: nn.Module) -> dict[str, Tensor]:
         first = wrong[0]
         raise ValueError(
             f"{path}: the weights are another model's: {first} is {got.get(first, 'missing')}, the "
-            f"model's {expected.get(first, 'missing')} ({len(wrong)} differ)"
+            f"model's {expected.get(first, 'missing')} ({len(wrong)} differ); the file has {listed(sorted(got), 4)}"
         )
     return weights

@@ -33,6 +33,10 @@ def stream(
         Literal["s16", "f32"],
         Parameter(name="--format", help="Raw samples: 16-bit, or 32-bit floats; channels interleaved."),
     ] = "s16",
+    channels: Annotated[
+        int | None, Parameter(help="Channels of raw samples on standard input. Default: the model's.")
+    ] = None,
+    threads: Annotated[int, Parameter(help="For one chunk; more than 1 wait for each other where others compute.")] = 1,
     nan: Annotated[
         Literal["error", "propagate"] | None,
         Parameter(help="At a NaN: stop, or let it through. Default: stop in a file, go on in a pipe."),
@@ -48,6 +52,8 @@ def stream(
 
     Standard input is a WAV, which says its rate and channels, or raw samples; the same goes to standard output. A file is written complete or not at all. A model of one channel runs on each channel by itself. To run over a file as fast as it goes: tapwise apply --model.
     """
+    if threads < 1 or (channels is not None and channels < 1):
+        raise ValueError(f"--threads and --channels are at least 1, got {threads if threads < 1 else channels}")
     refuse_missing(model, weights)
     from tapwise import signals
 
@@ -69,13 +75,19 @@ def stream(
         elif sys.stdin is None:
             raise ValueError("standard input is closed: the samples come from there")
         target = output or stack.enter_context(separate_samples())  # before the model is made, which may print
+        import torch
+
         from tapwise.cli import live, models
         from tapwise.engine.compiled import announce_by
         from tapwise.signals.pcm import PipeSource
 
         announce_by(lambda text: say(text, error=True))
+        torch.set_num_threads(threads)
         loaded = models.load(model, weights, size)
         source = reader or PipeSource(sys.stdin.buffer, form)
+        if channels is not None and source.channels not in (0, channels):
+            raise ValueError(f"{source.path} has {source.channels} channels: --channels is for raw samples")
+        source.channels = source.channels or channels or 0
         if reader is None:
             source.rate = rate_of(source.path, source.rate, rate) or _RAW_RATE
         report = live.stream_samples(*loaded, source, target, chunk_ms=chunk, form=form, nan=nan)

@@ -184,7 +184,7 @@ def _bandpass(description: str, rate: float | None, low: float, high: float, tap
 def _firwin(description: str, rate: float | None, edges: list[float], taps: float, kind: str) -> Array:
     count = _whole(description, taps)
     nyquist = 1.0 if rate is None else rate / 2
-    unit = "of the Nyquist frequency" if rate is None else "Hz"
+    unit = "of the Nyquist frequency (in Hz with --rate)" if rate is None else "Hz"
     if not all(0 < edge < nyquist for edge in edges) or edges != sorted(edges):
         order = "LOW < HIGH, both " if len(edges) > 1 else ""
         raise TapsError(f"taps {description!r}: expected frequencies {order}above 0 and below {nyquist:g} {unit}")

@@ -30,7 +30,7 @@ def text_of_explanation(trace: Trace, title: str, plan: str) -> str:
         *shapes,
         "",
         "Geometry",
-        f"  {settings(geometry)}",
+        f"  {settings(geometry)}" if not trace.pooling else f"  {_pooled(geometry)}",
         f"  effective kernel size = dilation*(kernel_size - 1) + 1 = {_effective(geometry)}",
         f"  output length = {length_of(trace)}",
         f"  {window_rule(geometry)}",
@@ -49,6 +49,12 @@ def settings(geometry: Geometry) -> str:
     names = ["kernel_size", "stride", "dilation", "padding", "groups"]
     names += ["output_padding"] if geometry.transposed else ["padding_mode"]
     return ", ".join(f"{name}={getattr(geometry, name)}" for name in names)
+
+
+def _pooled(geometry: Geometry) -> str:
+    names = ("kernel_size", "stride", "dilation", "padding")
+    left_out = "; what lies in the padding is left out of its window" if any(geometry.padding) else ""
+    return ", ".join(f"{name}={getattr(geometry, name)}" for name in names) + left_out
 
 
 def length_of(trace: Trace) -> str:

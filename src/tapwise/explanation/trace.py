@@ -123,7 +123,18 @@ def _follow_wrapped(module: nn.Module, x: Any) -> tuple[Trace, Tensor, Tensor, T
         )
     layer: Any = module.get_submodule(paths[0])
     signal = one_signal(x, layer.weight)
+    if signal.shape[0] != layer.in_channels:
+        raise ShapeError(
+            f"{name} takes signals of another number of channels",
+            got=f"x of size {list(signal.shape)}",
+            expected=f"({layer.in_channels}, length)",
+        )
     found = unwrapped(module, signal)
+    if found is not None and found.kept is None:
+        raise TypeError(
+            f"{name} drops {found.dropped[0]} outputs of its convolution at the beginning and {found.dropped[1]} at the "
+            f"end, more than padding gives: trace the convolution, model.{paths[0]}, which shows them all"
+        )
     if found is None or found.kept is None:
         raise TypeError(
             f"{name} does more than to pad its convolution and to drop outputs of it: trace the convolution, "

@@ -75,6 +75,8 @@ def refuse_nan(source: Source, block: Array, start: int, first_channel: int = 0,
         return
     channel, sample = np.argwhere(np.isnan(block))[0]
     at = f"channel {channel + first_channel}, " * (source.channels > 1)
+    if columns := getattr(source, "columns", ()):
+        at = f"column {columns[channel + first_channel]!r}, "
     raise SignalError(
         f"{source.path}: {at}{source.place(start + int(sample))}: no value (NaN): "
         f"fill the gap, let it through with --nan propagate{remedy}"

@@ -292,7 +292,8 @@ class Stream:
         """Where the stream stands before the chunks; refuse those that don't fit, and a changed model."""
         leave_lost_pool()
         graph, at = self._graph, self._at
-        if not at.groups and graph.batches and isinstance(chunks[0], Tensor) and chunks[0].ndim:
+        first, axes = chunks[0], len(graph.nodes[0].size.entries)
+        if not at.groups and graph.batches and isinstance(first, Tensor) and first.ndim == axes > 0:
             at = replace(at, batch=int(chunks[0].shape[0]))  # a new stream takes the batch of its first chunk
         seen = at.groups[0].seen if at.groups else 0
         check_chunks(graph, self._scheduler.likes, at.batch, seen, chunks)

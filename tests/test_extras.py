@@ -66,7 +66,13 @@ def test_everything_else_works_without_them(tmp_path):
 
 
 STREAM = "import torch, tapwise as tw\nlive = tw.stream(torch.nn.Conv1d(1, 1, 3), torch.zeros(1, 1, 50))\n"
-CLI = "from tapwise import cli\ncli.main(sys.argv[1:])\n"
+CLI = """
+from tapwise import cli
+try:
+    cli.main(sys.argv[1:])
+finally:
+    print("torch imported:", "torch" in sys.modules)
+"""
 
 
 @pytest.mark.parametrize(
@@ -92,6 +98,8 @@ def test_what_is_missing_is_told_with_one_sentence(tmp_path, package, code, argu
     assert done.returncode == 1
     assert sentence(package) in done.stderr
     assert ("Traceback" in done.stderr) is not bool(arguments)
+    if arguments:  # so that it is told at once
+        assert "torch imported: False" in done.stdout
     assert sorted(tmp_path.iterdir()) == before
 
 

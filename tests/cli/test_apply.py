@@ -200,3 +200,10 @@ def test_plot_draws_before_and_after(here, tmp_path, suffix, stride, monkeypatch
         assert f"{source} and y{suffix}" in image
     assert "expected the name of an .svg file" in here("apply", "x.npy", "--taps", "mean:3", "--plot", "p.png")
     assert not list(tmp_path.glob("x.filtered*"))
+
+
+def test_complex_samples_are_not_drawn_and_nothing_is_written(here, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", np.ones(100, np.complex64))
+    assert "complex samples are not drawn" in here("apply", "x.npy", "y.npy", "--taps", "1,1", "--plot", "p.svg")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.npy"]

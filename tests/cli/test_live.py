@@ -104,8 +104,11 @@ def test_a_checkpoint_of_a_wrapped_model_loads(model):
         assert torch.equal(made.conv.weight, model[0].conv.weight)
 
 
-def test_a_pickle_is_refused_with_the_line_that_converts_it(model, capsys):
-    torch.save(model[0].state_dict(), "w.pt")
+@pytest.mark.parametrize("key", [None, "state_dict", "model"])
+def test_a_pickle_is_refused_with_the_line_that_converts_it(model, capsys, key):
+    """A state_dict, or a training checkpoint that holds one."""
+    weights = model[0].state_dict()
+    torch.save({"epoch": 3, key: weights} if key else weights, "w.pt")
     with pytest.raises(SystemExit):
         main(["inspect", "stereo_net.py:stereo", "--weights", "w.pt"])
     line = capsys.readouterr().err.partition("python -c ")[2].strip()
@@ -308,13 +311,21 @@ def test_raw_channels_each_by_themselves(model, tmp_path):
     assert "--threads and --channels are at least 1" in run.stderr.decode()
 
 
-@pytest.mark.parametrize("key", ["state_dict", "model"])
-def test_the_line_that_converts_takes_a_training_checkpoint(model, capsys, key):
-    torch.save({"epoch": 3, key: model[0].state_dict()}, "w.pt")
-    with pytest.raises(SystemExit):
-        main(["inspect", "stereo_net.py:stereo", "--weights", "w.pt"])
-    line = capsys.readouterr().err.partition("python -c ")[2].strip()
-    os.remove("w.safetensors")
-    subprocess.run(f"{sys.executable} -c {line}", shell=True, check=True)
-    made, _ = models.load("stereo_net.py:stereo", "w.safetensors")
-    assert torch.equal(made.conv.weight, model[0].conv.weight)
+@pytest.mark.parametrize(("arguments", "threads"), [([], 1), (["--threads", "2"], 2)])
+def test_a_chunk_is_computed_on_as_many_threads_as_said(model, here, monkeypatch, arguments, threads):
+    said = []
+    monkeypatch.setattr(torch, "set_num_threads", said.append)
+    soundfile.write("x.wav", np.zeros((100, 2)), 8000)
+    here("stream", "stereo_net.py:stereo", "x.wav", "-o", "y.wav", *arguments)
+    assert said == [threads]
+
+
+def test_a_sound_of_unknown_length_may_be_larger_than_a_wav(tmp_path, monkeypatch):
+    from tapwise.signals import audio
+
+    monkeypatch.setattr(audio, "_LARGEST_WAV", 1000)
+    source = PipeSource(io.BytesIO(np.arange(2000, dtype="<i2").tobytes()), "s16")
+    source.rate = 8000.0
+    target = tmp_path / "y.wav"
+    live.stream_samples(nn.Conv1d(1, 1, 1), torch.zeros(1, 1, 50), source, target, chunk_ms=10, form="s16")
+    assert (soundfile.info(target).format, soundfile.info(target).frames) == ("RF64", 2000)

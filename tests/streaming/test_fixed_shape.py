@@ -237,3 +237,15 @@ def test_an_opset_that_can_not_be_written(tmp_path, capfd):
         tw.stream(model, x).functional(16).to_onnx(tmp_path / "a.onnx", opset=99)
     assert not list(tmp_path.iterdir())
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_batch_that_torch_can_not_leave_open(tmp_path, monkeypatch):
+    pytest.importorskip("onnxscript", reason="a developer's dependency")
+
+    def fails(*arguments, **named):
+        raise torch.onnx.OnnxExporterError("a constraint was violated")
+
+    monkeypatch.setattr(torch.onnx, "export", fails)
+    model, x = small()
+    with pytest.raises(ValueError, match="can't leave the batch of this model open"):
+        tw.stream(model, x).functional(16).to_onnx(tmp_path / "a.onnx", dynamic_batch=True)

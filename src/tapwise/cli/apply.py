@@ -23,6 +23,7 @@ from tapwise.cli.options import (
     as_used,
     rate_of,
     refuse_missing,
+    refuse_target,
     usual_mode,
 )
 from tapwise.cli.terminal import say
@@ -76,7 +77,7 @@ def apply(
 
     The dtype stays, the rate is divided by the stride, a table keeps its other columns. Integers are rounded, and what is beyond their range is clipped and counted. The output appears complete or not at all.
 
-    Tables are read with the separator, decimal sign and heading that they have, which is told where it isn't the usual, and written alike. A first column of times isn't the signal.
+    A table's separator, decimal sign and heading are detected. What isn't the usual is told. The result is written alike. A first column of times isn't the signal.
 
     An array has the shape (length,) or (channels, length); with --axis 0, (length, channels).
     """
@@ -195,20 +196,6 @@ def refuse_complex(plot: Path | None, reader: Reader) -> None:
     """Refuse to draw complex samples, before any work."""
     if plot is not None and reader.dtype.kind == "c":
         raise ValueError(f"{reader.path}: complex samples are not drawn: leave out --plot, and draw their magnitude")
-
-
-def refuse_target(signal: Path, target: Path) -> None:
-    """Refuse a file that can't be written, before any work.
-
-    Raises:
-        ValueError: the recording itself.
-        SignalError: a kind of file that isn't written.
-    """
-    from tapwise import signals
-
-    signals.suffix_of(target)
-    if target.exists() and signal.exists() and target.samefile(signal):
-        raise ValueError(f"-o {target} is the recording itself: give another name")
 
 
 def _weighs(filter: Any) -> bool:

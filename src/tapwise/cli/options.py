@@ -174,6 +174,20 @@ def refuse_missing(model: str, weights: Path | None) -> None:
             raise FileNotFoundError(f"{path}: no such file")
 
 
+def refuse_target(signal: Path | None, target: Path) -> None:
+    """Refuse a file that can't be written, before any work.
+
+    Raises:
+        ValueError: the recording itself.
+        SignalError: a kind of file that isn't written.
+    """
+    from tapwise import signals
+
+    signals.suffix_of(target)
+    if signal is not None and target.exists() and signal.exists() and target.samefile(signal):
+        raise ValueError(f"-o {target} is the recording itself: give another name")
+
+
 def rate_of(path: Path, found: float | None, rate: float | None) -> float | None:
     """The rate of a file, else the option's.
 

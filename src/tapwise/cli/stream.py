@@ -9,7 +9,17 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from tapwise.cli.options import NO_TABLE_OPTIONS, Axis, Model, Size, TableOptions, Weights, rate_of, refuse_missing
+from tapwise.cli.options import (
+    NO_TABLE_OPTIONS,
+    Axis,
+    Model,
+    Size,
+    TableOptions,
+    Weights,
+    rate_of,
+    refuse_missing,
+    refuse_target,
+)
 from tapwise.cli.terminal import say, separate_samples
 
 _RAW_RATE = 16_000
@@ -50,17 +60,15 @@ def stream(
 
     tapwise stream model.py:factory noisy.wav -o clean.wav
 
-    Standard input is a WAV, which says its rate and channels, or raw samples; the same goes to standard output. A file is written complete or not at all. A model of one channel runs on each channel by itself. To run over a file as fast as it goes: tapwise apply --model.
+    Standard input is a WAV or raw samples. A WAV says its rate and channels. The same kind goes to standard output.
+
+    A file is written complete or not at all. A model of one channel runs on each channel by itself. tapwise apply --model runs over a file as fast as it goes.
     """
     if threads < 1 or (channels is not None and channels < 1):
         raise ValueError(f"--threads and --channels are at least 1, got {threads if threads < 1 else channels}")
     refuse_missing(model, weights)
-    from tapwise import signals
-
     if output is not None:
-        signals.suffix_of(output)
-        if signal is not None and output.exists() and signal.exists() and output.samefile(signal):
-            raise ValueError(f"-o {output} is the recording itself: give another name")
+        refuse_target(signal, output)
     elif sys.stdout is not None and sys.stdout.isatty():
         raise ValueError("samples would fill the terminal: give -o FILE, or pipe them to a program that plays them")
     with ExitStack() as stack:

@@ -252,9 +252,9 @@ def _impulse_response(path: Path, rate: float | None) -> Array:
 
 
 def _read_safetensors(path: Path, name: str, description: str) -> Array:
+    safetensors = need("safetensors")
     import torch
 
-    safetensors = need("safetensors")
     try:
         with safetensors.safe_open(path, framework="pt") as tensors:
             weights = _weights_of(tensors)

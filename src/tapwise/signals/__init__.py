@@ -113,7 +113,7 @@ def open_writer(
 
         return ArrayWriter(path, source, length, channels, dtype)
     if suffix in TABLES:
-        from tapwise.signals.tables import TableWriter
+        from tapwise.signals.table_writer import TableWriter
 
         return TableWriter(path, source, rows, channels, dtype)
     from tapwise.signals.audio import AudioWriter

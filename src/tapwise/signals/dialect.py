@@ -85,8 +85,7 @@ class Dialect(NamedTuple):
         names: of the columns.
         head: the text before the first row, as it stands: comments and the heading.
         body: the rows, without comments.
-        comments: numbers of the lines, counted from 0, that are comments between rows.
-        has_header: whether the names stand in the file.
+        comments: numbers of the lines between rows, counted from 0, that are comments or blank.
         line_end: of each line.
         notes: what was detected, where it isn't the usual.
     """
@@ -97,7 +96,6 @@ class Dialect(NamedTuple):
     head: str
     body: str
     comments: list[int]
-    has_header: bool
     line_end: str
     notes: tuple[str, ...]
 
@@ -123,13 +121,13 @@ def dialect_of(text: str, given: TableFormat) -> Dialect:
     if given.decimal is None and decimal == ",":
         notes.append("numbers have a decimal comma (--decimal . says otherwise)")
     cells = rows[0] if rows else []
-    has_header, names = True, cells
+    names = cells
     in_comment = _names_in_comment(head, cells, separator, decimal, given.has_header)
     if in_comment:
         names = in_comment
         notes.append(f"the last comment names the columns: {listed(map(repr, names))} (--no-header says otherwise)")
     elif given.has_header is False or (given.has_header is None and _begins_with_values(rows, decimal)):
-        has_header, names = False, [f"column_{n}" for n in range(1, len(cells) + 1)]
+        names = [f"column_{n}" for n in range(1, len(cells) + 1)]
         if given.has_header is None:
             notes.append(
                 f"line {head.count(chr(10)) + 1} holds values, so the columns are {listed(names)} (--header says otherwise)"
@@ -143,14 +141,14 @@ def dialect_of(text: str, given: TableFormat) -> Dialect:
         end = first + _length_of_lines(text, first, reader.line_num)
         head, first = text[:end], end
     body, comments = _without_comments(text[first:], head.count("\n"), separator, len(names))
-    return Dialect(separator, decimal, names, head, body, comments, has_header, line_end, tuple(notes))
+    return Dialect(separator, decimal, names, head, body, comments, line_end, tuple(notes))
 
 
 def _number(decimal: str) -> re.Pattern[str]:
     return _COMMA if decimal == "," else _POINT
 
 
-def is_row(cells: list[str], decimal: str) -> bool:
+def _is_row(cells: list[str], decimal: str) -> bool:
     """Whether cells are values of a row, not names: numbers, times and gaps, at least one a number."""
     number = _number(decimal)
     cells = [cell.strip() for cell in cells]
@@ -162,7 +160,7 @@ def _begins_with_values(rows: list[list[str]], decimal: str) -> bool:
     """Whether the first row holds values: nothing else, or a fraction over a number, which no name is."""
     if not rows:
         return False
-    if is_row(rows[0], decimal):
+    if _is_row(rows[0], decimal):
         return True
     number, second = _number(decimal), rows[1] if len(rows) > 1 else []
     return any(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from tapwise.engine.threads import leave_lost_pool
-from tapwise.network.graph import Count, Graph
+from tapwise.network.graph import Graph
 from tapwise.network.reading import read
 from tapwise.network.receptive_field import extents
 from tapwise.padding import integer
@@ -24,6 +24,7 @@ from tapwise.streaming.checks import check_batch, check_chunks, check_end, check
 from tapwise.streaming.fixed_shape import Functional
 from tapwise.streaming.model_check import ModelCheck
 from tapwise.streaming.offline import offline_results
+from tapwise.streaming.results import as_returned
 from tapwise.streaming.scheduler import Group, Scheduler, batch_axis
 from tapwise.streaming.turn import Turn
 
@@ -324,7 +325,7 @@ class Stream:
         groups = self._begun(at)
         if not at.ragged and chosen is None:
             results, group = self._scheduler.run(groups[0], chunks, is_end)
-            return self._returned(results, [group.seen] * at.batch, is_end), replace(at, groups=(group,))
+            return as_returned(self._graph, results, [group.seen] * at.batch, is_end), replace(at, groups=(group,))
         if chosen is not None:
             groups = tuple(self._scheduler.split(groups, chosen))
         outputs, after, seen = [], [], [0] * at.batch
@@ -358,31 +359,7 @@ class Stream:
                 if place == 0:
                     lengths[slots] = length
             results.append(result)
-        return self._returned(results, seen, is_end), lengths
-
-    def _returned(self, results: list[Tensor], seen: list[int], is_end: bool) -> Any:
-        """The results as the model returns them.
-
-        Arguments:
-            seen: by slot, samples that have come.
-        """
-        in_order = iter(results)
-        leaves = []
-        for out in self._graph.outputs:
-            if type(out) is int:
-                leaves.append(next(in_order))
-            elif type(out) is Count:
-                leaves.append(self._counted(out, seen, is_end))
-            else:
-                leaves.append(out[0])
-        return pytree.tree_unflatten(leaves, self._graph.spec)
-
-    def _counted(self, out: Count, seen: list[int], is_end: bool) -> Any:
-        counts = {n: self._graph.counts(n, is_end)[out.node][0] for n in set(seen)}
-        if len(counts) == 1 or not out.is_per_row:
-            return out.of(counts[seen[0]], len(seen))
-        rows = [out.of(counts[n], 1) for n in seen]
-        return torch.cat(rows)
+        return as_returned(self._graph, results, seen, is_end), lengths
 
 
 def stream(model: nn.Module, example: Any, *, time: int | None = None) -> Stream:

@@ -167,6 +167,7 @@ def test_a_model_of_multiples_gets_zeros_at_the_end(folder, capsys, length, name
     y = np.load("y.npy")
     np.testing.assert_allclose(y, expected[: len(y)], atol=1e-6)
     assert len(y) == (length if name == "multiples" else -(-length // 8))
+    assert os.path.getsize("y.npy") == 128 + y.nbytes  # and nothing behind them
     assert (f"{filled} zeros were put after the last sample" in capsys.readouterr().err) is bool(filled)
 
 

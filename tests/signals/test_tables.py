@@ -76,7 +76,7 @@ TABLES = {
     "times in front": ("t,v\n0.0,1.5\n0.1,3.0\n0.2,2.0\n", [1.5, 3, 2]),
     "no heading, a text and a fraction": ("20240101 00:00,1.5\n20240101 00:10,2.5\n", [1.5, 2.5]),
     "years as names": ("at,2020,note\na,1.5,x\nb,2.5,y\n", [1.5, 2.5]),
-    "a separator that is said": ("sep=|\nat|v\na|1.5\nb|2.5\n", [1.5, 2.5]),
+    "a separator that is said": ("sep=|\nat;x|v\na;y|1.5\nb;z|2.5\n", [1.5, 2.5]),
     "blank lines in front": ("\n\nat,v\na,1.5\nb,2.5\n", [1.5, 2.5]),
     "a quoted cell with a line that begins with #": ('at,v\n"a\n# b",1.5\nc,2.5\n', [1.5, 2.5]),
     "numbers with exponents": ("at;v\na;1,5e-9\nb;1e+20\n", [1.5e-9, 1e20]),

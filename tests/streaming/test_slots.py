@@ -204,3 +204,20 @@ def test_counts_are_integers(call):
     live = tw.stream(torch.nn.Conv1d(1, 1, 3), torch.zeros(1, 1, 40))
     with pytest.raises(TypeError, match="must be an integer"):
         call(live)
+
+
+def test_lengths_that_a_model_returns_are_each_slots_own():
+    class Lengths(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Conv1d(1, 1, 3)
+
+        def forward(self, x):
+            y = self.conv(x)
+            return y, torch.full((x.shape[0],), y.shape[-1])
+
+    live = tw.stream(Lengths(), torch.randn(2, 1, 40))
+    live.step(torch.randn(2, 1, 10))
+    live.reset(torch.tensor([True, False]))  # slot 0 begins anew
+    (_, lengths), _ = live.step(torch.randn(2, 1, 7))
+    assert lengths.tolist() == [5, 15]

@@ -1,13 +1,10 @@
 """The page in a browser: its numbers are torch's, its controls work, and nothing leaves it."""
 
 import json
-import math
 import random
 import re
-import shutil
 import subprocess
 import sys
-from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 
@@ -16,112 +13,11 @@ import pytest
 import torch
 
 import tapwise as tw
+from pages import drawn_configuration, needs_chromium, opened, until
 from tapwise.explanation.page import _MODULES, document, frame, module
 from tapwise.geometry import Geometry
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="the page's tests need playwright")
-CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
-)
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium here: the page's tests need one (Debian: chromium)"
-)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield found
-        found.close()
-
-
-@contextmanager
-def opened(browser, path, state=None, **options):
-    """A page of that state in a context of its own, which fails on any error or request."""
-    target = path / "page.html"
-    target.write_text(document(state or {}), encoding="utf-8")
-    context = browser.new_context(**options)
-    troubles, requests = [], []
-    try:
-        page = context.new_page()
-        page.on("pageerror", lambda error: troubles.append(str(error)))
-        page.on("console", lambda m: troubles.append(m.text) if m.type == "error" else None)
-        page.on("request", lambda request: requests.append(request.url))
-        page.goto(target.as_uri())
-        yield page
-        assert not troubles
-        # The document itself, and what it made itself of its own numbers.
-        outside = [url for url in requests if not url.startswith(("file:", "blob:", "data:"))]
-        assert not outside
-        assert sum(url.startswith("file:") for url in requests) == 1
-    finally:
-        context.close()
-
-
-def until(page, expression):
-    """Wait for an expression to hold; the page's policy allows no evaluation of its own."""
-    for _ in range(100):
-        if page.evaluate(expression):
-            return
-        page.wait_for_timeout(50)
-    raise AssertionError(expression)
-
-
-def spelled(tensor):
-    """Nested lists, with words for what JSON can't hold."""
-    if tensor.ndim:
-        return [spelled(row) for row in tensor]
-    value = tensor.item()
-    return value if math.isfinite(value) else str(value)
-
-
-def drawn_configuration(rnd):
-    """A state with settings drawn anew, and what torch makes of it in float64; None if torch can't."""
-    transposed = rnd.random() < 0.25
-    groups, taps = rnd.choice([1, 1, 2, 3]), rnd.randint(1, 6)
-    fan_in, fan_out = rnd.randint(1, 3), rnd.randint(1, 3)
-    stride, dilation = rnd.randint(1, 4), rnd.randint(1, 3)
-    words = ["causal"] if transposed else ["valid", "same", "causal", "semicausal", "full"]
-    pair = [rnd.randint(0, 5), rnd.randint(0, 5)]
-    padding = rnd.choice([*words, pair, pair])
-    mode = "zeros" if transposed else rnd.choice(["zeros", "reflect", "replicate", "circular"])
-    extra = rnd.randint(0, max(stride, dilation) - 1) if transposed and padding != "causal" else 0
-    length = rnd.randint(1, 14)
-    values = torch.Generator().manual_seed(rnd.randrange(1 << 30))
-
-    def numbers(*shape):
-        return torch.randn(shape, generator=values, dtype=torch.float64)
-
-    x = numbers(fan_in * groups, length)
-    outer = fan_in * groups if transposed else fan_out * groups
-    w = numbers(outer, fan_out if transposed else fan_in, taps)
-    b = numbers(fan_out * groups) if rnd.random() < 0.5 else None
-    for odd in (x, w):
-        if rnd.random() < 0.1:  # NaN and infinity reach what they reach in torch
-            odd.view(-1)[rnd.randrange(odd.numel())] = rnd.choice([math.nan, math.inf, -math.inf])
-    plain = padding if isinstance(padding, str) else tuple(padding)
-    settings = {"stride": stride, "dilation": dilation, "groups": groups, "padding": plain}
-    try:
-        if transposed:
-            y = tw.conv_transpose1d(x, w, b, output_padding=extra, **settings)
-        else:
-            y = tw.conv1d(x, w, b, padding_mode=mode, **settings)
-    except tw.ShapeError:
-        return None
-    state = {
-        "x": spelled(x),
-        "weight": spelled(w),
-        "bias": None if b is None else b.tolist(),
-        "stride": stride,
-        "dilation": dilation,
-        "groups": groups,
-        "padding": padding,
-        "padding_mode": mode,
-        "transposed": transposed,
-        "output_padding": extra,
-    }
-    return (state, y.numpy()) if y.numel() else None
+pytestmark = needs_chromium
 
 
 @pytest.mark.slow
@@ -225,6 +121,7 @@ def test_every_control_by_keyboard_alone(browser, tmp_path):
     reached = set()
     with opened(browser, tmp_path) as page:
         names = page.evaluate(
+            "document.querySelector('.more').open = true;"
             "[...document.querySelectorAll('[data-control]')].filter(n => n.offsetParent && !n.disabled)"
             ".map(n => n.dataset.control)"
         )
@@ -260,7 +157,7 @@ def test_every_control_by_keyboard_alone(browser, tmp_path):
         page.keyboard.press("Space")
         assert page.evaluate("tapwise.state().transposed") is True
         page.focus("#tab-window")
-        for expected in ("channels", "stack", "response", "code", "plan", "window"):
+        for expected in ("channels", "stack", "response", "code", "window"):  # no plan: no layer was loaded
             page.keyboard.press("ArrowRight")
             assert page.evaluate("tapwise.state().tab") == expected
         page.focus("[data-control=scrub]")
@@ -486,7 +383,7 @@ def test_a_frame_in_a_notebook_shows_the_same(browser, tmp_path):
 
 
 def test_the_page_is_small_and_carries_the_numbers_of_the_explanation():
-    assert len(document({}).encode()) < 150_000
+    assert len(document({}).encode()) < 170_000
     layer = tw.Conv1d(2, 3, 4, 2, "same", padding_mode="reflect")
     explanation = tw.explain(layer, torch.randn(2, 9))
     state = explanation.state
@@ -500,6 +397,7 @@ def test_the_page_is_small_and_carries_the_numbers_of_the_explanation():
 
 def test_what_is_being_typed_stays(browser, tmp_path):
     with opened(browser, tmp_path) as page:
+        page.click(".more summary")
         page.click("[data-control=play]")
         page.focus("[data-control=length]")
         page.keyboard.press("Control+A")
@@ -558,10 +456,10 @@ def test_the_words_about_the_future_are_true(browser, tmp_path, mode):
 
 def test_the_sum_of_a_group_is_not_called_that_of_all_channels(browser, tmp_path):
     x = [[1.0, 2.0, 3.0, 4.0]] * 4
-    for groups, words in ((2, "its group's 2 input channels'"), (1, "all 4 input channels'")):
+    for groups, words in ((2, "the 2 input channels of its group"), (1, "all 4 input channels")):
         state = {"x": x, "weight": [[[0.5, 0.5]] * (4 // groups)] * 2, "groups": groups}
         with opened(browser, tmp_path, state) as page:
-            assert f"output 0 is the sum of {words} products" in page.content()
+            assert page.inner_text(".caption") == f"Output 0 of channel 0 is the sum of the products of {words}."
 
 
 def test_the_twin_of_geometry_agrees_with_the_vectors_that_pythons_is_held_to(browser):

@@ -10,19 +10,16 @@ export function element(name, attributes = {}, ...children) {
   return node;
 }
 
-// A number in few characters, for a cell.
-export function short(value) {
-  if (!Number.isFinite(value)) return String(value).replace("Infinity", "inf");
-  if (Number.isInteger(value) && Math.abs(value) < 1e5) return String(value);
-  if (Math.abs(value) >= 0.01 && Math.abs(value) < 100) return value.toFixed(2);
-  return value.toExponential(0).replace("+", "");
-}
-
 export class Canvas {
   constructor(layout, width) {
     this.layout = layout;
     this.width = width;
-    this.height = layout.margin;
+    // A phone has no room beside a row for its name: it stands above.
+    this.narrow = width < 560;
+    this.margin = this.narrow ? 6 : layout.margin;
+    this.label = this.narrow ? 10 : layout.label;
+    this.head = this.narrow ? 15 : 0;
+    this.height = this.margin;
     drawings += 1;
     this.hatch = `tw-hatch-${drawings}`;
     this.parts = [];
@@ -31,6 +28,43 @@ export class Canvas {
   add(node) {
     this.parts.push(node);
     return node;
+  }
+
+  // What `draw` adds becomes the content of a group, in place of what was in it.
+  into(group, draw) {
+    const outside = this.parts;
+    this.parts = [];
+    draw();
+    group.replaceChildren(...this.parts);
+    this.parts = outside;
+  }
+
+  // The name of a row of cells that begins at y; returns where its cells begin.
+  name(y, content) {
+    if (this.narrow) this.text(this.margin, y + 11, content, "note", "start");
+    else this.text(this.margin, y + 21, content, "", "start");
+    return y + this.head;
+  }
+
+  path(points, kind, data = undefined) {
+    const d = points.map(([x, y], n) => `${n ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
+    return this.add(element("path", { d, class: kind, "data-link": data, fill: "none" }));
+  }
+
+  // A dimension line from x1 to x2 under its text: where a symbol of the length formula is in the picture.
+  mark(symbol, x1, x2, y, content, kind = "") {
+    const group = element("g", { class: `mark ${kind}`, "data-symbol": symbol });
+    const ends = `M${x1} ${y - 4}V${y + 4}M${x1} ${y}H${x2}M${x2} ${y - 4}V${y + 4}`;
+    const middle = Math.max(this.margin + 3.2 * content.length, (x1 + x2) / 2);
+    const text = element("text", {
+      x: middle.toFixed(1),
+      y: (y - 6).toFixed(1),
+      class: "index",
+      "text-anchor": "middle",
+    });
+    text.textContent = content;
+    group.append(element("path", { d: ends, class: "dimension", fill: "none" }), text);
+    return this.add(group);
   }
 
   text(x, y, content, kind = "", anchor = "middle") {

@@ -259,11 +259,35 @@ export class Convolution {
     return sum + (this.state.bias === null ? 0 : this.state.bias[channel]);
   }
 
+  // One channel of the output, without a list for each window; null where it would take too long.
+  channel(channel, most = 6e7) {
+    const g = this.geometry;
+    if (this.outputs * this.inGroup * g.kernelSize > most) return null;
+    const first = Math.floor(channel / this.outGroup) * this.inGroup;
+    const y = new Float64Array(this.outputs).fill(this.state.bias === null ? 0 : this.state.bias[channel]);
+    for (let row = 0; row < this.inGroup; row += 1) {
+      const [x, taps] = [this.state.x[first + row], this.taps(channel, row)];
+      for (let k = 0; k < g.kernelSize; k += 1) {
+        if (g.transposed) {
+          for (let p = 0; p < this.length; p += 1) {
+            const i = p * g.stride + k * g.dilation - g.left;
+            if (i >= 0 && i < this.outputs) y[i] += x[p] * taps[k];
+          }
+          continue;
+        }
+        for (let i = 0; i < this.outputs; i += 1) {
+          const p = i * g.stride + k * g.dilation - g.left;
+          const from = p >= 0 && p < this.length ? p : source(g, p, this.length);
+          y[i] += (from === null ? 0 : x[from]) * taps[k];
+        }
+      }
+    }
+    return y;
+  }
+
   // All of it: (out_channels, output length) as nested arrays.
   output() {
-    return Array.from({ length: this.channels }, (_, channel) =>
-      Array.from({ length: this.outputs }, (_, i) => this.value(channel, i)),
-    );
+    return Array.from({ length: this.channels }, (_, channel) => Array.from(this.channel(channel, Infinity)));
   }
 }
 
@@ -322,7 +346,9 @@ export function response(taps, dilation, left, points = 129) {
       dim += time * s;
     });
     const power = re * re + im * im;
-    rows.push({ frequency, magnitude: Math.sqrt(power), delay: power > 1e-18 ? (dre * re + dim * im) / power : NaN });
+    // Rounded, since the noise of the sums is no delay.
+    const delay = power > 1e-18 ? Math.round(((dre * re + dim * im) / power) * 1e9) / 1e9 + 0 : NaN;
+    rows.push({ frequency, magnitude: Math.sqrt(power), delay });
   }
   return rows;
 }

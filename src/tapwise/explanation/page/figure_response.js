@@ -1,21 +1,57 @@
 // The figure of a response: impulse, magnitude and delay of one filter.
-import { Canvas, element, short } from "./canvas.js";
+import { Canvas, element } from "./canvas.js";
 import { response } from "./convolution.js";
+import { niceTicks, short } from "./numbers.js";
 import { phrase } from "./words.js";
 
+const INSET = 7; // no curve and no marker lies on the frame
+
+// A frame for values from low to high, widened to round numbers: {y(value), bottom}, with its name and its ticks drawn.
+function frame(canvas, left, right, { name, unit, height, low, high }) {
+  let top = canvas.height + 14;
+  if (canvas.narrow) {
+    canvas.text(canvas.margin, top + 8, `${name} ${unit}`, "note", "start");
+    top += 18;
+  } else {
+    canvas.text(canvas.margin, top + 12, name, "", "start");
+    canvas.text(canvas.margin, top + 29, unit, "note", "start");
+  }
+  const ticks = niceTicks(low, high, 3);
+  const step = ticks.length > 1 ? ticks[1] - ticks[0] : 1;
+  if (ticks[0] > low + step * 1e-9) ticks.unshift(Number((ticks[0] - step).toPrecision(12)));
+  if (ticks.at(-1) < high - step * 1e-9) ticks.push(Number((ticks.at(-1) + step).toPrecision(12)));
+  const [from, until] = [ticks[0], ticks.at(-1)];
+  const y = (value) => top + INSET + (height - 2 * INSET) * (1 - (value - from) / (until - from || 1));
+  for (const tick of ticks) {
+    canvas.line(left, y(tick), right, y(tick), "grid");
+    canvas.text(left - 5, y(tick) + 4, short(tick), "index", "end");
+  }
+  canvas.height = top + height;
+  return { y, bottom: top + height };
+}
+
+// Labels from left to right, those left out that would stand on another; `first` are placed before the rest.
+function labels(canvas, y, places, [from, until]) {
+  const taken = [];
+  for (const { x, text } of places) {
+    const half = text.length * 3.2;
+    const middle = Math.max(from + half, Math.min(until - half, x));
+    if (taken.some(([other, size]) => Math.abs(other - middle) < size + half + 6)) continue;
+    taken.push([middle, half]);
+    canvas.text(middle, y, text, "index");
+  }
+}
+
 // What one sample of 1 becomes: each tap at the time when it comes out; those before now are marked.
-function impulse(canvas, taps, g, left, available) {
-  const top = canvas.height + 4;
-  const height = 70;
+function impulse(canvas, taps, g, left, right) {
   const times = taps.map((_, k) => g.left - k * g.dilation);
   const [first, last] = [Math.min(0, ...times), Math.max(0, ...times)];
   const finite = taps.map((tap) => (Number.isFinite(tap) ? tap : 0));
   const [low, high] = [Math.min(0, ...finite), Math.max(0, ...finite)];
-  const y = (value) => top + height * (1 - (value - low) / (high - low || 1));
-  const x = (time) => left + 20 + ((time - first) * (available - 40)) / Math.max(last - first, 1);
-  canvas.text(canvas.layout.margin, top + 12, "impulse", "", "start");
-  canvas.text(canvas.layout.margin, top + 29, "response", "note", "start");
-  canvas.line(left, y(0), left + available, y(0), "axis");
+  const size = { height: 90, low, high: high - low ? high : 1 };
+  const { y, bottom } = frame(canvas, left, right, { name: "impulse", unit: "response", ...size });
+  const x = (time) => left + 20 + ((time - first) * (right - left - 40)) / Math.max(last - first, 1);
+  canvas.line(left, y(0), right, y(0), "axis");
   finite.forEach((tap, k) => {
     canvas.line(x(times[k]), y(0), x(times[k]), y(tap), "curve");
     const dot = element("rect", {
@@ -31,53 +67,46 @@ function impulse(canvas, taps, g, left, available) {
     dot.append(title);
     canvas.add(dot);
   });
-  for (const time of new Set([first, 0, last])) {
-    const side = time > 0 ? "later" : "ahead";
-    canvas.text(x(time), top + height + 16, phrase(time === 0 ? "now" : side, { n: Math.abs(time) }), "index");
-  }
-  canvas.height += 104;
+  const side = (time) => (time > 0 ? "later" : "ahead");
+  const words = (time) => phrase(time === 0 ? "now" : side(time), { n: Math.abs(time) });
+  const places = [...new Set([0, first, last])].map((time) => ({ x: x(time), text: words(time) }));
+  labels(canvas, bottom + 14, places, [left, right]);
+  canvas.height = bottom + 24;
+}
+
+function curve(canvas, values, left, right, y) {
+  let path = "";
+  values.forEach((value, n) => {
+    if (!Number.isFinite(value)) return;
+    const pen = path && Number.isFinite(values[n - 1]) ? "L" : "M";
+    path += `${pen}${(left + ((right - left) * n) / (values.length - 1)).toFixed(1)} ${y(value).toFixed(1)}`;
+  });
+  canvas.add(element("path", { d: path, class: "curve" }));
 }
 
 // Impulse response, magnitude and delay of one filter.
 export function drawResponse(taps, g, layout, width) {
   if (g.transposed) throw new Error("a transposed convolution has no such response");
   const canvas = new Canvas(layout, width);
+  const left = canvas.margin + (canvas.narrow ? 36 : canvas.label + 36);
+  const right = width - canvas.margin - 6;
+  impulse(canvas, taps, g, left, right);
   const rows = response(taps, g.dilation, g.left);
-  const available = width - 2 * layout.margin - layout.label;
-  const left = layout.margin + layout.label;
-  const plot = (title, unit, values, top, height, low, high) => {
-    canvas.text(layout.margin, top + 4, title, "note", "start");
-    canvas.text(layout.margin, top + 21, unit, "note", "start");
-    for (const share of [0, 0.5, 1]) {
-      const at = top + height * (1 - share);
-      canvas.line(left, at, left + available, at, "grid");
-      canvas.text(left - 6, at + 4, short(low + (high - low) * share), "index", "end");
-    }
-    let path = "";
-    values.forEach((value, n) => {
-      if (Number.isFinite(value))
-        path += `${path && Number.isFinite(values[n - 1]) ? "L" : "M"}${(left + (available * n) / (values.length - 1)).toFixed(1)} ${(top + height * (1 - (value - low) / (high - low || 1))).toFixed(1)}`;
-    });
-    canvas.add(element("path", { d: path, class: "curve" }));
-  };
-  impulse(canvas, taps, g, left, available);
-  const peak = Math.max(...rows.map((row) => row.magnitude), 1e-12);
-  plot(
-    "magnitude",
-    "out / in",
-    rows.map((row) => row.magnitude),
-    canvas.height + 6,
-    120,
-    0,
-    peak,
-  );
-  const clear = rows.map((row) => (row.magnitude > peak * 1e-3 ? row.delay : NaN));
-  const finite = clear.filter(Number.isFinite);
-  const [low, high] = finite.length ? [Math.min(0, ...finite), Math.max(1, ...finite)] : [0, 1];
-  plot("delay", "samples", clear, canvas.height + 158, 80, low, high);
-  for (const share of [0, 0.25, 0.5, 0.75, 1])
-    canvas.text(left + available * share, canvas.height + 256, `${share / 2}`, "index");
-  canvas.text(left + available / 2, canvas.height + 274, phrase("frequency"), "note");
-  canvas.height += 286;
+  const magnitude = rows.map((row) => row.magnitude);
+  const peak = Math.max(...magnitude.filter(Number.isFinite), 1e-12);
+  const loud = frame(canvas, left, right, { name: "magnitude", unit: "(out / in)", height: 130, low: 0, high: peak });
+  curve(canvas, magnitude, left, right, loud.y);
+  const delay = rows.map((row) => (row.magnitude > peak * 1e-3 ? row.delay : NaN));
+  const finite = delay.filter(Number.isFinite);
+  const range = { low: Math.min(0, ...finite), high: Math.max(1, ...finite) };
+  const late = frame(canvas, left, right, { name: "delay", unit: "(samples)", height: 96, ...range });
+  curve(canvas, delay, left, right, late.y);
+  const shares = [0, 0.5, 0.25, 0.125, 0.375].map((share) => ({
+    x: left + (right - left) * share * 2,
+    text: `${share}`,
+  }));
+  labels(canvas, late.bottom + 14, shares, [left - 8, right + 6]);
+  canvas.text((left + right) / 2, late.bottom + 32, phrase("frequency"), "note");
+  canvas.height = late.bottom + 44;
   return canvas.svg("Magnitude and delay of the taps over frequency");
 }

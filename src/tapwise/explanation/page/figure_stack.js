@@ -12,10 +12,11 @@ export function drawCone(geometries, layout, width, output) {
   const now = output * field.stride;
   const low = Math.min(levels[0][0], now);
   const high = Math.max(levels[0][levels[0].length - 1], now);
-  const available = width - 2 * layout.margin - layout.label;
+  const left = canvas.margin + (canvas.narrow ? 56 : canvas.label);
+  const available = width - left - canvas.margin - 6;
   const size = Math.min(26, available / (high - low + 1));
-  const x = (position, level) => layout.margin + layout.label + (position * strides[level] - low + 0.5) * size;
-  const y = (level) => canvas.layout.margin + 22 + (levels.length - 1 - level) * 62;
+  const x = (position, level) => left + (position * strides[level] - low + 0.5) * size;
+  const y = (level) => canvas.margin + 22 + (levels.length - 1 - level) * 62;
   levels.forEach((read, level) => {
     if (level === 0) return;
     const g = geometries[level - 1];
@@ -23,7 +24,7 @@ export function drawCone(geometries, layout, width, output) {
       for (const [p] of windowTaps(g, i)) canvas.line(x(i, level), y(level) + 8, x(p, level - 1), y(level - 1) - 8);
   });
   levels.forEach((read, level) => {
-    canvas.text(layout.margin, y(level) + 5, level ? `layer ${level}` : "input", "", "start");
+    canvas.text(canvas.margin, y(level) + 5, level ? `layer ${level}` : "input", "", "start");
     const shown = new Set(read);
     const last = Math.floor((high - 0) / strides[level]);
     const first = Math.ceil(low / strides[level]);
@@ -61,7 +62,14 @@ export function drawCone(geometries, layout, width, output) {
   });
   const bottom = y(0) + 14;
   canvas.line(x(now, 0), bottom, x(now, 0), bottom + 12, "link strong");
-  canvas.text(x(now, 0), bottom + 26, `now: input ${now}`, "index");
+  const words = `now: input ${now}`;
+  const half = words.length * 3.2;
+  canvas.text(
+    Math.max(canvas.margin + half, Math.min(width - canvas.margin - half, x(now, 0))),
+    bottom + 26,
+    words,
+    "index",
+  );
   canvas.height = bottom + 36;
   return canvas.svg("What one output of the stack reads, layer by layer");
 }

@@ -115,7 +115,8 @@ export function pressTabKey(page, event) {
   const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
   if (!by) return;
   event.preventDefault();
-  const next = TABS[(TABS.indexOf(page.state.tab) + by + TABS.length) % TABS.length];
+  const shown = TABS.filter((name) => !page.tabs[name].hidden);
+  const next = shown[(shown.indexOf(page.state.tab) + by + shown.length) % shown.length];
   page.attempt(() => ({ tab: next }));
   page.tabs[next].focus();
 }

@@ -1,11 +1,13 @@
 // The page: its state, the panels around it, and the hosts it lives in. CSS and LAYOUT come from the build.
 import { Convolution, Refusal } from "./convolution.js";
-import { buildControls, showControls } from "./controls.js";
+import { CONTROLS, buildControls, otherChanges, settingsOf, showControls } from "./controls.js";
 import { node } from "./dom.js";
+import { showShapes } from "./formula.js";
 import { listen, pressTabKey } from "./keyboard.js";
 import { showChannels, showCode, showPlan, showResponse, showStack } from "./panels.js";
 import { NUMBERS, TABS, TUTORIAL, changed, copy, encoded, fromHash } from "./state.js";
 import { buildSteps, play, showSteps } from "./steps_panel.js";
+import { phrase } from "./words.js";
 
 const LABELS = {
   window: "Steps",
@@ -31,6 +33,8 @@ export class Page {
     this.host = host;
     this.lit = null;
     this.timer = null;
+    this.preview = null; // the step that is pointed at, in place of the state's
+    this.waiting = new Map(); // controls whose value was refused: {value, message}
     this.state = changed(TUTORIAL, {});
     try {
       this.state = changed(this.state, initial || {});
@@ -42,37 +46,90 @@ export class Page {
     this.compute();
   }
 
-  set(partial) {
+  // Values that were refused are given up with it, unless the change is none of a setting.
+  set(partial, keepsWaiting = false) {
     this.state = changed(this.state, partial);
     this.trouble = "";
+    this.news = "";
+    this.preview = null;
+    if (!keepsWaiting) this.waiting.clear();
     this.hand.replaceChildren();
     this.compute();
     if (this.host.changed) this.host.changed(this);
   }
 
-  // A change that a control asks for: refused in words, never half done.
-  attempt(make, control) {
+  // What a press asks for: refused in words, never half done.
+  attempt(make) {
     try {
-      this.set(make());
-      if (control) control.removeAttribute("aria-invalid");
+      this.set(make(), true);
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
       this.say(error.message);
-      if (control) control.setAttribute("aria-invalid", "true");
     }
+  }
+
+  // What a control asks for. A value that doesn't fit stays in its field, beside a picture of the settings before; it
+  // is tried again after the next change. What changes besides is said.
+  change(name, value) {
+    this.waiting.delete(name);
+    const before = settingsOf(this);
+    const taken = [];
+    for (const [other, wanted] of [[name, value], ...[...this.waiting].map(([key, waits]) => [key, waits.value])]) {
+      try {
+        this.state = changed(this.state, CONTROLS[other].change(this, wanted));
+        this.waiting.delete(other);
+        this.compute();
+        taken.push(other);
+      } catch (error) {
+        if (!(error instanceof Refusal)) throw error;
+        this.waiting.set(other, { value: wanted, message: error.message });
+      }
+    }
+    const also = taken.length ? otherChanges(before, settingsOf(this), name) : [];
+    this.news = also.length ? phrase("also_changed", { changes: also.join(", ") }) : "";
+    this.trouble = "";
+    this.preview = null;
+    this.hand.replaceChildren();
+    this.show();
+    if (taken.length && this.host.changed) this.host.changed(this);
+  }
+
+  // A whole state in place of this one.
+  restart(state) {
+    this.waiting.clear();
+    this.attempt(() => copy(state));
   }
 
   // Words that stay until the next change.
   say(text) {
     this.trouble = text;
-    this.alarm.textContent = text;
+    this.showRefused();
+  }
+
+  // What was typed and doesn't fit, and what the picture shows meanwhile.
+  showRefused() {
+    const words = [...this.waiting].map(([name, { message }]) => {
+      const { label, get } = CONTROLS[name];
+      return phrase("refused", { message, label, value: get(this) });
+    });
+    this.alarm.textContent = [this.trouble, ...words].filter(Boolean).join(" ");
+    this.root.classList.toggle("stale", this.waiting.size > 0);
+    this.note.textContent = this.news || "";
+    for (const [name, { input }] of Object.entries(this.controls))
+      if (this.waiting.has(name)) input.setAttribute("aria-describedby", "tapwise-alarm");
+      else input.removeAttribute("aria-describedby");
+  }
+
+  // The step that is shown: the one that is pointed at, else the state's.
+  get step() {
+    return this.preview || { channel: this.state.channel, output: this.state.output };
   }
 
   compute() {
     const old = this.convolution;
     if (!old || NUMBERS.some((name) => old.state[name] !== this.state[name])) {
       this.convolution = new Convolution(this.state);
-      this.extremes = null;
+      this.envelopes = {};
     }
     const c = this.convolution;
     this.state.channel = Math.min(this.state.channel, c.channels - 1);
@@ -80,11 +137,27 @@ export class Page {
     this.show();
   }
 
+  // The control of a symbol of the formula.
+  openControl(symbol) {
+    const found = Object.values(CONTROLS).find((row) => row.symbol === symbol);
+    if (!found) return;
+    if (this.more.contains(this.controls[found.name].input)) this.more.open = true;
+    this.controls[found.name].input.focus();
+  }
+
+  // A symbol that is pointed at is marked wherever it is: in the formula, at its control and in the figure.
+  markSymbol(symbol) {
+    for (const one of this.root.querySelectorAll("[data-symbol]"))
+      one.classList.toggle("marked", symbol !== null && one.dataset.symbol === symbol);
+  }
+
   build() {
     const panel = buildControls(this);
     this.title = node("h1");
     this.about = node("p", { class: "sub" });
-    this.alarm = node("div", { class: "alarm", role: "alert" });
+    this.alarm = node("div", { class: "alarm", role: "alert", id: "tapwise-alarm" });
+    this.note = node("div", { class: "news", role: "status" });
+    this.shapes = node("p", { class: "shapes", "aria-label": "Shapes" });
     this.hand = node("div", { class: "hand" });
     this.tabs = {};
     this.panels = {};
@@ -116,10 +189,25 @@ export class Page {
       node("style", {}, CSS),
       this.title,
       this.about,
+      panel,
       this.alarm,
+      this.note,
       this.hand,
-      node("div", { class: "body" }, panel, node("main", { class: "main" }, list, ...Object.values(this.panels))),
+      this.shapes,
+      node("main", { class: "main" }, list, ...Object.values(this.panels)),
     );
+    for (const [begin, end] of [
+      ["pointerover", "pointerout"],
+      ["focusin", "focusout"],
+    ]) {
+      this.root.addEventListener(begin, (event) => {
+        const found = event.target.closest("[data-symbol]");
+        if (found) this.markSymbol(found.dataset.symbol);
+      });
+      this.root.addEventListener(end, (event) => {
+        if (event.target.closest("[data-symbol]")) this.markSymbol(null);
+      });
+    }
     this.observer = new ResizeObserver(() => {
       if (this.root.clientWidth === this.shownWidth || this.holder.querySelector("input.cell")) return;
       this.shownWidth = this.root.clientWidth;
@@ -142,19 +230,21 @@ export class Page {
   }
 
   width() {
-    return Math.max(300, Math.min(940, this.panels[this.state.tab].clientWidth || 780));
+    return Math.max(280, Math.min(1100, this.panels[this.state.tab].clientWidth || 780));
   }
 
   show() {
     const { state, convolution: c } = this;
     this.title.textContent = state.title;
     this.about.textContent = state.about || "Every number of a one-dimensional convolution. Change anything.";
-    this.alarm.textContent = this.trouble || "";
     showControls(this);
+    this.showRefused();
+    showShapes(this, c);
     for (const name of TABS) {
       const on = name === state.tab;
       this.tabs[name].setAttribute("aria-selected", String(on));
       this.tabs[name].tabIndex = on ? 0 : -1;
+      this.tabs[name].hidden = name === "plan" && !state.plan;
       this.panels[name].hidden = !on;
     }
     SHOW[state.tab](this, c);

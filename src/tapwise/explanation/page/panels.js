@@ -7,6 +7,7 @@ import { drawChannels } from "./figure_channels.js";
 import { drawResponse } from "./figure_response.js";
 import { drawCone } from "./figure_stack.js";
 import { copyText } from "./share.js";
+import { NUMBERS } from "./state.js";
 import { phrase, plural } from "./words.js";
 
 const bullets = (...lines) => node("ul", { class: "words" }, ...lines.map((line) => node("li", {}, line)));
@@ -29,17 +30,18 @@ export function showChannels(page, c) {
   );
 }
 
-// A row of the table of layers: its name, three numbers and its padding.
-function layerRow(page, n) {
+// The fields of one layer: its name, three numbers and its padding.
+function layerFields(page, n) {
   const { layers } = page.state;
   const layer = layers[n];
   const change = (name, value) =>
     page.attempt(() => ({ layers: layers.map((other, m) => (m === n ? { ...other, [name]: value } : other)) }));
-  const cell = (name) => {
+  const number = (name) => {
     const label = `${name.replace("_", " ")} of layer ${n + 1}`;
     const onchange = (event) => change(name, Number(event.target.value));
     const attributes = { "aria-label": label, "data-control": `${name}-${n}`, onchange };
-    return node("td", {}, node("input", { type: "number", min: 1, value: layer[name], ...attributes }));
+    const input = node("input", { type: "number", min: 1, value: layer[name], ...attributes });
+    return node("label", { class: "number" }, node("span", {}, name.replace("_", " ")), input);
   };
   const words = typeof layer.padding === "string" ? PADDING_WORDS : [...PADDING_WORDS, String(layer.padding)];
   const onchange = (event) => {
@@ -52,14 +54,13 @@ function layerRow(page, n) {
     ...words.map((word) => node("option", { value: word, selected: word === String(layer.padding) }, word)),
   );
   const name = layer.name ? `${layer.name}, as loaded` : `layer ${n + 1}`;
-  const cells = ["kernel_size", "stride", "dilation"].map(cell);
-  return node("tr", {}, node("td", {}, name), ...cells, node("td", {}, padding));
+  const numbers = ["kernel_size", "stride", "dilation"].map(number);
+  const padded = node("label", {}, node("span", {}, "padding"), padding);
+  return node("fieldset", { class: "layer fields" }, node("legend", {}, name), ...numbers, padded);
 }
 
 export function showStack(page) {
   const { layers } = page.state;
-  const heads = ["", "kernel size", "stride", "dilation", "padding"].map((name) => node("th", { scope: "col" }, name));
-  const rows = layers.map((_, n) => layerRow(page, n));
   const geometries = stackGeometries(layers);
   const field = receptiveField(geometries);
   const width = field.last - field.first + 1;
@@ -67,7 +68,7 @@ export function showStack(page) {
   const remove = button("Remove the last", () => page.attempt(() => ({ layers: layers.slice(0, -1) })), "remove-layer");
   remove.disabled = layers.length === 1;
   const parts = [
-    holderOf(node("table", {}, node("tr", {}, ...heads), ...rows)),
+    node("div", { class: "controls layers" }, ...layers.map((_, n) => layerFields(page, n))),
     barOf(button("Add a layer", add, "add-layer"), remove),
   ];
   const output = Math.max(0, Math.ceil(-field.first / field.stride));
@@ -136,9 +137,12 @@ export function showCode(page, c) {
   refocus(page.panels.code, parts);
 }
 
+// The plan is of the layer as it was loaded, whatever the settings are now.
 export function showPlan(page) {
   const { plan } = page.state;
-  const parts = [node("p", {}, phrase(plan ? "plan" : "no_plan"))];
+  const moved = NUMBERS.some((name) => JSON.stringify(page.state[name]) !== JSON.stringify(page.begin[name]));
+  const parts = [node("p", {}, phrase("plan"))];
+  if (moved) parts.push(node("p", { class: "news" }, phrase("plan_of_before")));
   if (plan) parts.push(node("pre", { tabindex: "0" }, plan));
   page.panels.plan.replaceChildren(...parts);
 }

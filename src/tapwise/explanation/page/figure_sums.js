@@ -1,0 +1,73 @@
+// The way of a sum in the figures of one step: from its addends to the output that it is.
+import { element } from "./canvas.js";
+import { sumOf } from "./numbers.js";
+import { phrase } from "./words.js";
+
+// From where a sum was made to the output that it is: straight down, or beside the rows of other channels.
+export function connect(canvas, axis, tops, chosen, from) {
+  const { channel, output } = chosen;
+  if (!axis.outputs.includes(output)) return;
+  const [gutter, middle] = [axis.outputX(output), axis.middle(axis.outputX(output))];
+  const [top, uppermost] = [tops[channel], Math.min(...Object.values(tops))];
+  const turn = uppermost - canvas.head - 8;
+  const points = from.map(([x, y]) => [x, y]);
+  if (top === uppermost) {
+    if (points.at(-1)[0] !== middle) points.push([points.at(-1)[0], turn], [middle, turn]);
+  } else points.push([points.at(-1)[0], turn], [gutter, turn], [gutter, top - 5], [middle, top - 5]);
+  points.push([middle, top]);
+  const key = `y:${channel}:${output}`;
+  canvas.path(points, "link strong way", key);
+  canvas.path(
+    [
+      [middle - 4, top - 6],
+      [middle, top - 1],
+      [middle + 4, top - 6],
+    ],
+    "link strong",
+    key,
+  );
+}
+
+// A sum in one line: what `xs` point to meets in it, and it goes to the output.
+export function drawSumLine(canvas, axis, { units, sum, xs, bottom, y, tops, chosen }) {
+  const budget = (canvas.width - 2 * canvas.margin - 24) / 8;
+  const total = `= ${sum.text(sumOf(units))}`;
+  const lines = [units.length, 12, 3].map((most) => `${sum.line(units, most)} ${total}`);
+  const text = units.length ? lines.find((line) => line.length <= budget) || lines[2] : phrase("no_input");
+  const width = text.length * 8 + 20;
+  const target = axis.middle(axis.outputX(chosen.output));
+  const wanted = xs.length ? (xs[0] + xs.at(-1)) / 2 : target;
+  const right = canvas.width - canvas.margin - width / 2;
+  const middle = Math.max(canvas.margin + width / 2, Math.min(right, wanted));
+  const within = (x) => Math.max(middle - width / 2 + 12, Math.min(middle + width / 2 - 12, x));
+  for (const x of xs) canvas.line(x, bottom, within(x), y + 4, "link");
+  const left = (middle - width / 2).toFixed(1);
+  canvas.add(element("rect", { x: left, y: y + 4, width: width.toFixed(1), height: 24, rx: 12, class: "sum" }));
+  canvas.text(middle, y + 21, text, "number");
+  connect(canvas, axis, tops, chosen, [[within(target), y + 28]]);
+}
+
+// Subtotals under one another at the right edge, as in a sum by hand, and their total, which goes to the output.
+// `rows` are {y, units, from}, beside what they sum; `more` are {units, label}, in lines of their own from y on.
+export function drawSumColumn(canvas, axis, { rows, more, label, sum, y, tops, chosen }) {
+  const right = Math.min(canvas.width - canvas.margin - 2, axis.x(axis.first + axis.columns) + 110);
+  const write = (at, units, kind = "") => {
+    const text = sum.text(units);
+    canvas.text(right, at + 5, text, `number ${kind}`, "end");
+    return right - 9 * text.length - 6;
+  };
+  for (const row of rows) {
+    const start = write(row.y, row.units);
+    if (row.from + 4 < start) canvas.line(row.from + 2, row.y, start, row.y, "link");
+  }
+  let at = y + 4;
+  for (const line of more) {
+    canvas.text(write(at, line.units), at + 5, line.label, "note", "end");
+    at += 24;
+  }
+  canvas.line(right - 80, at - 8, right, at - 8, "axis");
+  at += 6;
+  const total = sumOf([...rows, ...more].map((line) => line.units));
+  canvas.text(write(at, total, "total"), at + 5, label, "", "end");
+  connect(canvas, axis, tops, chosen, [[right - 18, at + 9]]);
+}

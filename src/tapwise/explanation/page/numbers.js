@@ -1,0 +1,76 @@
+// Numbers as they are printed: short ones for cells, and sums whose printed digits add up.
+
+export const sumOf = (numbers) => numbers.reduce((a, b) => a + b, 0);
+
+// A number in few characters, for a cell.
+export function short(value) {
+  if (!Number.isFinite(value)) return String(value).replace("Infinity", "inf");
+  if (Number.isInteger(value) && Math.abs(value) < 1e5) return String(value);
+  if (Math.abs(value) >= 0.01 && Math.abs(value) < 100) return value.toFixed(2);
+  return value.toExponential(0).replace("+", "");
+}
+
+// How many decimals the addends of a sum are printed with: all that they have, else about four digits of the largest.
+// {decimals: null} where they can't be printed so, as beside NaN.
+export function decimalsOf(values) {
+  let most = 0;
+  for (const value of values) most = Math.max(most, Math.abs(value));
+  if (!(most < 1e9)) return { decimals: null, exact: false }; // NaN, too
+  for (let decimals = 0; decimals <= 6; decimals += 1) {
+    const scale = 10 ** decimals;
+    const ends = (v) => Math.abs(v * scale - Math.round(v * scale)) <= 1e-8 * Math.max(1, Math.abs(v * scale));
+    if (values.every(ends)) return { decimals, exact: true };
+  }
+  const exponent = Math.floor(Math.log10(most));
+  const decimals = Math.max(0, (exponent < 0 ? 2 : 3) - exponent);
+  return decimals > 12 ? { decimals: null, exact: false } : { decimals, exact: false };
+}
+
+// A sum as it is printed: each addend rounded first, so that the printed ones give the printed total.
+export class PrintedSum {
+  constructor(values) {
+    const { decimals, exact } = decimalsOf(values);
+    this.decimals = decimals;
+    this.exact = exact;
+    this.scale = decimals === null ? 1 : 10 ** decimals;
+  }
+
+  // The value in units of the last printed decimal.
+  units(value) {
+    return this.decimals === null ? value : Math.round(value * this.scale);
+  }
+
+  total(values) {
+    return values.reduce((sum, value) => sum + this.units(value), 0);
+  }
+
+  // Units as text.
+  text(units) {
+    if (this.decimals === null)
+      return Number.isFinite(units) ? units.toPrecision(4) : String(units).replace("Infinity", "inf");
+    return ((units || 0) / this.scale).toFixed(this.decimals).replace("-", "−");
+  }
+
+  // "3 + 4 − 5", of units; those in the middle left out where they are more than `most`.
+  line(units, most = 12) {
+    const signed = units.map((n, place) => {
+      const text = this.text(n);
+      if (!place) return text;
+      return text.startsWith("−") ? `− ${text.slice(1)}` : `+ ${text}`;
+    });
+    if (signed.length <= most) return signed.join(" ");
+    return [...signed.slice(0, 2), "+ …", ...signed.slice(-1)].join(" ");
+  }
+}
+
+// Round numbers from low to high, about so many: steps of 1, 2 or 5 times a power of ten.
+export function niceTicks(low, high, count = 4) {
+  if (!(high > low)) return [low];
+  const rough = (high - low) / count;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough * 0.999);
+  const ticks = [];
+  for (let n = Math.ceil(low / step - 1e-9); n * step <= high + step * 1e-9; n += 1)
+    ticks.push(Number((n * step).toPrecision(12)));
+  return ticks;
+}

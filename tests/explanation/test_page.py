@@ -157,7 +157,7 @@ def test_every_control_by_keyboard_alone(browser, tmp_path):
         page.keyboard.press("Space")
         assert page.evaluate("tapwise.state().transposed") is True
         page.focus("#tab-window")
-        for expected in ("channels", "stack", "response", "code", "window"):  # no plan: no layer was loaded
+        for expected in ("channels", "gradient", "stack", "response", "code", "window"):  # no plan: no layer was loaded
             page.keyboard.press("ArrowRight")
             assert page.evaluate("tapwise.state().tab") == expected
         page.focus("[data-control=scrub]")
@@ -364,7 +364,7 @@ def test_no_width_scrolls_sideways(browser, tmp_path, width, scheme):
     state = tw.explain(layer, torch.randn(4, 40)).state
     screen = {"width": width, "height": 800}
     with opened(browser, tmp_path, state, viewport=screen, color_scheme=scheme) as page:
-        for tab in ("window", "channels", "stack", "response", "code", "plan"):
+        for tab in ("window", "channels", "gradient", "stack", "response", "code", "plan"):
             page.evaluate("(tab) => tapwise.set({tab})", tab)
             assert page.evaluate("document.documentElement.scrollWidth") <= width, tab
 

@@ -25,6 +25,7 @@ from tapwise.geometry import Geometry
 _MODULES = [
     "convolution.js",
     "numbers.js",
+    "gradients.js",
     "words.js",
     "canvas.js",
     "ties.js",
@@ -34,6 +35,7 @@ _MODULES = [
     "figure_spread.js",
     "figure_overview.js",
     "figure_channels.js",
+    "figure_gradient.js",
     "figure_stack.js",
     "figure_response.js",
     "code.js",
@@ -44,11 +46,15 @@ _MODULES = [
     "formula.js",
     "steps_panel.js",
     "keyboard.js",
+    "channels_panel.js",
+    "gradient_panel.js",
     "panels.js",
     "page.js",
 ]
 # Numbers that a page holds: what is beyond them is left out, and the page says so.
 _SAMPLES, _WEIGHTS = 200_000, 300_000
+# In the style sheet, between what figures need and the rest.
+_PAGE_MARK = "/* the page */\n"
 
 
 def _file(name: str) -> str:
@@ -58,30 +64,56 @@ def _file(name: str) -> str:
 @cache
 def module() -> str:
     """The page's ES module, which needs nothing else: ``export default {render}``, for anywidget."""
+    return f"const CSS = {json.dumps(style())};\n{_code()}"
+
+
+@cache
+def _code() -> str:
+    """The modules as one, but for ``CSS``, the style sheet: a document has it already."""
     layout = json.dumps(json.loads(_file("layout.json")), separators=(",", ":"))
     parts = [
         f"const LAYOUT = {layout};",
         f"const WORDS = {json.dumps(WORDS, ensure_ascii=False)};",
-        f"const FIGURE_CSS = {json.dumps(style_of_figures())};",
-        f"const CSS = {json.dumps(style())};",
+        f"const FIGURE_CSS = CSS.split({json.dumps(_PAGE_MARK)})[0];",
     ]
-    for name in _MODULES:
-        text = re.sub(r"^import [^;]*;\n", "", _file(name), flags=re.MULTILINE)
-        if name != _MODULES[-1]:
-            text = re.sub(r"^export (?=const|class|function)", "", text, flags=re.MULTILINE)
-        parts.append(text)
-    return "\n".join(parts)
+    parts += [_scoped(name) for name in _MODULES[:-1]]
+    last = _with_imports(_file(_MODULES[-1]))
+    parts.append(re.sub(r"^export (?=const|class|function)", "", last, flags=re.MULTILINE))
+    # Comments and indentation are for who reads the source.
+    return re.sub(r"^(?: *//.*\n| +)", "", "\n".join(parts), flags=re.MULTILINE)
+
+
+def _scoped(name: str) -> str:
+    """A module as a scope of its own, from which others take what it exports."""
+    text = _with_imports(_file(name))
+    exported = re.findall(r"^export (?:const|class|function) (\w+)", text, flags=re.MULTILINE)
+    inside = re.sub(r"^export ", "", text, flags=re.MULTILINE)
+    return f"const {_variable(name)} = (() => {{\n{inside}return {{ {', '.join(exported)} }};\n}})();"
+
+
+def _with_imports(text: str) -> str:
+    """The same module, which takes what it imports from the scopes before it."""
+
+    def taken(match: re.Match[str]) -> str:
+        names = " ".join(match[1].split()).rstrip(", ")
+        return f"const {{ {names} }} = {_variable(match[2])};"
+
+    return re.sub(r'^import \{([^}]*)\} from "\./([\w.]+)";', taken, text, flags=re.MULTILINE)
+
+
+def _variable(name: str) -> str:
+    return f"module_{name.removesuffix('.js')}"
 
 
 @cache
 def style() -> str:
     """The page's style sheet, its figures' included."""
-    return variables(".tw,.twp,.twb") + _file("figure.css") + _file("page.css")
+    return variables(".tw,.twp,.twb") + _file("figure.css") + _PAGE_MARK + _file("page.css")
 
 
 def document(state: dict[str, Any]) -> str:
     """A whole page of that state, which asks no network for anything."""
-    script = f'{module()}\nopen(document.getElementById("tapwise"));\n'
+    script = f'const CSS = document.querySelector("style").textContent;\n{_code()}\nopen(document.getElementById("tapwise"));\n'
     sheet = style()
     policy = (
         f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(sheet)}'; "

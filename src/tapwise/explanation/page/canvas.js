@@ -17,7 +17,7 @@ export class Canvas {
     // A phone has no room beside a row for its name: it stands above.
     this.narrow = width < 560;
     this.margin = this.narrow ? 6 : layout.margin;
-    this.label = this.narrow ? 10 : layout.label;
+    this.label = this.narrow ? 10 : layout.label + 16;
     this.head = this.narrow ? 15 : 0;
     this.height = this.margin;
     drawings += 1;

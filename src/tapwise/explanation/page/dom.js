@@ -23,3 +23,13 @@ export function refocus(panel, parts) {
     if (again) again.focus();
   }
 }
+
+// Calls `react` where the pointer comes to another place: what is drawn anew under a pointer at rest doesn't count.
+export function onPoint(holder, react) {
+  let last = "";
+  holder.addEventListener("pointerover", (event) => {
+    const at = `${event.clientX},${event.clientY}`;
+    if (at !== last) react(event);
+    last = at;
+  });
+}

@@ -52,6 +52,9 @@ export class Axis {
   x(column) {
     return this.left + (column - this.first) * this.cell;
   }
+  get end() {
+    return this.x(this.first + this.columns);
+  }
   middle(x) {
     return x + this.cell / 2;
   }
@@ -87,7 +90,7 @@ export function inputRow(canvas, axis, { input, first, y }) {
 
 function more(canvas, axis, y, before = axis.before, after = axis.after) {
   if (before) canvas.text(axis.left - 9, y + 21, "…", "note");
-  if (after) canvas.text(axis.x(axis.first + axis.columns) + 8, y + 21, "…", "note");
+  if (after) canvas.text(axis.end + 8, y + 21, "…", "note");
 }
 
 // The output channels that are shown: the chosen one among the first few.

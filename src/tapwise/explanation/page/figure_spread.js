@@ -1,7 +1,7 @@
 // The figure of one output of a transposed convolution: inputs spread their taps, and overlaps add up.
 import { Canvas, element } from "./canvas.js";
 import { Axis, inputRow, outputRows, shownChannels, slide } from "./figure_parts.js";
-import { drawSumColumn, drawSumLine } from "./figure_sums.js";
+import { drawSumColumn, drawSumLine, goalOf } from "./figure_sums.js";
 import { caption } from "./figure_window.js";
 import { PrintedSum, short, sumOf } from "./numbers.js";
 import { phrase } from "./words.js";
@@ -76,7 +76,18 @@ export function drawSpread(c, layout, width, chosen, options = {}) {
             "quiet",
           );
       }
-      sumsOfSpreads(canvas, axis, { c, step, pairs, shown, spreads, row, sum, y: sumsY, tops, chosen: now });
+      sumsOfSpreads(canvas, axis, {
+        c,
+        step,
+        pairs,
+        shown,
+        spreads,
+        row,
+        sum,
+        y: sumsY,
+        now,
+        goal: goalOf(axis, tops, now),
+      });
     });
     const at = axis.x(now.output);
     slide(moving, before, at);
@@ -125,14 +136,14 @@ function spread(canvas, axis, { c, pair, now, row, y }) {
   });
 }
 
-function sumsOfSpreads(canvas, axis, { c, step, pairs, shown, spreads, row, ...how }) {
-  const { sum, chosen } = how;
+function sumsOfSpreads(canvas, axis, { c, step, pairs, shown, spreads, row, now, ...how }) {
+  const { sum } = how;
   const { row: height } = canvas.layout;
   const units = pairs.map((pair) => sum.units(pair.product));
-  const x = axis.middle(axis.outputX(chosen.output));
+  const x = axis.middle(axis.outputX(now.output));
   if (c.inGroup === 1 && step.bias === null) {
-    const xs = axis.outputs.includes(chosen.output) && pairs.length ? [x] : [];
-    drawSumLine(canvas, axis, { ...how, units, xs, bottom: how.y });
+    const xs = axis.outputs.includes(now.output) && pairs.length ? [x] : [];
+    drawSumLine(canvas, { ...how, units, xs, bottom: how.y });
     return;
   }
   const hidden = units.slice(0, units.length - shown.length);
@@ -146,6 +157,6 @@ function sumsOfSpreads(canvas, axis, { c, step, pairs, shown, spreads, row, ...h
   const rest = step.rows.filter((_, r) => r !== row).map((one) => sum.total(one.products));
   if (rest.length) more.push({ units: sumOf(rest), label: phrase("more_inputs", { n: rest.length }) });
   if (step.bias !== null) more.push({ units: sum.units(step.bias), label: "bias" });
-  const label = c.channels > 1 ? phrase("sum_of_channel", chosen) : "sum";
-  drawSumColumn(canvas, axis, { ...how, rows, more, label });
+  const label = c.channels > 1 ? phrase("sum_of_channel", now) : "sum";
+  drawSumColumn(canvas, { ...how, beside: axis.end, rows, more, label });
 }

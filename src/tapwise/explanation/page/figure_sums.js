@@ -3,19 +3,30 @@ import { element } from "./canvas.js";
 import { sumOf } from "./numbers.js";
 import { phrase } from "./words.js";
 
-// From where a sum was made to the output that it is: straight down, or beside the rows of other channels.
-export function connect(canvas, axis, tops, chosen, from) {
-  const { channel, output } = chosen;
-  if (!axis.outputs.includes(output)) return;
-  const [gutter, middle] = [axis.outputX(output), axis.middle(axis.outputX(output))];
-  const [top, uppermost] = [tops[channel], Math.min(...Object.values(tops))];
-  const turn = uppermost - canvas.head - 8;
+// The cell that a sum is the value of: {x, middle, top}; `under` is where the uppermost row of such cells begins. Null
+// where it isn't in the picture.
+export function goalOf(axis, tops, { channel, output }) {
+  if (!axis.outputs.includes(output)) return null;
+  const x = axis.outputX(output);
+  return {
+    x,
+    middle: axis.middle(x),
+    top: tops[channel],
+    under: Math.min(...Object.values(tops)),
+    key: `y:${channel}:${output}`,
+  };
+}
+
+// From where a sum was made to the cell that holds it: straight down, or beside the rows between.
+function connect(canvas, goal, from) {
+  if (goal === null) return;
+  const { x: gutter, middle, top, under, key } = goal;
+  const turn = under - canvas.head - 8;
   const points = from.map(([x, y]) => [x, y]);
-  if (top === uppermost) {
+  if (top === under) {
     if (points.at(-1)[0] !== middle) points.push([points.at(-1)[0], turn], [middle, turn]);
   } else points.push([points.at(-1)[0], turn], [gutter, turn], [gutter, top - 5], [middle, top - 5]);
   points.push([middle, top]);
-  const key = `y:${channel}:${output}`;
   canvas.path(points, "link strong way", key);
   canvas.path(
     [
@@ -29,13 +40,14 @@ export function connect(canvas, axis, tops, chosen, from) {
 }
 
 // A sum in one line: what `xs` point to meets in it, and it goes to the output.
-export function drawSumLine(canvas, axis, { units, sum, xs, bottom, y, tops, chosen }) {
+export function drawSumLine(canvas, { units, sum, xs, bottom, y, goal, empty }) {
   const budget = (canvas.width - 2 * canvas.margin - 24) / 8;
   const total = `= ${sum.text(sumOf(units))}`;
   const lines = [units.length, 12, 3].map((most) => `${sum.line(units, most)} ${total}`);
-  const text = units.length ? lines.find((line) => line.length <= budget) || lines[2] : phrase("no_input");
+  if (units.length === 1) lines.unshift(sum.text(units[0]));
+  const text = units.length ? lines.find((line) => line.length <= budget) || lines[2] : empty || phrase("no_input");
   const width = text.length * 8 + 20;
-  const target = axis.middle(axis.outputX(chosen.output));
+  const target = goal === null ? canvas.width / 2 : goal.middle;
   const wanted = xs.length ? (xs[0] + xs.at(-1)) / 2 : target;
   const right = canvas.width - canvas.margin - width / 2;
   const middle = Math.max(canvas.margin + width / 2, Math.min(right, wanted));
@@ -44,13 +56,14 @@ export function drawSumLine(canvas, axis, { units, sum, xs, bottom, y, tops, cho
   const left = (middle - width / 2).toFixed(1);
   canvas.add(element("rect", { x: left, y: y + 4, width: width.toFixed(1), height: 24, rx: 12, class: "sum" }));
   canvas.text(middle, y + 21, text, "number");
-  connect(canvas, axis, tops, chosen, [[within(target), y + 28]]);
+  connect(canvas, goal, [[within(target), y + 28]]);
 }
 
 // Subtotals under one another at the right edge, as in a sum by hand, and their total, which goes to the output.
 // `rows` are {y, units, from}, beside what they sum; `more` are {units, label}, in lines of their own from y on.
-export function drawSumColumn(canvas, axis, { rows, more, label, sum, y, tops, chosen }) {
-  const right = Math.min(canvas.width - canvas.margin - 2, axis.x(axis.first + axis.columns) + 110);
+// They stand at the right of `beside`.
+export function drawSumColumn(canvas, { rows, more, label, sum, y, goal, beside }) {
+  const right = Math.min(canvas.width - canvas.margin - 2, beside + 110);
   const write = (at, units, kind = "") => {
     const text = sum.text(units);
     canvas.text(right, at + 5, text, `number ${kind}`, "end");
@@ -69,5 +82,5 @@ export function drawSumColumn(canvas, axis, { rows, more, label, sum, y, tops, c
   at += 6;
   const total = sumOf([...rows, ...more].map((line) => line.units));
   canvas.text(write(at, total, "total"), at + 5, label, "", "end");
-  connect(canvas, axis, tops, chosen, [[right - 18, at + 9]]);
+  connect(canvas, goal, [[right - 18, at + 9]]);
 }

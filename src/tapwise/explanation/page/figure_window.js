@@ -1,7 +1,7 @@
 // The figure of one window: samples, the taps over them, products, their sum and the outputs.
 import { Canvas, element } from "./canvas.js";
 import { Axis, inputRow, outputRows, shownChannels, slide } from "./figure_parts.js";
-import { drawSumColumn, drawSumLine } from "./figure_sums.js";
+import { drawSumColumn, drawSumLine, goalOf } from "./figure_sums.js";
 import { PrintedSum, short, sumOf } from "./numbers.js";
 import { phrase, plural } from "./words.js";
 
@@ -47,7 +47,7 @@ export function drawWindow(c, layout, width, chosen, options = {}) {
         .slice(0, most)
         .forEach((row, r) => windowRow(canvas, axis, { c, step, row, r, at: rows[r], now, shown, sum }));
       if (rows.length) stepMarks(canvas, axis, step, marksY, now.output);
-      sumsOfWindow(canvas, axis, { c, step, rows, shown, sum, y: sumsY, tops, chosen: now });
+      sumsOfWindow(canvas, axis, { c, step, rows, shown, sum, y: sumsY, now, goal: goalOf(axis, tops, now) });
     });
     slide(moving, before, axis.x(now.output * axis.stride));
     before = axis.x(now.output * axis.stride);
@@ -93,13 +93,13 @@ function windowRow(canvas, axis, { c, step, row, r, at, now, shown, sum }) {
 const printed = (sum, value) => (sum.decimals === null ? short(value) : sum.text(sum.units(value)));
 
 // One input channel alone: a line. Several, or a bias: subtotals under one another.
-function sumsOfWindow(canvas, axis, { c, step, rows, shown, ...how }) {
-  const { sum, chosen } = how;
+function sumsOfWindow(canvas, axis, { c, step, rows, shown, now, ...how }) {
+  const { sum } = how;
   const { row: height } = canvas.layout;
   if (c.inGroup === 1 && step.bias === null) {
     const units = step.rows[0].products.map((product) => sum.units(product));
     const xs = shown.map(([p]) => axis.middle(axis.inputX(p)));
-    drawSumLine(canvas, axis, { ...how, units, xs, bottom: rows[0].products + height });
+    drawSumLine(canvas, { ...how, units, xs, bottom: rows[0].products + height });
     return;
   }
   const units = step.rows.map((row) => sum.total(row.products));
@@ -109,8 +109,8 @@ function sumsOfWindow(canvas, axis, { c, step, rows, shown, ...how }) {
   const rest = units.slice(rows.length);
   if (rest.length) more.push({ units: sumOf(rest), label: phrase("more_inputs", { n: rest.length }) });
   if (step.bias !== null) more.push({ units: sum.units(step.bias), label: "bias" });
-  const label = c.channels > 1 ? phrase("sum_of_channel", chosen) : "sum";
-  drawSumColumn(canvas, axis, { ...how, rows: seen, more, label });
+  const label = c.channels > 1 ? phrase("sum_of_channel", now) : "sum";
+  drawSumColumn(canvas, { ...how, beside: axis.end, rows: seen, more, label });
 }
 
 // The length, and the padding beside it.

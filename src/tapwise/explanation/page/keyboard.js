@@ -4,6 +4,8 @@ import { Refusal } from "./convolution.js";
 import { TABS, copy, encoded } from "./state.js";
 import { choose, play } from "./steps_panel.js";
 
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
 export function listen(page) {
   page.holder.addEventListener("dblclick", (event) => edit(page, event.target.closest("[data-key]")));
   page.holder.addEventListener("keydown", (event) => pressKey(page, event));
@@ -12,10 +14,9 @@ export function listen(page) {
 export function pressKey(page, event) {
   const cell = event.target.closest("[data-key]");
   if (!cell || event.target.tagName === "INPUT") return;
-  const arrows = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-  if (arrows[event.key]) {
+  if (ARROWS[event.key]) {
     event.preventDefault();
-    walk(page, cell, ...arrows[event.key]);
+    walk(page, cell, ...ARROWS[event.key]);
   } else if (event.key === "Enter" || event.key === " ") {
     event.preventDefault();
     const { key } = cell.dataset;
@@ -27,20 +28,54 @@ export function pressKey(page, event) {
 }
 
 // The cell next in a direction, by where cells stand.
-export function walk(page, cell, dx, dy) {
+function nextCell(holder, cell, dx, dy) {
   const place = (one) => {
     const r = one.querySelector("rect");
     return [Number(r.getAttribute("x")), Number(r.getAttribute("y"))];
   };
   const [x, y] = place(cell);
   let [best, least] = [null, Infinity];
-  for (const other of page.holder.querySelectorAll("[data-key]")) {
+  for (const other of holder.querySelectorAll("[data-key]")) {
     const [ox, oy] = place(other);
     const ahead = dx ? (ox - x) * dx : (oy - y) * dy;
     if (ahead <= 1 || (dx && Math.abs(oy - y) > 1)) continue;
     const distance = dx ? ahead : ahead * 10 + Math.abs(ox - x);
     if (distance < least) [best, least] = [other, distance];
   }
+  return best;
+}
+
+function moveFocus(holder, cell) {
+  for (const other of holder.querySelectorAll("[tabindex='0']")) other.setAttribute("tabindex", "-1");
+  cell.setAttribute("tabindex", "0");
+  cell.focus();
+}
+
+// Cells that are pressed by a click, Enter or Space, and walked by arrows.
+export function enableCells(holder, press) {
+  holder.addEventListener("click", (event) => {
+    const cell = event.target.closest("[data-key]");
+    if (cell) press(cell.dataset.key);
+  });
+  holder.addEventListener("keydown", (event) => {
+    const cell = event.target.closest("[data-key]");
+    if (!cell) return;
+    if (ARROWS[event.key]) {
+      event.preventDefault();
+      const next = nextCell(holder, cell, ...ARROWS[event.key]);
+      if (next) moveFocus(holder, next);
+    } else if (event.key === "Enter" || event.key === " ") {
+      event.preventDefault();
+      press(cell.dataset.key);
+      const again = holder.querySelector("[tabindex='0']");
+      if (again) again.focus();
+    }
+  });
+}
+
+// From cell to cell of the steps; at the last output that is shown, on to the next.
+export function walk(page, cell, dx, dy) {
+  let best = nextCell(page.holder, cell, dx, dy);
   if (!best && dx && cell.dataset.key.startsWith("y:")) {
     const [, channel, output] = cell.dataset.key.split(":").map(Number);
     if (output + dx >= 0 && output + dx < page.convolution.outputs) {
@@ -48,10 +83,7 @@ export function walk(page, cell, dx, dy) {
       best = page.holder.querySelector(`[data-key="y:${channel}:${output + dx}"]`);
     }
   }
-  if (!best) return;
-  for (const other of page.holder.querySelectorAll("[tabindex='0']")) other.setAttribute("tabindex", "-1");
-  best.setAttribute("tabindex", "0");
-  best.focus();
+  if (best) moveFocus(page.holder, best);
 }
 
 // A field over a cell: Enter or leaving it takes the number, Escape doesn't.

@@ -1,10 +1,12 @@
 // The page: its state, the panels around it, and the hosts it lives in. CSS and LAYOUT come from the build.
 import { Convolution, Refusal } from "./convolution.js";
+import { buildChannels, showChannels } from "./channels_panel.js";
 import { CONTROLS, buildControls, otherChanges, settingsOf, showControls } from "./controls.js";
 import { node } from "./dom.js";
 import { showShapes } from "./formula.js";
+import { buildGradient, gradientsOf, showGradient } from "./gradient_panel.js";
 import { listen, pressTabKey } from "./keyboard.js";
-import { showChannels, showCode, showPlan, showResponse, showStack } from "./panels.js";
+import { showCode, showPlan, showResponse, showStack } from "./panels.js";
 import { NUMBERS, TABS, TUTORIAL, changed, copy, encoded, fromHash } from "./state.js";
 import { buildSteps, play, showSteps } from "./steps_panel.js";
 import { phrase } from "./words.js";
@@ -12,6 +14,7 @@ import { phrase } from "./words.js";
 const LABELS = {
   window: "Steps",
   channels: "Channels",
+  gradient: "Gradient",
   stack: "Stack",
   response: "Response",
   code: "Code",
@@ -21,6 +24,7 @@ const LABELS = {
 const SHOW = {
   window: showSteps,
   channels: showChannels,
+  gradient: showGradient,
   stack: showStack,
   response: showResponse,
   code: showCode,
@@ -183,6 +187,8 @@ export class Page {
       list.append(this.tabs[name]);
     }
     buildSteps(this);
+    buildChannels(this);
+    buildGradient(this);
     listen(this);
     this.root.classList.add("twp");
     this.root.replaceChildren(
@@ -256,6 +262,7 @@ export class Page {
       state: () => copy(this.state),
       set: (partial) => this.set(partial),
       output: () => this.convolution.output(),
+      gradients: (all = false) => gradientsOf(this, all).all(),
       lit: () => [...(this.lit || [])],
     };
   }

@@ -1,9 +1,8 @@
-// The other panels: channels, stack, response, code, and why this kernel.
+// The other panels: stack, response, code, and why this kernel.
 import { commandCode, numpyCode, tapwiseCode, torchCode } from "./code.js";
 import { button } from "./controls.js";
 import { PADDING_WORDS, receptiveField, stackGeometries } from "./convolution.js";
 import { node, refocus } from "./dom.js";
-import { drawChannels } from "./figure_channels.js";
 import { drawResponse } from "./figure_response.js";
 import { drawCone } from "./figure_stack.js";
 import { copyText } from "./share.js";
@@ -13,22 +12,6 @@ import { phrase, plural } from "./words.js";
 const bullets = (...lines) => node("ul", { class: "words" }, ...lines.map((line) => node("li", {}, line)));
 const barOf = (...parts) => node("div", { class: "bar" }, ...parts);
 const holderOf = (part) => node("div", { class: "holder" }, part);
-
-export function showChannels(page, c) {
-  const { weight, x, bias, transposed } = page.state;
-  const taps = c.geometry.kernelSize;
-  const names = transposed ? "in_channels, out_channels/groups" : "out_channels, in_channels/groups";
-  const counts = { channels: c.channels, reads: c.inGroup, taps, inputs: x.length, n: c.channels * c.inGroup * taps };
-  const withBias = bias === null ? "" : phrase("weights_bias", { n: c.channels });
-  page.panels.channels.replaceChildren(
-    drawChannels(c, LAYOUT, page.width()),
-    bullets(
-      phrase("weight", { sizes: [weight.length, weight[0].length, taps].join(", "), names: `${names}, kernel_size` }),
-      phrase("channels_read", counts),
-      phrase("weights", { ...counts, bias: withBias }),
-    ),
-  );
-}
 
 // The fields of one layer: its name, three numbers and its padding.
 function layerFields(page, n) {

@@ -40,7 +40,7 @@ export const NUMBERS = [
   "transposed",
   "output_padding",
 ];
-export const TABS = ["window", "channels", "stack", "response", "code", "plan"];
+export const TABS = ["window", "channels", "gradient", "stack", "response", "code", "plan"];
 
 export const copy = (value) => structuredClone(value);
 

@@ -1,7 +1,7 @@
 // The panel of steps: one motion of pointer, slider and Play; what a cell is tied to; the answers in words.
 import { element } from "./canvas.js";
 import { button } from "./controls.js";
-import { node } from "./dom.js";
+import { node, onPoint } from "./dom.js";
 import { drawOverview, envelope } from "./figure_overview.js";
 import { drawSpread } from "./figure_spread.js";
 import { drawWindow } from "./figure_window.js";
@@ -85,7 +85,7 @@ export function buildSteps(page) {
     node("h2", {}, "In words"),
     page.words,
   );
-  page.holder.addEventListener("pointerover", (event) => point(page, event));
+  onPoint(page.holder, (event) => point(page, event));
   page.holder.addEventListener("pointerleave", () => leave(page));
   page.holder.addEventListener("focusin", (event) => point(page, event));
   page.holder.addEventListener("focusout", (event) => {

@@ -131,7 +131,7 @@ def test_the_printed_digits_add_up(browser, tmp_path):
                 heads = page.evaluate(
                     "[...document.querySelectorAll('.step text.number[text-anchor=end]')].map((one) => one.textContent)"
                 )
-                if "no input" in page.inner_text(".sentence"):
+                if not heads:  # one product, or none
                     continue
                 *addends, total = map(digits, heads)
                 columns += 1

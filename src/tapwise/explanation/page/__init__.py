@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tapwise.explanation.canvas import escape, style_of_figures, variables
+from tapwise.explanation.canvas import escape, variables
 from tapwise.explanation.steps import Array, Trace
 from tapwise.explanation.words import WORDS
 from tapwise.geometry import Geometry

@@ -9,6 +9,7 @@ from pages import drawn_configuration, needs_chromium, opened
 pytestmark = needs_chromium
 
 TABS = ("window", "channels", "gradient", "stack", "response", "code")
+STATIONS = 8
 
 # Texts of figures that leave their figure or stand on one another, and elements that are wider than their place.
 TROUBLES = """() => {
@@ -58,3 +59,15 @@ def test_no_text_is_cut_or_stands_on_another(browser, tmp_path, width):
                 troubles = page.evaluate(TROUBLES)
                 assert not troubles, (tab, troubles, state)
             done += 1
+
+
+@pytest.mark.parametrize("width", [360, 768, 1280])
+def test_the_lesson_can_be_read_at_every_width(browser, tmp_path, width):
+    with opened(browser, tmp_path, {"lesson": 0}, viewport={"width": width, "height": 800}) as page:
+        for _ in range(STATIONS):
+            assert not page.evaluate(TROUBLES)
+            box = page.evaluate("document.querySelector('.lesson').getBoundingClientRect().toJSON()")
+            assert box["right"] <= width
+            assert box["height"] < 420
+            if page.is_enabled("[data-control=lesson-next]"):
+                page.click("[data-control=lesson-next]")

@@ -23,13 +23,20 @@ def explore(
 ) -> None:
     """Write a page in which every number of a convolution can be seen and changed, and open it.
 
-    tapwise explore                              the tutorial's: ten samples, three taps
+    tapwise explore                              a lesson: ten samples, three taps, eight stations
 
     tapwise explore --taps 1,2,1 speech.wav      your own
     """
     if output.suffix.lower() != ".html":
         raise ValueError(f"the page is an .html file, got {output.name!r}")
-    page = convolution.explained(signal).save(output)
+    if signal is None and convolution == ConvolutionOptions():
+        from tapwise.atomic_file import write_atomically
+        from tapwise.explanation.page import document
+        from tapwise.explanation.words import WORDS
+
+        page = write_atomically(output, {".html": lambda: document({"lesson": 0, "title": WORDS["lesson_title"]})})
+    else:
+        page = convolution.explained(signal).save(output)
     say(f"wrote {page}")
     if open:
         import webbrowser

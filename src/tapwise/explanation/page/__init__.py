@@ -49,6 +49,8 @@ _MODULES = [
     "channels_panel.js",
     "gradient_panel.js",
     "panels.js",
+    "lesson.js",
+    "lecture.js",
     "page.js",
 ]
 # Numbers that a page holds: what is beyond them is left out, and the page says so.
@@ -73,6 +75,7 @@ def _code() -> str:
     layout = json.dumps(json.loads(_file("layout.json")), separators=(",", ":"))
     parts = [
         f"const LAYOUT = {layout};",
+        f"const LESSON = {json.dumps(json.loads(_file('lesson.json')), ensure_ascii=False, separators=(',', ':'))};",
         f"const WORDS = {json.dumps(WORDS, ensure_ascii=False)};",
         f"const FIGURE_CSS = CSS.split({json.dumps(_PAGE_MARK)})[0];",
     ]

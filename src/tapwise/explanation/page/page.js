@@ -1,11 +1,13 @@
 // The page: its state, the panels around it, and the hosts it lives in. CSS and LAYOUT come from the build.
 import { Convolution, Refusal } from "./convolution.js";
 import { buildChannels, showChannels } from "./channels_panel.js";
-import { CONTROLS, buildControls, otherChanges, settingsOf, showControls } from "./controls.js";
+import { CONTROLS, button, buildControls, otherChanges, settingsOf, showControls } from "./controls.js";
 import { node } from "./dom.js";
 import { showShapes } from "./formula.js";
 import { buildGradient, gradientsOf, showGradient } from "./gradient_panel.js";
 import { listen, pressTabKey } from "./keyboard.js";
+import { buildLesson, showLesson, visit } from "./lesson.js";
+import { listenToKeys, present } from "./lecture.js";
 import { showCode, showPlan, showResponse, showStack } from "./panels.js";
 import { NUMBERS, TABS, TUTORIAL, changed, copy, encoded, fromHash } from "./state.js";
 import { buildSteps, play, showSteps } from "./steps_panel.js";
@@ -191,10 +193,15 @@ export class Page {
     buildGradient(this);
     listen(this);
     this.root.classList.add("twp");
+    const lesson = buildLesson(this);
+    this.lessonEntry = button("Lesson", () => visit(this, 0), "lesson");
+    this.presenting = button("Present", () => present(this), "present");
+    listenToKeys(this);
     this.root.replaceChildren(
       node("style", {}, CSS),
-      this.title,
+      node("header", { class: "bar" }, this.title, this.lessonEntry, this.presenting),
       this.about,
+      lesson,
       panel,
       this.alarm,
       this.note,
@@ -242,7 +249,8 @@ export class Page {
   show() {
     const { state, convolution: c } = this;
     this.title.textContent = state.title;
-    this.about.textContent = state.about || "Every number of a one-dimensional convolution. Change anything.";
+    this.about.textContent = state.about || (state.lesson === null ? phrase("about") : "");
+    showLesson(this);
     showControls(this);
     this.showRefused();
     showShapes(this, c);

@@ -24,6 +24,7 @@ export const TUTORIAL = {
   ],
   plan: "",
   about: "",
+  lesson: null, // which of its stations is shown
 };
 
 const NAMES = Object.keys(TUTORIAL);
@@ -70,6 +71,8 @@ export function changed(state, partial) {
   if (typeof next.padding === "number") next.padding = [next.padding, next.padding];
   for (const name of ["title", "plan", "about"])
     if (typeof next[name] !== "string") throw new Refusal(`${name} must be text`);
+  if (next.lesson !== null && !(Number.isInteger(next.lesson) && next.lesson >= 0 && next.lesson < LESSON.length))
+    throw new Refusal(`lesson must be null, or a station from 0 to ${LESSON.length - 1}`);
   if (!TABS.includes(next.tab)) throw new Refusal(`tab must be one of ${TABS.join(", ")}`);
   for (const name of ["channel", "output"])
     if (!Number.isInteger(next[name]) || next[name] < 0) throw new Refusal(`${name} must be a whole number from 0`);

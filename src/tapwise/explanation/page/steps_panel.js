@@ -230,7 +230,8 @@ export function zoom(page, factor) {
 export function jump(page, event) {
   const { convolution: c } = page;
   const g = c.geometry;
-  const sample = page.overviewDrawn.sample(event.clientX - page.overview.getBoundingClientRect().left);
+  const box = page.overviewDrawn.svg.getBoundingClientRect();
+  const sample = page.overviewDrawn.sample(((event.clientX - box.left) * page.width()) / box.width);
   const output = Math.round(g.transposed ? sample * g.stride : sample / g.stride);
   page.attempt(() => ({ output: Math.max(0, Math.min(c.outputs - 1, output)) }));
 }

@@ -1,0 +1,39 @@
+// For a lecture: the whole screen, large type, and keys that step without a field or a cell being chosen.
+import { move, play } from "./steps_panel.js";
+
+// Large type, on the whole screen where the browser allows it.
+export function present(page) {
+  const on = !page.root.classList.contains("large");
+  page.root.classList.toggle("large", on);
+  page.presenting.setAttribute("aria-pressed", String(on));
+  page.presenting.textContent = on ? "Stop presenting" : "Present";
+  if (on && page.root.requestFullscreen) page.root.requestFullscreen().catch(() => {});
+  else if (!on && document.fullscreenElement) document.exitFullscreen().catch(() => {});
+  page.redraw();
+}
+
+const KEYS = {
+  ArrowRight: (page) => move(page, 1),
+  ArrowLeft: (page) => move(page, -1),
+  Home: (page) => page.attempt(() => ({ output: 0 })),
+  End: (page) => page.attempt(() => ({ output: page.convolution.outputs - 1 })),
+  " ": play,
+  p: present,
+};
+
+export function listenToKeys(page) {
+  const follow = (event) => {
+    const taken =
+      event.target.closest &&
+      event.target.closest("input, select, textarea, button, summary, [data-key], pre, [role=tab]");
+    if (taken || event.ctrlKey || event.metaKey || event.altKey || !KEYS[event.key]) return;
+    event.preventDefault();
+    KEYS[event.key](page);
+  };
+  // A page of its own takes the keys wherever the focus is; a widget, those within it.
+  const place = page.host.changed ? page.root : document;
+  place.addEventListener("keydown", follow);
+  document.addEventListener("fullscreenchange", () => {
+    if (!document.fullscreenElement && page.root.classList.contains("large")) present(page);
+  });
+}

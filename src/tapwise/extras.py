@@ -22,6 +22,7 @@ PACKAGES = {
     "safetensors": Extra("io", "checkpoints and saved states (.safetensors)"),
     "scipy": Extra("io", "designed filters (lowpass and its like, Resample)"),
     "anywidget": Extra("notebook", "the page as a notebook's widget"),
+    "matplotlib": Extra("figures", "pictures beside SVG (PNG, PDF, GIF, APNG)"),
     "onnx": Extra("onnx", "export to ONNX"),
     "onnxscript": Extra("onnx", "export to ONNX"),
 }

@@ -36,10 +36,11 @@ def structure(svg):
 
 
 GOLDEN = {
-    "window": {"rect input": 10, "rect output": 8, "rect tap": 3},
+    "window": {"rect input": 10, "rect output": 7, "rect output chosen": 1, "rect tap": 3, "rect product": 3},
     "shapes": {"rect input": 1, "rect output": 1, "rect tap": 1},
     "sources": {"rect input": 10, "rect output": 8, "line link": 24},
     "channels": {"rect tap": 1},
+    "kernel": {"rect tap": 3},
     "response": {"rect tap": 1, "rect leak": 2, "path curve": 2},
 }
 

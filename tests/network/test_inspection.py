@@ -47,7 +47,7 @@ def test_a_report_shows_itself(tmp_path):
     for ending in (".txt", ".svg", ".html"):
         assert report.save(tmp_path / f"report{ending}").read_text()
     with pytest.raises(ValueError, match="ending in"):
-        report.save(tmp_path / "report.pdf")
+        report.save(tmp_path / "report.bmp")
     assert report["0.net.0"].trace.output.shape[0] == 8
 
 

@@ -8,8 +8,9 @@ import scipy.signal
 import soundfile
 
 from tapwise.errors import SignalError
+from tapwise.explanation.ticks import round_numbers
 from tapwise.signals import comparison, open_reader
-from tapwise.signals.comparison import look, marks, picture
+from tapwise.signals.comparison import look, picture
 
 
 @pytest.mark.parametrize("length", [1, 2, 5, 639, 640, 5000, 300_000])
@@ -46,7 +47,7 @@ def drawn(tmp_path, before, after, rate=None, **options):
     np.save(tmp_path / "b.npy", after)
     options = {"stride": 1.0, "offset": 0.0, **options}
     with open_reader(tmp_path / "a.npy") as one, open_reader(tmp_path / "b.npy") as other:
-        return picture(one, other, options["stride"], options["offset"], rate, "t")
+        return picture(one, other, options["stride"], options["offset"], rate, "t").svg()
 
 
 def test_what_the_picture_says(tmp_path):
@@ -72,13 +73,13 @@ def test_the_unit_of_a_sound_is_full_scale(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.full(100, 0.5), 8000, subtype="PCM_24")
     np.save(tmp_path / "b.npy", np.full(100, 1 << 29, np.int32))  # what a filter writes of it
     with open_reader(tmp_path / "a.wav") as one, open_reader(tmp_path / "b.npy") as other:
-        image = picture(one, other, 1.0, 0.0, 8000.0, "t")
+        image = picture(one, other, 1.0, 0.0, 8000.0, "t").svg()
     assert re.findall(r"rms ([\d.]+)", image) == ["0.5", "0.25", "0.25"]
 
 
 def test_marks():
     for low, high in ((0.0, 1.0), (-3.2, 7.0), (0.0, 1e-9), (5.0, 5.0), (0.0, 12345.0)):
-        found = marks(low, high)
+        found = round_numbers(low, high)
         assert 1 <= len(found) <= 12
         assert all(low - 1e-9 <= mark <= high * (1 + 1e-9) for mark in found)
 

@@ -60,7 +60,8 @@ def apply(
     flip: Flip = None,
     axis: Axis = None,
     plot: Annotated[
-        Path | None, Parameter(help="Draw before, after, their difference and their spectra: an .svg file.")
+        Path | None,
+        Parameter(help="Draw before, after, their difference and their spectra: an .svg, .png or .pdf file."),
     ] = None,
     table: TableOptions = NO_TABLE_OPTIONS,
     rate: Rate = None,
@@ -89,8 +90,8 @@ def apply(
 
     target = output or result or signal.with_suffix(f".filtered{signal.suffix}")
     refuse_target(signal, target)
-    if plot is not None and (plot.suffix.lower() != ".svg" or not plot.parent.is_dir()):
-        raise ValueError(f"--plot {plot}: expected the name of an .svg file in a folder that is there")
+    if plot is not None and (plot.suffix.lower() not in (".svg", ".png", ".pdf") or not plot.parent.is_dir()):
+        raise ValueError(f"--plot {plot}: expected the name of an .svg, .png or .pdf file in a folder that is there")
     if model is not None:
         settings = {
             "--padding": padding,
@@ -185,11 +186,12 @@ def save_plot(path: Path, before: Reader, target: Path, stride: float, offset: i
     """
     from tapwise import signals
     from tapwise.atomic_file import write_atomically
+    from tapwise.explanation.rendering import picture_forms
     from tapwise.signals.comparison import picture
 
     with signals.open_result(target, before) as after:
         drawn = picture(before, after, stride, offset, rate, f"{before.path.name} and {target.name}")
-    say(f"  wrote {write_atomically(path, {'.svg': lambda: drawn})}")
+    say(f"  wrote {write_atomically(path, picture_forms(lambda: drawn))}")
 
 
 def refuse_complex(plot: Path | None, reader: Reader) -> None:

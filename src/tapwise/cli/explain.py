@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -17,8 +17,17 @@ def explain(
     *,
     convolution: ConvolutionOptions = ConvolutionOptions(),  # noqa: B008 (frozen)
     save: Annotated[
-        Path | None, Parameter(help="Write the page (.html), the figures (.svg) or the text (.txt) there.")
+        Path | None,
+        Parameter(
+            help="Write it there: .html (the page), .svg, .png, .pdf (figures), .gif, .apng (the taps sliding), .txt."
+        ),
     ] = None,
+    figure: Annotated[
+        Literal["window", "shapes", "sources", "channels", "response", "kernel"] | None,
+        Parameter(help="One of the figures, in place of the first three."),
+    ] = None,
+    at: Annotated[int, Parameter(help="The output whose window a figure shows.")] = 0,
+    slide: Annotated[bool, Parameter(negative="", help="A figure of 16 to 9, for a lecture.")] = False,
 ) -> None:
     """Print every step of a convolution: its products and their sum.
 
@@ -28,4 +37,4 @@ def explain(
     if save is None:
         say(explanation.text)
     else:
-        say(f"wrote {explanation.save(save)}")
+        say(f"wrote {explanation.save(save, figure, output=at, slide=slide)}")

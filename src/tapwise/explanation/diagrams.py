@@ -9,6 +9,7 @@ import numpy as np
 from tapwise.explanation.canvas import LAYOUT, Canvas
 from tapwise.explanation.response import Response
 from tapwise.explanation.steps import Array, Trace
+from tapwise.explanation.ticks import ticks_around
 from tapwise.explanation.words import phrase
 
 WIDTH, MARGIN, LABEL = (LAYOUT[name] for name in ("width", "margin", "label"))
@@ -41,6 +42,42 @@ def channels(canvas: Canvas, trace: Trace) -> None:
     if max(ins, outs) > _MOST:
         canvas.text(left, canvas.height + 12, f"... the first {_MOST} of each", "note", "start")
         canvas.height += 24
+
+
+def kernel(canvas: Canvas, trace: Trace) -> None:
+    """The taps from the first few input channels to output channel 0, to one scale, a dilation's gaps between them."""
+    geometry = trace.geometry
+    n_rows = trace.input.shape[0] // geometry.groups
+    rows = min(n_rows, LAYOUT["rows"])
+    several = n_rows * trace.output.shape[0] > 1
+    words = "as high as they are large" + (f"; to output channel 0 from the first {rows} of {n_rows} inputs" * several)
+    canvas.heading("The kernel", words)
+    taps = [np.asarray(trace.weight[(r, 0) if geometry.transposed else (0, r)], np.float64) for r in range(rows)]
+    finite = [np.where(np.isfinite(row), row, 0.0) for row in taps]
+    low, high = float(min(0.0, *map(np.min, finite))), float(max(0.0, *map(np.max, finite)))
+    left, right = MARGIN + LABEL, WIDTH - MARGIN
+    step = min(60.0, (right - left) / geometry.effective_kernel_size)
+    height = 100.0
+
+    for r, row in enumerate(finite):
+        canvas.text(left, canvas.height + 4, f"from input channel {r}" if several else "taps", "note", "start")
+        top = canvas.height + 16
+
+        def place(value: float, top: float = top) -> float:
+            return top + height * (high - value) / (high - low or 1.0)
+
+        for mark in sorted({low, 0.0, high}):
+            canvas.line(left, place(mark), left + step * geometry.effective_kernel_size, place(mark), "grid")
+            canvas.text(left - 6, place(mark) + 4, f"{mark:.3g}", "index", "end")
+        for k, tap in enumerate(row.tolist()):
+            x = left + k * geometry.dilation * step
+            bar = max(abs(place(tap) - place(0)), 0.8)
+            canvas.box(
+                x + 0.15 * step, min(place(tap), place(0)), 0.7 * step, bar, "tap", "", f"tap {k}: {taps[r][k]:.6g}"
+            )
+            if step * geometry.dilation >= 22 or k % 8 == 0:
+                canvas.text(x + step / 2, top + height + 16, str(k), "index")
+        canvas.height = top + height + 26
 
 
 def response(canvas: Canvas, answer: Response, words: str) -> None:
@@ -78,8 +115,12 @@ def _impulse(canvas: Canvas, answer: Response, left: float, right: float, top: f
         x, y = left + 20 + (time - first) * step, zero - float(tap) / peak * height / span
         canvas.line(x, zero, x, y, "curve")
         canvas.box(x - 3, y - 3, 6, 6, "leak" if time < 0 else "tap", "", f"{time}: {tap:.6g}")
-    for time in sorted({first, 0, last}):
+    taken: list[float] = []
+    for time in dict.fromkeys((0, first, last)):  # the ends are left out where they would stand on "now"
         x = left + 20 + (time - first) * step
+        if any(abs(x - other) < 56 for other in taken):
+            continue
+        taken.append(x)
         note = phrase("now" if time == 0 else "later" if time > 0 else "ahead", n=abs(time))
         canvas.text(x, top + height + 18, note, "index")
 
@@ -97,14 +138,17 @@ def _plot(
     left, right = MARGIN + LABEL, WIDTH - MARGIN
     canvas.text(MARGIN, top + 12, names[0], "note", "start")
     canvas.text(MARGIN, top + 29, names[1], "note", "start")
-    for mark in (0.0, 0.5, 1.0):
-        y = top + height * (1 - mark)
-        canvas.line(left, y, right, y, "grid")
-        canvas.text(left - 6, y + 4, f"{low + (high - low) * mark:.3g}", "index", "end")
+    ticks = ticks_around(low, high)
+    low, high = ticks[0], ticks[-1]
+
+    def place(value: float) -> float:  # no curve lies on the frame
+        return top + 6 + (height - 12) * (1 - (value - low) / (high - low or 1))
+
+    for tick in ticks:
+        canvas.line(left, place(tick), right, place(tick), "grid")
+        canvas.text(left - 6, place(tick) + 4, f"{tick:.3g}", "index", "end")
     points = [
-        (left + float(s) * (right - left), top + height * (1 - (float(v) - low) / (high - low or 1)))
-        if np.isfinite(v)
-        else None
+        (left + float(s) * (right - left), place(float(v))) if np.isfinite(v) else None
         for s, v in zip(share, values, strict=True)
     ]
     canvas.path(points, "curve")
@@ -115,9 +159,9 @@ def cone(
     strides: Sequence[int],
     windows: Sequence[Callable[[int], tuple[int, ...]]],
     words: str,
-) -> str:
+) -> Canvas:
     """One output of a stack and what it reads; ``levels`` are positions, from the input's on."""
-    canvas = Canvas(WIDTH)
+    canvas = Canvas(WIDTH, "What one output of a stack of convolutions reads")
     canvas.height = MARGIN
     canvas.heading("What one output of the stack reads", words)
     now = levels[-1][0] * strides[-1]
@@ -154,4 +198,4 @@ def cone(
     canvas.line(x, y + 12, x, y + 24, "link strong")
     canvas.text(x, y + 40, f"now: input {now}", "index")
     canvas.height = y + 40 + MARGIN
-    return canvas.svg("What one output of a stack of convolutions reads")
+    return canvas

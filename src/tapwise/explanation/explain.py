@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -17,12 +18,13 @@ from tapwise.engine.problem import Problem
 from tapwise.engine.threads import leave_lost_pool
 from tapwise.errors import ShapeError
 from tapwise.explanation.candidates import Candidate, candidates, table
-from tapwise.explanation.canvas import escape
+from tapwise.explanation.canvas import Canvas, escape
 from tapwise.explanation.model import ModelExplanation, explain_model
 from tapwise.explanation.page import document, frame, state_of
 from tapwise.explanation.pooling import KINDS
+from tapwise.explanation.rendering import animation, picture_forms
 from tapwise.explanation.steps import Trace
-from tapwise.explanation.svg import FIGURES, USUAL, figures
+from tapwise.explanation.svg import FIGURES, USUAL, figures, shown_outputs
 from tapwise.explanation.text import text_of_explanation
 from tapwise.explanation.trace import follow, is_convolution, one_signal
 from tapwise.explanation.widget import has_widgets, widget
@@ -68,22 +70,43 @@ class Explanation:
         """Shapes, geometry, the length formula with the numbers put in, the plan and the steps."""
         return text_of_explanation(self.trace, self.title, str(self.plan))
 
-    def svg(self, figure: str | None = None) -> str:
+    def svg(self, figure: str | None = None, *, output: int = 0, slide: bool = False) -> str:
         """The figures as one SVG image.
 
         Arguments:
-            figure: ``"window"`` (samples, taps over the first window, outputs), ``"shapes"`` (of x,
-                weight and output), ``"sources"`` (which samples each output is tied to),
-                ``"channels"`` (which channels read which) or ``"response"`` (impulse, magnitude and
-                delay of the taps); None for the first three, one under the other.
+            figure: ``"window"`` (samples, taps over one output's window, products, sum, outputs), ``"shapes"`` (of
+                x, weight and output), ``"sources"`` (which samples each output is tied to),
+                ``"channels"`` (which channels read which), ``"response"`` (impulse, magnitude and
+                delay of the taps) or ``"kernel"`` (the taps to scale); None for the first three, one under the other.
+            output: whose window is drawn.
+            slide: a page of 16 to 9, for a lecture.
 
         Raises:
             ValueError: a figure of another name.
+            IndexError: there is no such output.
+
+        Example:
+            >>> import torch, tapwise as tw
+            >>> tw.explain([1.0, 1.0, 1.0], torch.arange(10.0)).svg("window", output=5)[:4]
+            '<svg'
         """
+        return self._drawn(figure, output).svg(slide)
+
+    def _drawn(self, figure: str | None = None, output: int = 0, hidden: bool = False) -> Canvas:
         if figure is not None and figure not in FIGURES:
             names = ", ".join(map(repr, FIGURES))
             raise ValueError(f"figure must be one of {names} or None, got {figure!r}")
-        return figures(self.trace, USUAL if figure is None else (figure,))
+        count = (self.trace.within or self.trace).output.shape[1]
+        if not isinstance(output, int) or not 0 <= output < max(count, 1):
+            raise IndexError(f"output must be from 0 to {count - 1}, got {output!r}")
+        return figures(self.trace, USUAL if figure is None else (figure,), output, hidden)
+
+    def _animated(self, kind: str, slide: bool) -> bytes:
+        """The window at one output after the other, as many as there is room for."""
+        frames = [self._drawn("window", i, hidden=True) for i in shown_outputs(self.trace)]
+        if not frames:
+            raise ValueError("there is no output, so nothing moves: save as .svg or .txt")
+        return animation(frames, kind, slide)
 
     @property
     def state(self) -> dict[str, Any]:
@@ -106,14 +129,29 @@ class Explanation:
         """
         return widget(self.state)
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the page (``.html``), the figures (``.svg``) or the text (``.txt``), complete or not at all.
+    def save(
+        self, path: str | os.PathLike[str], figure: str | None = None, *, output: int = 0, slide: bool = False
+    ) -> Path:
+        """Write the page, a picture, an animation or the text, by the name's ending, complete or not at all.
+
+        Arguments:
+            path: ``.html``: the page. ``.svg``, ``.png``, ``.pdf``: the figures. ``.gif``, ``.apng``: the taps
+                sliding from the first output on. ``.txt``: the text.
+            figure, output, slide: of a picture, as for ``svg``; ``slide`` of an animation, too.
 
         Raises:
-            ValueError: a name that ends otherwise.
+            ValueError: a name that ends otherwise; a figure of another name.
+            IndexError: there is no such output.
+            MissingPackageError: a picture that isn't SVG, without matplotlib: ``pip install 'tapwise[figures]'``.
             OSError: a place that can't be written.
         """
-        forms = {".html": self.page, ".svg": self.svg, ".txt": lambda: self.text + "\n"}
+        forms: dict[str, Callable[[], str | bytes]] = {
+            ".html": self.page,
+            **picture_forms(lambda: self._drawn(figure, output), slide),
+            ".gif": lambda: self._animated("gif", slide),
+            ".apng": lambda: self._animated("apng", slide),
+            ".txt": lambda: self.text + "\n",
+        }
         return write_atomically(path, forms)
 
     def __str__(self) -> str:

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from tapwise.atomic_file import write_atomically
 from tapwise.errors import ShapeError
+from tapwise.explanation.canvas import Canvas
 from tapwise.explanation.diagrams import cone
+from tapwise.explanation.rendering import picture_forms
 from tapwise.geometry import Geometry
 
 
@@ -77,6 +79,9 @@ class Stack:
 
     def svg(self) -> str:
         """One output and all that it reads, layer by layer, as an SVG image."""
+        return self._drawn().svg()
+
+    def _drawn(self) -> Canvas:
         output = max(0, -(self.first // self.stride))
         words = str(self)
         strides = [prod(g.stride for g in self.geometries[:n]) for n in range(len(self.geometries) + 1)]
@@ -84,8 +89,8 @@ class Stack:
         return cone(self.reads(output)[::-1], strides, windows, words)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the figure (``.svg``), complete or not at all."""
-        return write_atomically(path, {".svg": self.svg})
+        """Write the figure (``.svg``, ``.png``, ``.pdf``), complete or not at all."""
+        return write_atomically(path, picture_forms(self._drawn))
 
     def __str__(self) -> str:
         holes = f", {self.holes} holes" if self.holes else ""

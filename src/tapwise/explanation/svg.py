@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from tapwise.explanation import diagrams
 from tapwise.explanation.canvas import LAYOUT, Canvas
+from tapwise.explanation.printed_sum import PrintedSum
 from tapwise.explanation.response import response_of
 from tapwise.explanation.steps import Step, Trace
 from tapwise.explanation.text import length_of, settings, window_rule
 from tapwise.explanation.words import phrase
 
-FIGURES = ("window", "shapes", "sources", "channels", "response")
+FIGURES = ("window", "shapes", "sources", "channels", "response", "kernel")
 USUAL = FIGURES[:3]
 
 WIDTH, MARGIN, LABEL, CELL = (LAYOUT[name] for name in ("width", "margin", "label", "row"))
@@ -21,22 +23,41 @@ WIDTH, MARGIN, LABEL, CELL = (LAYOUT[name] for name in ("width", "margin", "labe
 COLUMNS, ROWS = LAYOUT["columns"], LAYOUT["rows"]
 
 
-def figures(trace: Trace, names: tuple[str, ...]) -> str:
-    """The named figures one under the other, as one image."""
-    canvas = Canvas(WIDTH)
-    draw = {
-        "window": _window,
+def figures(trace: Trace, names: tuple[str, ...], output: int = 0, hidden: bool = False) -> Canvas:
+    """The named figures one under the other.
+
+    Arguments:
+        output: whose window is drawn.
+        hidden: whether the outputs after it are left empty, as they are before they are computed.
+    """
+    canvas = Canvas(WIDTH, f"Convolution with {settings(trace.geometry)}")
+    draw: dict[str, Callable[[Canvas, Trace], None]] = {
+        "window": lambda canvas, trace: _window(canvas, trace, output, hidden),
         "shapes": _shapes,
         "sources": _sources,
         "channels": diagrams.channels,
         "response": _response,
+        "kernel": _kernel,
     }
     for name in names:
         canvas.height += MARGIN
         # Samples are drawn with the outputs that are dropped.
         draw[name](canvas, trace.within or trace if name in ("window", "sources") else trace)
     canvas.height += MARGIN
-    return canvas.svg(f"Convolution with {settings(trace.geometry)}")
+    return canvas
+
+
+def shown_outputs(trace: Trace) -> list[int]:
+    """The outputs that the figure of a window has room for, from the first on."""
+    return _Axis(trace.within or trace).output_positions
+
+
+def _kernel(canvas: Canvas, trace: Trace) -> None:
+    """The taps of each pair of channels, to scale."""
+    if np.iscomplexobj(trace.weight) or trace.pooling:
+        canvas.heading("The kernel", "drawn for real taps")
+        return
+    diagrams.kernel(canvas, trace)
 
 
 def _response(canvas: Canvas, trace: Trace) -> None:
@@ -51,9 +72,9 @@ def _response(canvas: Canvas, trace: Trace) -> None:
 
 
 class _Axis:
-    """Which positions a figure shows, and where: from ``first`` on, as many as fit."""
+    """Which positions a figure shows, and where: as many as fit, from the first on or around an output's window."""
 
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, trace: Trace, output: int = 0) -> None:
         geometry = trace.geometry
         self.inputs = trace.input.shape[1]
         self.outputs = trace.output.shape[1]
@@ -68,6 +89,10 @@ class _Axis:
             self.first = min(0, -geometry.left)
         last = max((self.inputs - 1) * self.spread - self.shift + right, (self.outputs - 1) * self.stride)
         self.columns = min(last - self.first + 1, COLUMNS)
+        places = [p * self.spread - self.shift for p in geometry.window(output)]
+        if output and max(*places, output * self.stride) >= self.first + self.columns:
+            middle = (min(*places, output * self.stride) + max(*places, output * self.stride)) // 2
+            self.first = max(self.first, min(middle - self.columns // 2, last - self.columns + 1))
         self.cell = min(float(LAYOUT["cell"]), (WIDTH - 2 * MARGIN - LABEL - 36) / max(self.columns, 1))
         low = 0 if geometry.transposed else self.first
         self.input_positions = [p for p in range(low, self.inputs + right) if self._fits(p * self.spread - self.shift)]
@@ -91,62 +116,109 @@ class _Axis:
         return float(MARGIN + LABEL + (column - self.first) * self.cell)
 
 
-def _window(canvas: Canvas, trace: Trace) -> None:
-    """The samples, the taps laid over the first window, and the outputs that they slide to."""
-    axis = _Axis(trace)
-    step = trace.step(0) if axis.outputs else None
+def _window(canvas: Canvas, trace: Trace, output: int = 0, hidden: bool = False) -> None:
+    """The samples, the taps laid over one output's window, their products and sum, and the outputs."""
+    axis = _Axis(trace, output)
+    step = trace.step(output) if axis.outputs else None
     dropped = f"; grey: {sum(trace.dropped)} outputs that are dropped" if any(trace.dropped) else ""
-    heading = "The first window" if trace.pooling else "The taps over the first window"
+    which = "first window" if output == 0 else f"window of output {output}"
+    heading = f"The {which}" if trace.pooling else f"The taps over the {which}"
     canvas.heading(heading, window_rule(trace.geometry) + dropped)
     channels = trace.input.shape[0] // trace.geometry.groups
-    top = canvas.height
+    printed = None
+    if step is not None and not trace.pooling and not np.iscomplexobj(step.products):
+        printed = PrintedSum([*step.products.flatten().tolist(), *([] if step.bias is None else [float(step.bias)])])
     for row in range(min(channels, ROWS)):
-        taps_y = canvas.height
-        samples_y = taps_y + CELL + 10
-        name = "" if channels == 1 else f" {row}"
-        if step is not None:
-            canvas.text(MARGIN, taps_y + 21, f"{trace.pooling or 'taps'}{name}", anchor="start")
-            for n, position in enumerate(step.positions):
-                if position in axis.input_positions:
-                    x = axis.input_x(position)
-                    canvas.box(
-                        x + 2, taps_y, axis.cell - 4, CELL, "tap", "" if trace.pooling else _short(step.taps[row, n])
-                    )
-                    middle = x + axis.cell / 2
-                    canvas.line(middle, taps_y + CELL, middle, samples_y, "link strong")
-        canvas.text(MARGIN, samples_y + 21, f"input{name}", anchor="start")
-        _input_cells(canvas, trace, axis, row, samples_y)
-        canvas.height = samples_y + CELL + 22
-    hidden = [p for p in step.positions if p not in axis.input_positions] if step else []
-    if hidden:
-        canvas.text(
-            MARGIN + LABEL,
-            canvas.height + 6,
-            phrase("hidden_taps", n=len(hidden), taps=len(step.positions) if step else 0),
-            "note",
-            "start",
-        )
-        canvas.height += 20
+        _window_row(canvas, trace, axis, step, row, printed)
+    shown = [p for p in step.positions if p in axis.input_positions] if step else []
+    notes = []
+    if step and len(shown) < len(step.positions):
+        notes.append(phrase("hidden_taps", n=len(step.positions) - len(shown), taps=len(step.positions)))
     if channels > ROWS:
         more = phrase("more_inputs", n=channels - ROWS)
-        words = f"... {more}, each with its own taps, are added to the same sum"
+        notes.append(f"... {more}, each with its own taps, are added to the same sum")
+    for words in notes:
         canvas.text(MARGIN + LABEL, canvas.height + 6, words, "note", "start")
         canvas.height += 20
-    _slide(canvas, trace, axis, step, top)
+    _slide(canvas, trace, axis, step, shown, printed, output, hidden)
 
 
-def _slide(canvas: Canvas, trace: Trace, axis: _Axis, step: Step | None, top: float) -> None:
+def _window_row(
+    canvas: Canvas, trace: Trace, axis: _Axis, step: Step | None, row: int, printed: PrintedSum | None
+) -> None:
+    """The taps of one input channel, its samples, and the products."""
+    channels = trace.input.shape[0] // trace.geometry.groups
+    several_inputs = trace.input.shape[0] > 1
+    several = several_inputs or trace.output.shape[0] > 1
+    taps_y = canvas.height
+    samples_y = taps_y + CELL + 10
+    products_y = samples_y + CELL + 18
+    _input_cells(canvas, trace, axis, row, samples_y)
+    canvas.text(MARGIN, samples_y + 21, f"input ch. {row}" if several_inputs else "input", anchor="start")
+    canvas.height = samples_y + CELL + 22
+    if step is None:
+        return
+    place = f"{row}, 0" if trace.geometry.transposed else f"0, {row}"
+    name = trace.pooling or (f"weight[{place}]" if several else "taps")
+    canvas.text(MARGIN, taps_y + 21, name, anchor="start")
+    end = 0.0
+    for n, position in enumerate(step.positions):
+        if position not in axis.input_positions:
+            continue
+        x = axis.input_x(position)
+        middle, end = x + axis.cell / 2, x + axis.cell
+        content = "" if trace.pooling else _short(step.taps[row, n])
+        canvas.box(x + 1, taps_y, axis.cell - 2, CELL, "tap", content)
+        canvas.line(middle, taps_y + CELL, middle, samples_y, "link strong")
+        if printed is not None:
+            product = printed.text(printed.units(float(step.products[row, n])))
+            canvas.box(x + 1, products_y, axis.cell - 2, CELL, "product", product)
+    if printed is None:
+        return
+    canvas.text(MARGIN, products_y + 21, "products", anchor="start")
+    if channels > 1 or step.bias is not None:
+        subtotal = printed.text(sum(printed.units(float(value)) for value in step.products[row]))
+        canvas.text(end + 10, products_y + 21, f"add up to {subtotal}", "note", "start")
+    canvas.height = products_y + CELL + 12
+
+
+def _slide(
+    canvas: Canvas,
+    trace: Trace,
+    axis: _Axis,
+    step: Step | None,
+    shown: list[int],
+    printed: PrintedSum | None,
+    output: int,
+    hidden: bool,
+) -> None:
+    """The sum, and the outputs that it is one of."""
     outputs_y = canvas.height + 40
-    if step is not None:
-        for position in step.positions:
-            if position in axis.input_positions:
-                x = axis.input_x(position) + axis.cell / 2
-                canvas.line(x, canvas.height - 4, axis.output_x(0) + axis.cell / 2, outputs_y, "link", arrow=True)
+    if step is not None and output in axis.output_positions:
+        target = axis.output_x(output) + axis.cell / 2
+        middles = [axis.input_x(position) + axis.cell / 2 for position in shown]
+        channels = trace.input.shape[0] // trace.geometry.groups
+        if printed is not None:
+            units = [printed.units(float(product)) for product in step.products[0]]
+            if channels > 1 or step.bias is not None:
+                units = [sum(printed.units(float(product)) for product in row) for row in step.products]
+                units += [] if step.bias is None else [printed.units(float(step.bias))]
+            line = printed.line(units, 8)
+            middle = canvas.pill(sum(middles) / len(middles) if middles else target, canvas.height + 16, line)
+            reach = 4.0 * len(line)
+            for x in middles:
+                canvas.line(x, canvas.height - 10, max(middle - reach, min(middle + reach, x)), canvas.height + 16)
+            outputs_y = canvas.height + 66
+            start = max(middle - reach, min(middle + reach, target))
+            canvas.line(start, canvas.height + 40, target, outputs_y, "link strong", arrow=True)
+        else:
+            for x in middles:
+                canvas.line(x, canvas.height - 4, target, outputs_y, "link", arrow=True)
     canvas.text(MARGIN, outputs_y + 21, _channel("output", trace.output.shape[0]), anchor="start")
-    _output_cells(canvas, trace, axis, outputs_y)
+    _output_cells(canvas, trace, axis, outputs_y, output, hidden)
     if len(axis.output_positions) > 1:
         y = outputs_y + CELL + 30
-        start, end = axis.output_x(0), axis.output_x(axis.output_positions[-1])
+        start, end = axis.output_x(axis.output_positions[0]), axis.output_x(axis.output_positions[-1])
         canvas.line(start + axis.cell / 2, y - 6, end + axis.cell / 2, y - 6, arrow=True)
         stride = trace.geometry.stride
         every = "one sample" if stride == 1 else f"{stride} samples"
@@ -223,7 +295,7 @@ def _shapes(canvas: Canvas, trace: Trace) -> None:
 
 def _channel(name: str, channels: int) -> str:
     """Which channel a row shows, where there are several: the first."""
-    return name if channels == 1 else f"{name} 0 of {channels}"
+    return name if channels == 1 else f"{name} ch. 0"
 
 
 def _short(value: Any) -> str:
@@ -258,12 +330,18 @@ def _input_cells(canvas: Canvas, trace: Trace, axis: _Axis, row: int, y: float, 
         canvas.text(axis.end() + 4, y + 20, f"+{axis.hidden_inputs}", "note", "start")
 
 
-def _output_cells(canvas: Canvas, trace: Trace, axis: _Axis, y: float) -> None:
+def _output_cells(
+    canvas: Canvas, trace: Trace, axis: _Axis, y: float, chosen: int | None = None, hidden: bool = False
+) -> None:
+    """The outputs, the chosen one in a thick frame; those after it empty, where they are hidden."""
     for i in axis.output_positions:
         x = axis.output_x(i)
         is_dropped = not trace.dropped[0] <= i < trace.output.shape[1] - trace.dropped[1]
         kind, tip = ("unread", f"output {i}, dropped") if is_dropped else ("output", f"output {i}")
-        canvas.box(x + 1, y, axis.cell - 2, CELL, kind, _short(trace.output[0, i]), tip)
+        is_empty = hidden and chosen is not None and i > chosen
+        content = "" if is_empty else _short(trace.output[0, i])
+        kind += " chosen" if i == chosen else ""
+        canvas.box(x + 1, y, axis.cell - 2, CELL, "hole" if is_empty else kind, content, tip)
         canvas.text(x + axis.cell / 2, y + CELL + 12, str(i), "index")
     if axis.hidden_outputs > 0:
         canvas.text(axis.end() + 4, y + 20, f"+{axis.hidden_outputs}", "note", "start")

@@ -15,14 +15,14 @@ _ROWS = 24
 _ROW = 26
 
 
-def figure(graph: Graph, extents: list[Extent], title: str) -> str:
+def figure(graph: Graph, extents: list[Extent], title: str) -> Canvas:
     """Bars from the earliest to the latest input that each operation's outputs read."""
     rows, every = _rows(graph, extents)
     lows = [e.earliest for _, e in rows if e.earliest is not None]
     low, high = min([0, *lows]), max([1, *(e.latest for _, e in rows)])
     if any(e.earliest is None for _, e in rows):
         low = min(low, -max(high, 8)) * 2  # all of the past: a bar that leaves the picture
-    canvas = Canvas(WIDTH)
+    canvas = Canvas(WIDTH, f"{title}: receptive field by operation")
     canvas.height = MARGIN
     canvas.heading(
         f"{title}: what an output of each layer reads",
@@ -54,7 +54,7 @@ def figure(graph: Graph, extents: list[Extent], title: str) -> str:
             continue  # it would stand on the 0
         canvas.text(place(sample + 0.5), bottom + 16, f"{sample:+d}" if sample else "0", "quiet", anchor)
     canvas.height = bottom + 28
-    return canvas.svg(f"{title}: receptive field by operation")
+    return canvas
 
 
 def _rows(graph: Graph, extents: list[Extent]) -> tuple[list[tuple[str, Extent]], int]:

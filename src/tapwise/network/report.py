@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from tapwise.atomic_file import write_atomically
-from tapwise.explanation.canvas import escape
+from tapwise.explanation.canvas import Canvas, escape
 from tapwise.explanation.model import ModelExplanation, page_around
+from tapwise.explanation.rendering import picture_forms
 from tapwise.network.figure import figure
 from tapwise.network.graph import Graph
 from tapwise.network.operations import Accumulate, Recur, multiplications
@@ -235,17 +236,20 @@ class Report:
 
     def svg(self) -> str:
         """What one output reads, operation by operation, as an SVG image."""
+        return self._drawn().svg()
+
+    def _drawn(self) -> Canvas:
         return figure(self.graph, self._extents, self.title)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the report (``.txt``), the picture (``.svg``) or both (``.html``), complete or not at all.
+        """Write the report (``.txt``), the picture (``.svg``, ``.png``, ``.pdf``) or both (``.html``), complete or not at all.
 
         Raises:
             ValueError: a name that ends otherwise.
             OSError: a place that can't be written.
         """
-        forms = {".txt": lambda: self.text + "\n", ".svg": self.svg, ".html": self.page}
-        return write_atomically(path, forms)
+        forms = {".txt": lambda: self.text + "\n", ".html": self.page}
+        return write_atomically(path, {**forms, **picture_forms(self._drawn)})
 
     def page(self) -> str:
         """The report as an HTML page."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from math import floor, log10
 
 import numpy as np
 
 from tapwise.errors import SignalError
 from tapwise.explanation.canvas import LAYOUT, Canvas
+from tapwise.explanation.ticks import round_numbers
 from tapwise.signals.base import Array, Reader
 
 WIDTH, MARGIN, LABEL = (LAYOUT[name] for name in ("width", "margin", "label"))
@@ -38,8 +38,8 @@ class Seen:
     rms: float
 
 
-def picture(before: Reader, after: Reader, stride: float, offset: float, rate: float | None, title: str) -> str:
-    """The picture of a signal before and after, as SVG.
+def picture(before: Reader, after: Reader, stride: float, offset: float, rate: float | None, title: str) -> Canvas:
+    """The picture of a signal before and after.
 
     Arguments:
         stride: samples of ``before`` for each of ``after``.
@@ -73,7 +73,7 @@ def picture(before: Reader, after: Reader, stride: float, offset: float, rate: f
         seen = look(_difference(before, after, scale), before.length, place, width)
         rows.append(("difference", "product", seen))
         bounds.append(_bounds([seen]))
-    canvas = Canvas(WIDTH)
+    canvas = Canvas(WIDTH, f"{title}: before, after and their spectra")
     canvas.height = MARGIN
     channels = f"channel 0 of {before.channels}; " * (before.channels > 1)
     rest = "" if is_alike else "; no difference: the lengths differ"
@@ -83,7 +83,7 @@ def picture(before: Reader, after: Reader, stride: float, offset: float, rate: f
     _time_axis(canvas, start / unit, end / unit, "s" if rate else "samples")
     _spectra(canvas, rows[:2], rate, stride)
     canvas.height += MARGIN
-    return canvas.svg(f"{title}: before, after and their spectra")
+    return canvas
 
 
 def look(blocks: Iterable[Array], length: int, first: float, share: float) -> Seen:
@@ -168,7 +168,7 @@ def _waveform(canvas: Canvas, name: str, kind: str, seen: Seen, low: float, high
 
 
 def _time_axis(canvas: Canvas, start: float, end: float, unit: str) -> None:
-    for mark in marks(start, end):
+    for mark in round_numbers(start, end):
         x = _LEFT + (mark - start) / (end - start or 1.0) * (_RIGHT - _LEFT)
         canvas.text(x, canvas.height + 2, f"{mark:,.6g}", "index")
     canvas.text((_LEFT + _RIGHT) / 2, canvas.height + 20, f"time ({unit})", "note")
@@ -196,22 +196,6 @@ def _spectra(canvas: Canvas, rows: list[tuple[str, str, Seen]], rate: float | No
         canvas.path(points, f"wave {kind}")
         canvas.line(MARGIN, top + 12 + 20 * n, MARGIN + 18, top + 12 + 20 * n, f"wave {kind}")
         canvas.text(MARGIN + 24, top + 16 + 20 * n, name, "note", "start")
-    for mark in marks(0.0, highest):
+    for mark in round_numbers(0.0, highest):
         canvas.text(_LEFT + mark / highest * (_RIGHT - _LEFT), top + height + 16, f"{mark:,.6g}", "index")
     canvas.height = top + height + 28
-
-
-def marks(low: float, high: float) -> list[float]:
-    """Some round numbers from one to the other.
-
-    Example:
-        >>> marks(0.0, 3.1)
-        [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0]
-    """
-    if not high > low:
-        return [low]
-    rough = (high - low) / 8
-    power = 10.0 ** floor(log10(rough))
-    step = next(n * power for n in (1, 2, 5, 10) if n * power >= rough)
-    first = int(np.ceil(low / step - 1e-9))
-    return [n * step for n in range(first, int(high / step + 1e-9) + 1)]

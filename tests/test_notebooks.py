@@ -65,7 +65,15 @@ def _runs_of_numbers(words, length):
     return [values[i : i + length] for i in range(len(values) - length + 1)]
 
 
+def without_pages(notebook):
+    """As it is kept: figures and text, without the pages, which hosts of notebooks don't show."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            output.get("data", {}).pop("text/html", None)
+    return notebook
+
+
 if __name__ == "__main__":
-    nbformat.write(executed(), TOUR)
+    nbformat.write(without_pages(executed()), TOUR)
     print("".join(printed(nbformat.read(TOUR, as_version=4))))
     sys.exit()

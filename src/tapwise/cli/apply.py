@@ -27,6 +27,7 @@ from tapwise.cli.options import (
     usual_mode,
 )
 from tapwise.cli.terminal import say
+from tapwise.extras import need
 
 if TYPE_CHECKING:
     from tapwise.signals import Reader
@@ -92,6 +93,8 @@ def apply(
     refuse_target(signal, target)
     if plot is not None and (plot.suffix.lower() not in (".svg", ".png", ".pdf") or not plot.parent.is_dir()):
         raise ValueError(f"--plot {plot}: expected the name of an .svg, .png or .pdf file in a folder that is there")
+    if plot is not None and plot.suffix.lower() != ".svg":
+        need("matplotlib")
     if model is not None:
         settings = {
             "--padding": padding,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import indent
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
@@ -27,6 +28,9 @@ def explain(
         Parameter(help="One of the figures, in place of the first three."),
     ] = None,
     at: Annotated[int, Parameter(help="The output whose window a figure shows.")] = 0,
+    plan: Annotated[
+        bool, Parameter(negative="", help="Also which kernel Tapwise runs it by, why, and what each would take.")
+    ] = False,
     slide: Annotated[bool, Parameter(negative="", help="A figure of 16 to 9, for a lecture.")] = False,
 ) -> None:
     """Print every step of a convolution: its products and their sum.
@@ -35,6 +39,8 @@ def explain(
     """
     explanation = convolution.explained(signal)
     if save is None:
-        say(explanation.text)
+        say(explanation.lesson)
+        if plan:
+            say(f"\nPlan\n{indent(explanation.why(), '  ')}")
     else:
         say(f"wrote {explanation.save(save, figure, output=at, slide=slide)}")

@@ -67,8 +67,13 @@ class Explanation:
 
     @property
     def text(self) -> str:
-        """Shapes, geometry, the length formula with the numbers put in, the plan and the steps."""
+        """Shapes, geometry, the length formula with the numbers put in, the steps, and the plan."""
         return text_of_explanation(self.trace, self.title, str(self.plan))
+
+    @property
+    def lesson(self) -> str:
+        """The text without the plan."""
+        return text_of_explanation(self.trace, self.title)
 
     def svg(self, figure: str | None = None, *, output: int = 0, slide: bool = False) -> str:
         """The figures as one SVG image.
@@ -181,7 +186,7 @@ def explain(layer: nn.Module, x: Any) -> ModelExplanation: ...
 @overload
 def explain(layer: Any, x: Any, **options: Any) -> Explanation: ...
 def explain(layer: Any, x: Any, **options: Any) -> Explanation | ModelExplanation:
-    """What a convolution does to a signal: shapes, geometry, plan and every step.
+    """What a convolution does to a signal: shapes, geometry, every step, and the plan.
 
     Of a model that holds convolutions, a ``ModelExplanation``: a table of them, with links to each.
 
@@ -197,7 +202,7 @@ def explain(layer: Any, x: Any, **options: Any) -> Explanation | ModelExplanatio
 
     Example:
         >>> import torch, tapwise as tw
-        >>> print(tw.explain([1.0, 1.0, 1.0], torch.arange(10.0)).text.splitlines()[-1])
+        >>> print(tw.explain([1.0, 1.0, 1.0], torch.arange(10.0)).lesson.splitlines()[-1])
         Final : [ 3.  6.  9. 12. 15. 18. 21. 24.]
     """
     leave_lost_pool()

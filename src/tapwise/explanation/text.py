@@ -1,4 +1,4 @@
-"""Text: an explanation in words: shapes, geometry, the length formula, the plan and the steps."""
+"""Text: an explanation in words: shapes, geometry, the length formula, the steps, and last the plan."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from tapwise.explanation.words import phrase
 from tapwise.geometry import Geometry
 
 
-def text_of_explanation(trace: Trace, title: str, plan: str) -> str:
-    """Geometry, shapes, the length formula with the numbers put in, the plan, and the trace."""
+def text_of_explanation(trace: Trace, title: str, plan: str = "") -> str:
+    """Shapes, geometry, the length formula with the numbers put in, the trace, and the plan where it is given."""
     geometry = trace.geometry
     layout = (
         "in_channels, out_channels/groups, kernel_size"
@@ -35,12 +35,11 @@ def text_of_explanation(trace: Trace, title: str, plan: str) -> str:
         f"  output length = {length_of(trace)}",
         f"  {window_rule(geometry)}",
         "",
-        "Plan",
-        *(f"  {line}" for line in plan.splitlines()),
-        "",
         "Steps",
         str(trace),
     ]
+    if plan:
+        lines += ["", "Plan", *(f"  {line}" for line in plan.splitlines())]
     return "\n".join(lines)
 
 

@@ -11,7 +11,6 @@ from .errors import StreamMismatchError as StreamMismatchError
 from .errors import TapsError as TapsError
 from .errors import TimelineError as TimelineError
 from .explanation.explain import Explanation as Explanation
-from .explanation.explain import explain as explain
 from .explanation.model import ModelExplanation as ModelExplanation
 from .explanation.stack import Stack as Stack
 from .explanation.steps import Step as Step
@@ -31,6 +30,7 @@ from .layers import Conv1d as Conv1d
 from .layers import ConvTranspose1d as ConvTranspose1d
 from .lazy_layers import LazyConv1d as LazyConv1d
 from .lazy_layers import LazyConvTranspose1d as LazyConvTranspose1d
+from .network.explain import explain as explain
 from .network.inspection import inspect as inspect
 from .network.report import Report as Report
 from .network.rules import register as register

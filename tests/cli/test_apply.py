@@ -198,7 +198,9 @@ def test_plot_draws_before_and_after(here, tmp_path, suffix, stride, monkeypatch
         image = (tmp_path / "p.svg").read_text()
         assert ("no difference" in image) is (stride == 2)
         assert f"{source} and y{suffix}" in image
-    assert "expected the name of an .svg, .png or .pdf file" in here("apply", "x.npy", "--taps", "mean:3", "--plot", "p.bmp")
+    assert "expected the name of an .svg, .png or .pdf file" in here(
+        "apply", "x.npy", "--taps", "mean:3", "--plot", "p.bmp"
+    )
     assert not list(tmp_path.glob("x.filtered*"))
 
 

@@ -163,9 +163,9 @@ def test_a_models_convolutions_as_a_table():
     torch.testing.assert_close(torch.from_numpy(inner.trace.input), model.first(x).relu()[0].detach())
     text = str(seen)
     assert re.search(r"^twice +kernel_size=5, padding=\(2, 2\), groups=2 +3x4x40 +3x4x40 ", text, re.M)
-    places = re.findall(r'href="#(tw-\d+-\d)"', seen.page())
+    places = re.findall(r'href="#(tw-\d+-\d)"', seen._repr_html_())
     assert len(places) == 3
-    assert all(f'<div id="{place}">' in seen.page() for place in places)
+    assert all(f'<div id="{place}">' in seen._repr_html_() for place in places)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     assert seen[1].trace.output.shape == (4, 40)
     with pytest.raises(KeyError, match="never"):
@@ -263,7 +263,7 @@ def test_looking_at_a_model_leaves_it_as_it_was(tmp_path):
     # A layer that does more than its settings say is told of in its place; the rest is there.
     page = seen.save(tmp_path / "model.html").read_text()
     assert "does more than the convolution" in page
-    assert "<svg" in page
+    assert "tapwise-state" in page
 
 
 def test_a_model_that_changes_what_it_gave_its_layer():

@@ -83,7 +83,7 @@ def test_the_outputs_that_are_dropped_are_shown_grey():
     explanation = tw.explain(module, torch.arange(10.0))
     assert explanation.trace.geometry == tw.Geometry(3, padding="causal")
     assert explanation.title.startswith("Causal, by its conv1d: Conv1d(1, 1, kernel_size=(3,)")
-    assert explanation.text.endswith(
+    assert explanation.lesson.endswith(
         "The convolution within has padding (2, 2) and 2 more outputs, which are dropped:\n"
         "  Step 10: sum([8. 9. (0.)]*[1. 1. 1.]) + 0.0 = 17.0\n"
         "  Step 11: sum([9. (0.) (0.)]*[1. 1. 1.]) + 0.0 = 9.0"

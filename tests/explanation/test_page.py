@@ -14,7 +14,7 @@ import torch
 
 import tapwise as tw
 from pages import drawn_configuration, needs_chromium, opened, until
-from tapwise.explanation.page import _MODULES, document, frame, module
+from tapwise.explanation.page import _MODULES, _NETWORK, _WIDGET, document, frame, module
 from tapwise.geometry import Geometry
 
 pytestmark = needs_chromium
@@ -498,9 +498,10 @@ def test_the_twin_of_geometry_agrees_with_the_vectors_that_pythons_is_held_to(br
 
 
 def test_the_pages_modules_import_only_from_earlier_ones():
-    for n, name in enumerate(_MODULES):
+    modules = [*_MODULES, _NETWORK, _WIDGET]
+    for n, name in enumerate(modules):
         text = (files("tapwise.explanation") / "page" / name).read_text()
         for other in re.findall(r'from "\./([\w.]+)"', text):
-            assert other in _MODULES[:n], f"{name} imports {other}"
+            assert other in modules[:n], f"{name} imports {other}"
     there = {p.name for p in (files("tapwise.explanation") / "page").iterdir() if p.name.endswith(".js")}
-    assert there == set(_MODULES)
+    assert there == set(modules)

@@ -118,6 +118,10 @@ class Explanation:
         """What the page starts with: input, weight, settings and plan, as JSON can hold them."""
         return state_of(self.trace, self.title, str(self.plan))
 
+    def state_within(self, most: int) -> dict[str, Any]:
+        """The same of at most about so many numbers, rounded to four digits: what is left out is said."""
+        return state_of(self.trace, self.title, str(self.plan), most)
+
     def page(self) -> str:
         """A whole HTML page that explains this convolution and lets its reader change it, offline.
 
@@ -186,25 +190,7 @@ def explain(layer: nn.Module, x: Any) -> ModelExplanation: ...
 @overload
 def explain(layer: Any, x: Any, **options: Any) -> Explanation: ...
 def explain(layer: Any, x: Any, **options: Any) -> Explanation | ModelExplanation:
-    """What a convolution does to a signal: shapes, geometry, every step, and the plan.
-
-    Of a model that holds convolutions, a ``ModelExplanation``: a table of them, with links to each.
-
-    Arguments:
-        layer: a one-dimensional convolution layer, torch's or ours, a module around one, a pooling layer or a
-            weight, as for ``trace``; or a model, which is run on ``x``.
-        x: one signal: (L,), (C_in, L) or (1, C_in, L).
-        options: with a weight: ``stride``, ``padding`` and the like, as for ``trace``.
-
-    Raises:
-        ShapeError: a signal that the layer doesn't take, or a batch of several.
-        TypeError: something that is no one-dimensional convolution.
-
-    Example:
-        >>> import torch, tapwise as tw
-        >>> print(tw.explain([1.0, 1.0, 1.0], torch.arange(10.0)).lesson.splitlines()[-1])
-        Final : [ 3.  6.  9. 12. 15. 18. 21. 24.]
-    """
+    """The same as ``network.explain.explain``, but for a model's page, which is then a table of its convolutions."""
     leave_lost_pool()
     if isinstance(x, nn.Module):
         raise TypeError(f"x is a {type(x).__name__}: the layer comes first, explain(layer, x)")
@@ -216,12 +202,10 @@ def explain(layer: Any, x: Any, **options: Any) -> Explanation | ModelExplanatio
             x = one_signal(x, weight)[None]  # type: ignore[arg-type]
         return explain_model(layer, x, explain)
     trace, signal, weight, bias = follow(layer, x, options)
-    title = str(layer)
+    title = _named(layer) if isinstance(layer, nn.Module) else f"A weight of shape {tuple(weight.shape)}"
     if isinstance(layer, nn.Module) and not (is_convolution(layer) or isinstance(layer, KINDS)):
         path = convolutions_of(layer)[0]
-        title = f"{type(layer).__name__}, by its {path}: {layer.get_submodule(path)}"
-    if not isinstance(layer, nn.Module):
-        title = f"A weight of shape {tuple(weight.shape)}"
+        title = f"{type(layer).__name__}, by its {path}: {_named(layer.get_submodule(path))}"
     problem = Problem(
         trace.geometry,
         trace.input.shape[0],
@@ -232,6 +216,11 @@ def explain(layer: Any, x: Any, **options: Any) -> Explanation | ModelExplanatio
     )
     plan = plan_of(problem, signal[None], weight, bias) if not isinstance(layer, KINDS) else _POOLED
     return Explanation(title, trace, plan, (problem, signal, weight, bias))
+
+
+def _named(layer: nn.Module) -> str:
+    """A layer in one line; what computes its weight, as weight norm, stands in further ones."""
+    return f"{type(layer).__name__}({layer.extra_repr()})" if "\n" in str(layer) else str(layer)
 
 
 _POOLED = Plan("native", "pooling is torch's own operation")

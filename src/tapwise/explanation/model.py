@@ -16,7 +16,7 @@ from tapwise.atomic_file import write_atomically
 from tapwise.engine.checks import autocast_dtype
 from tapwise.engine.plan import Plan, plan_of
 from tapwise.engine.problem import Problem
-from tapwise.errors import ShapeError
+from tapwise.errors import ShapeError, TimelineError
 from tapwise.evaluation import evaluating
 from tapwise.explanation.canvas import escape, style_of_figures
 from tapwise.geometry import Geometry
@@ -71,6 +71,12 @@ class ModelExplanation:
     unseen: tuple[str, ...]
     _explain: Callable[[Any, Tensor], Any]
     columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    example: Any = None
+    _network: Callable[[], str] | None = None
+
+    def with_network(self, page: Callable[[], str]) -> ModelExplanation:
+        """The same, whose page is that of the whole network where it can be read."""
+        return replace(self, _network=page)
 
     def with_columns(self, columns: Mapping[str, Mapping[str, str]]) -> ModelExplanation:
         """The same table with further columns: by their heads, what stands there for each path."""
@@ -127,8 +133,17 @@ class ModelExplanation:
         return "\n".join([self.title, "", *lines])
 
     def page(self) -> str:
-        """The table as an HTML page, each layer with its figures, its steps and its plan beneath."""
-        return page_around(self.title, self._repr_html_())
+        """An HTML page: the network's operations, what they read, and each convolution's own page within.
+
+        Of a network that isn't read: the table, each layer with its figures, its steps and its plan beneath.
+        """
+        if self._network is None:
+            return page_around(self.title, self._repr_html_())
+        try:
+            return self._network()
+        except TimelineError as error:
+            note = f"<p>The network's operations are not drawn: {escape(str(error))}</p>"
+            return page_around(self.title, note + self._repr_html_())
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the page (``.html``) or the table (``.txt``), complete or not at all.
@@ -232,6 +247,7 @@ def explain_model(model: nn.Module, x: Any, explain: Callable[[Any, Tensor], Any
         layers,
         tuple(path for path in convolutions if path not in calls),
         explain,
+        example=x,
     )
 
 

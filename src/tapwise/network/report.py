@@ -11,11 +11,13 @@ from typing import Any
 
 from tapwise.atomic_file import write_atomically
 from tapwise.explanation.canvas import Canvas, escape
-from tapwise.explanation.model import ModelExplanation, page_around
+from tapwise.explanation.model import ModelExplanation
+from tapwise.explanation.page import document
 from tapwise.explanation.rendering import picture_forms
 from tapwise.network.figure import figure
 from tapwise.network.graph import Graph
 from tapwise.network.operations import Accumulate, Recur, multiplications
+from tapwise.network.page_state import network_state
 from tapwise.network.receptive_field import Extent, ReceptiveField, extents, receptive_field_of
 from tapwise.network.timeline import Windows
 
@@ -25,12 +27,14 @@ class Leak:
     """An operation through which the future comes in.
 
     Arguments:
+        node: its number in the graph.
         where: the operation and its module.
         samples: how many samples of the signal after its own moment its outputs read.
     """
 
     where: str
     samples: int
+    node: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +59,8 @@ class Report:
         return receptive_field_of(self.graph)
 
     @cached_property
-    def _extents(self) -> list[Extent]:
+    def extents(self) -> list[Extent]:
+        """By operation, which inputs of the model its outputs read."""
         return extents(self.graph)
 
     @property
@@ -84,7 +89,7 @@ class Report:
     @cached_property
     def delay(self) -> int:
         """Input samples by which the latest of the outputs comes late; 0 for a causal model."""
-        return max(0, *(self._extents[n].latest for n in self.graph.results))
+        return max(0, *(self.extents[n].latest for n in self.graph.results))
 
     @property
     def causal(self) -> bool:
@@ -97,10 +102,10 @@ class Report:
         # Padding alone moves an operation back in time: what counts is the furthest that any before it read.
         found: list[Leak] = []
         furthest: list[int] = []
-        for node, extent in zip(self.graph.nodes, self._extents, strict=True):
+        for number, (node, extent) in enumerate(zip(self.graph.nodes, self.extents, strict=True)):
             before = max((furthest[n] for n in node.inputs), default=0)
             if extent.latest > before:
-                found.append(Leak(node.where, extent.latest))
+                found.append(Leak(node.where, extent.latest, number))
             furthest.append(max(before, extent.latest))
         return tuple(found)
 
@@ -170,7 +175,8 @@ class Report:
             lines += ["", *self.table.text.splitlines()[2:]]
         return "\n".join(lines)
 
-    def _facts(self) -> list[tuple[str, str]]:
+    def facts(self) -> list[tuple[str, str]]:
+        """Names and what is said of them: time, receptive field, stride, delay and more."""
         reach = self.reach
         bound = "no more than " if self.is_bound else ""
         if reach.first is None:
@@ -232,14 +238,14 @@ class Report:
         return False
 
     def _facts_lines(self) -> list[str]:
-        return [f"{name:<16} {value}" for name, value in self._facts()]
+        return [f"{name:<16} {value}" for name, value in self.facts()]
 
     def svg(self) -> str:
         """What one output reads, operation by operation, as an SVG image."""
         return self._drawn().svg()
 
     def _drawn(self) -> Canvas:
-        return figure(self.graph, self._extents, self.title)
+        return figure(self.graph, self.extents, self.title)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the report (``.txt``), the picture (``.svg``, ``.png``, ``.pdf``) or both (``.html``), complete or not at all.
@@ -252,8 +258,10 @@ class Report:
         return write_atomically(path, {**forms, **picture_forms(self._drawn)})
 
     def page(self) -> str:
-        """The report as an HTML page."""
-        return page_around(self.title, self._repr_html_())
+        """The network as an HTML page: its operations, what they read, and each convolution's own page within."""
+        leaks = {leak.node: leak.samples for leak in self.leaks}
+        network = network_state(self.title, self.facts(), self.graph, self.extents, leaks, self.table)
+        return document({"title": self.title, "network": network})
 
     def __str__(self) -> str:
         return self.text
@@ -263,7 +271,7 @@ class Report:
     def _repr_html_(self) -> str:
         rows = "".join(
             f'<tr><th scope="row">{name}</th><td style="white-space:normal">{escape(value)}</td></tr>'
-            for name, value in self._facts()
+            for name, value in self.facts()
         )
         leaks = "".join(
             f"<li>{escape(leak.where)}: {self._samples(leak.samples)} ahead</li>" for leak in self.leaks[:_LEAKS]

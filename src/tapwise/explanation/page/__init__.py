@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from tapwise.explanation.canvas import escape, variables
+from tapwise.explanation.page.cut import cut_to
 from tapwise.explanation.steps import Array, Trace
 from tapwise.explanation.words import WORDS
 from tapwise.geometry import Geometry
@@ -53,6 +54,8 @@ _MODULES = [
     "lecture.js",
     "page.js",
 ]
+# What begins: a notebook's widget, and the page of a network; a convolution's page begins by page.js.
+_WIDGET, _NETWORK = "widget.js", "network.js"
 # Numbers that a page holds: what is beyond them is left out, and the page says so.
 _SAMPLES, _WEIGHTS = 200_000, 300_000
 # In the style sheet, between what figures need and the rest.
@@ -66,12 +69,12 @@ def _file(name: str) -> str:
 @cache
 def module() -> str:
     """The page's ES module, which needs nothing else: ``export default {render}``, for anywidget."""
-    return f"const CSS = {json.dumps(style())};\n{_code()}"
+    return f"const CSS = {json.dumps(style())};\n{_code()}\n{_with_imports(_file(_WIDGET))}"
 
 
 @cache
-def _code() -> str:
-    """The modules as one, but for ``CSS``, the style sheet: a document has it already."""
+def _code(*more: str) -> str:
+    """The modules, and ``more`` of them, as one; but for ``CSS``, the style sheet: a document has it already."""
     layout = json.dumps(json.loads(_file("layout.json")), separators=(",", ":"))
     parts = [
         f"const LAYOUT = {layout};",
@@ -79,9 +82,7 @@ def _code() -> str:
         f"const WORDS = {json.dumps(WORDS, ensure_ascii=False)};",
         f"const FIGURE_CSS = CSS.split({json.dumps(_PAGE_MARK)})[0];",
     ]
-    parts += [_scoped(name) for name in _MODULES[:-1]]
-    last = _with_imports(_file(_MODULES[-1]))
-    parts.append(re.sub(r"^export (?=const|class|function)", "", last, flags=re.MULTILINE))
+    parts += [_scoped(name) for name in (*_MODULES, *more)]
     # Comments and indentation are for who reads the source.
     return re.sub(r"^(?: *//.*\n| +)", "", "\n".join(parts), flags=re.MULTILINE)
 
@@ -116,7 +117,11 @@ def style() -> str:
 
 def document(state: dict[str, Any]) -> str:
     """A whole page of that state, which asks no network for anything."""
-    script = f'const CSS = document.querySelector("style").textContent;\n{_code()}\nopen(document.getElementById("tapwise"));\n'
+    code, begin = (
+        (_code(_NETWORK), "module_network.openNetwork") if "network" in state else (_code(), "module_page.open")
+    )
+    taken = 'const CSS = document.querySelector("style").textContent;'
+    script = f'{taken}\n{code}\n{begin}(document.getElementById("tapwise"));\n'
     sheet = style()
     policy = (
         f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(sheet)}'; "
@@ -150,8 +155,11 @@ def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(sha256(text.encode()).digest()).decode()
 
 
-def state_of(trace: Trace, title: str, plan: str) -> dict[str, Any]:
+def state_of(trace: Trace, title: str, plan: str, most: int | None = None) -> dict[str, Any]:
     """What the page starts with: the numbers of a trace, and the plan that ran it.
+
+    Arguments:
+        most: numbers that the state may hold, rounded to four digits; None: as many as a page of its own.
 
     Raises:
         ValueError: complex numbers or pooling, which the page doesn't compute with.
@@ -160,30 +168,22 @@ def state_of(trace: Trace, title: str, plan: str) -> dict[str, Any]:
         raise ValueError("the page computes with real numbers, and these are complex: save as .svg or .txt")
     if trace.pooling:
         raise ValueError("the page computes sums of products, and pooling has none: save as .svg or .txt")
-    geometry, weight, bias = trace.geometry, trace.weight, trace.bias
-    x, said = trace.input, []
-    if x.shape[1] * x.shape[0] > _SAMPLES:
-        keep = max(_SAMPLES // x.shape[0], geometry.input_length(1), 1)
-        said.append(f"the first {keep} of {x.shape[1]} samples")
-        x = x[:, :keep]
-    groups = geometry.groups
-    if weight.size > _WEIGHTS:
-        x, weight, bias, groups, words = _fewer_channels(geometry, x, weight, bias)
-        said.append(words)
+    part = cut_to(trace, *((_SAMPLES, _WEIGHTS) if most is None else (most // 2, most - most // 2)))
+    geometry = trace.geometry
     state: dict[str, Any] = {
         "title": title,
-        "x": _numbers(x),
-        "weight": _numbers(weight),
-        "bias": None if bias is None else _numbers(bias),
+        "x": _numbers(part.input, most is not None),
+        "weight": _numbers(part.weight, most is not None),
+        "bias": None if part.bias is None else _numbers(part.bias, most is not None),
         "stride": geometry.stride,
         "dilation": geometry.dilation,
         "padding": _padding(geometry),
         "padding_mode": geometry.padding_mode,
-        "groups": groups,
+        "groups": part.groups,
         "transposed": geometry.transposed,
         "output_padding": geometry.output_padding,
         "plan": plan,
-        "about": f"Shown: {', '.join(said)}." if said else "",
+        "about": f"Shown: {', '.join(part.left_out)}." if part.left_out else "",
     }
     if not geometry.transposed:
         state["layers"] = [layer_of(geometry)]
@@ -207,32 +207,13 @@ def _padding(geometry: Geometry) -> str | list[int]:
     return "causal" if causal and geometry.left else list(geometry.padding)
 
 
-def _fewer_channels(
-    geometry: Geometry, x: Array, weight: Array, bias: Array | None
-) -> tuple[Array, Array, Array | None, int, str]:
-    """The first groups, or the first output channels: as many as fit."""
-    share = _WEIGHTS / weight.size
-    if geometry.groups > 1:
-        groups = max(1, int(geometry.groups * share))
-        ins, outer = (n // geometry.groups * groups for n in (x.shape[0], weight.shape[0]))
-        outs = weight.shape[1] * groups if geometry.transposed else outer
-        bias = None if bias is None else bias[:outs]
-        words = f"the first {groups} of {geometry.groups} groups"
-        return x[:ins], weight[:outer], bias, groups, words
-    axis = 1 if geometry.transposed else 0
-    outs = max(1, int(weight.shape[axis] * share))
-    words = f"the first {outs} of {weight.shape[axis]} output channels"
-    weight = weight[:, :outs] if geometry.transposed else weight[:outs]
-    return x, weight, None if bias is None else bias[:outs], 1, words
-
-
-def _numbers(values: Array) -> Any:
+def _numbers(values: Array, rounded: bool = False) -> Any:
     """Nested lists of the shortest numbers that stand for the values; what JSON can't hold, as words."""
     if values.dtype.kind in "iub":
         return values.astype(np.int64).tolist()
     if values.ndim > 1:
-        return [_numbers(row) for row in values]
+        return [_numbers(row, rounded) for row in values]
     return [
-        float(str(value)) if np.isfinite(value) else str(value)
+        float(f"{value:.4g}" if rounded else str(value)) if np.isfinite(value) else str(value)
         for value in values.astype(values.dtype if values.dtype.itemsize >= 4 else np.float32)
     ]

@@ -21,6 +21,7 @@ const KEYS = {
   p: present,
 };
 
+// Returns what ends it.
 export function listenToKeys(page) {
   const follow = (event) => {
     const taken =
@@ -32,8 +33,13 @@ export function listenToKeys(page) {
   };
   // A page of its own takes the keys wherever the focus is; a widget, those within it.
   const place = page.host.changed ? page.root : document;
-  place.addEventListener("keydown", follow);
-  document.addEventListener("fullscreenchange", () => {
+  const restore = () => {
     if (!document.fullscreenElement && page.root.classList.contains("large")) present(page);
-  });
+  };
+  place.addEventListener("keydown", follow);
+  document.addEventListener("fullscreenchange", restore);
+  return () => {
+    place.removeEventListener("keydown", follow);
+    document.removeEventListener("fullscreenchange", restore);
+  };
 }

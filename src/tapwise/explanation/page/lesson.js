@@ -88,7 +88,7 @@ function answer(page, event) {
 export function showLesson(page) {
   const n = page.state.lesson;
   page.lesson.hidden = n === null;
-  page.lessonEntry.hidden = n !== null;
+  page.lessonEntry.hidden = n !== null || page.host.within;
   if (n === null) return;
   const { title, text, question, asks } = LESSON[n];
   page.lessonPlace.textContent = phrase("station", { n: n + 1, count: LESSON.length });

@@ -9,7 +9,7 @@ import { listen, pressTabKey } from "./keyboard.js";
 import { buildLesson, showLesson, visit } from "./lesson.js";
 import { listenToKeys, present } from "./lecture.js";
 import { showCode, showPlan, showResponse, showStack } from "./panels.js";
-import { NUMBERS, TABS, TUTORIAL, changed, copy, encoded, fromHash } from "./state.js";
+import { NUMBERS, TABS, TUTORIAL, changed, copy, fromHash } from "./state.js";
 import { buildSteps, play, showSteps } from "./steps_panel.js";
 import { phrase } from "./words.js";
 
@@ -196,7 +196,7 @@ export class Page {
     const lesson = buildLesson(this);
     this.lessonEntry = button("Lesson", () => visit(this, 0), "lesson");
     this.presenting = button("Present", () => present(this), "present");
-    listenToKeys(this);
+    this.unlisten = listenToKeys(this);
     this.root.replaceChildren(
       node("style", {}, CSS),
       node("header", { class: "bar" }, this.title, this.lessonEntry, this.presenting),
@@ -264,6 +264,13 @@ export class Page {
     SHOW[state.tab](this, c);
   }
 
+  // No step and no key any more.
+  leave() {
+    if (this.timer) play(this);
+    this.observer.disconnect();
+    this.unlisten();
+  }
+
   // What anything outside can drive and check.
   api() {
     return {
@@ -293,29 +300,3 @@ export function open(root) {
   follow();
   window.tapwise = page.api();
 }
-
-export default {
-  render({ model, el }) {
-    const root = document.createElement("div");
-    el.append(root);
-    const page = new Page(root, model.get("state"), {
-      changed: (one) => {
-        model.set("state", {
-          ...one.state,
-          x: encoded(one.state.x),
-          weight: encoded(one.state.weight),
-          bias: encoded(one.state.bias),
-        });
-        model.save_changes();
-      },
-    });
-    model.on("change:state", () => {
-      const wanted = model.get("state");
-      if (JSON.stringify(wanted) !== JSON.stringify(page.state)) page.set(wanted);
-    });
-    return () => {
-      if (page.timer) play(page);
-      page.observer.disconnect();
-    };
-  },
-};

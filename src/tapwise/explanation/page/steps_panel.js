@@ -51,7 +51,8 @@ export function buildSteps(page) {
   page.caption = node("p", { class: "caption" });
   page.formula = node("p", { class: "formula", "aria-label": "How long the output is" });
   page.words = node("ul", { class: "words" });
-  const links = location.protocol === "about:" || page.host.changed;
+  // A link holds a convolution; a frame, a widget and a network have no address of their own for one.
+  const links = location.protocol === "about:" || page.host.changed || page.host.within;
   page.panels.window.append(
     node(
       "div",
@@ -184,7 +185,7 @@ function showOverview(page) {
   };
   const outputs = (page.envelopes[`output ${state.channel}`] ??= { values: c.channel(state.channel) }).values;
   const spacing = c.geometry.transposed ? 1 / c.geometry.stride : c.geometry.stride;
-  const several = (n, count_, name) => (count_ > 1 ? `${name} ${n}` : name);
+  const several = (n, count_, name) => (count_ > 1 ? `${name} ch. ${n}` : name);
   const rows = [
     {
       name: several(input, state.x.length, "input"),

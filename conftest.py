@@ -1,10 +1,44 @@
-"""Documents run as tests: the Python blocks of every page, in their order."""
+"""Documents run as tests: the Python blocks of every page, in their order, and what they print."""
+
+import io
+import re
+from contextlib import redirect_stdout
 
 import pytest
 from sybil import Sybil
-from sybil.parsers.myst import PythonCodeBlockParser
+from sybil.evaluators.python import PythonEvaluator
+from sybil.parsers.myst import CodeBlockParser
 
-pytest_collect_file = Sybil(parsers=[PythonCodeBlockParser()], patterns=["*.md"]).pytest()
+collect_ignore_glob = ["docs/_generated/*", "docs/_build/*"]
+
+
+class Printing(PythonEvaluator):
+    """Runs a block, and keeps what it prints for the block of text after it."""
+
+    def __call__(self, example):
+        printed = io.StringIO()
+        with redirect_stdout(printed):
+            super().__call__(example)
+        example.namespace["printed by the last block"] = printed.getvalue()
+
+
+def compare(example):
+    """A block of text is what the Python before it printed; dots stand for anything, alone on a line for any lines."""
+    printed = example.namespace.pop("printed by the last block", "")
+    if not printed:
+        return None
+    lines = [
+        r"(?:.*\n)*?.*" if line.strip() == "..." else re.escape(line.rstrip()).replace(r"\.\.\.", ".*")
+        for line in example.parsed.strip().splitlines()
+    ]
+    found = "\n".join(line.rstrip() for line in printed.strip().splitlines())
+    if re.fullmatch("\n".join(lines), found):
+        return None
+    return f"printed:\n{printed}\nin the document:\n{example.parsed}"
+
+
+_PARSERS = [CodeBlockParser("python", Printing()), CodeBlockParser("text", compare)]
+pytest_collect_file = Sybil(parsers=_PARSERS, patterns=["*.md"]).pytest()
 
 
 @pytest.fixture(autouse=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
+from functools import cache
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,18 @@ def _compared(result: Result) -> str:
     return LAYERS if "calls_us" in result else FUNCTIONS
 
 
+@cache
+def _names() -> dict[str, str]:
+    with (HERE / "shapes.csv").open(encoding="utf-8", newline="") as file:
+        return {row["name"]: row["model"] for row in csv.DictReader(file)}
+
+
+def named(name: str) -> str:
+    """What a row is, and its short name: ``31-tap filter (fir31)``."""
+    what = _names().get(name)
+    return f"{what} ({name})" if what else name
+
+
 def _cell(row: dict[str, Any], name: str) -> str:
     return f"{row[name]:.2f}" if name in row else "-"
 
@@ -87,7 +101,7 @@ def page(result: Result, others: dict[str, Result]) -> str:
     )
     for row in result["rows"]:
         text += (
-            f"| {row['name']} | {row['family']} | {row['kernel']} | {row['torch_ms']:.3g} | "
+            f"| {named(row['name'])} | {row['family']} | {row['kernel']} | {row['torch_ms']:.3g} | "
             f"{row['tapwise_ms']:.3g} | {row['ratio']:.2f} | {row['spread']:.2f} | "
             f"{_cell(row, 'ratio_both')} | {_cell(row, 'spread_both')} | {row.get('peer', '-')} | "
             f"{_cell(row, 'ratio_peer')} | {_cell(row, 'share_of_floor')} |\n"
@@ -174,7 +188,7 @@ text{font:12px system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;fill:var(--s
 def chart(result: Result) -> str:
     """Each row's ratio to torch, forward, as a bar on a logarithmic axis from 1."""
     rows = sorted(result["rows"], key=lambda row: -row["ratio"])
-    left, right, top, step = 190, 60, 62, 17
+    left, right, top, step = 345, 60, 62, 17
     width, height = 780, top + step * len(rows) + 14
     low, high = 0.5, 10 ** math.ceil(math.log10(max(row["ratio"] for row in rows)))
 
@@ -198,7 +212,7 @@ def chart(result: Result) -> str:
         y, one, end = top + step * number, across(1), across(row["ratio"])
         kind = "slow" if row["ratio"] * row["spread"] < 1 else "fast"
         parts.append(
-            f'<text class="end" x="{left - 12}" y="{y + 10}">{escape(row["name"])} · {row["family"]}</text>'
+            f'<text class="end" x="{left - 12}" y="{y + 10}">{escape(named(row["name"]))}</text>'
             f'<rect class="{kind}" x="{min(one, end)}" y="{y}" width="{max(abs(end - one), 1):.1f}" '
             f'height="{step - 5}"/><text x="{max(one, end) + 5}" y="{y + 10}">{_short(row["ratio"])}</text>'
         )

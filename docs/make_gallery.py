@@ -40,6 +40,14 @@ def figures() -> dict[str, tuple[str, str, str]]:
             "What the taps do to a sound",
             'tw.explain([0.1, 0.2, 0.4, 0.2, 0.1], torch.arange(10.0), padding="causal").svg("response")',
         ),
+        "kernel": (
+            "The kernel, to scale",
+            'tw.explain([0.5, 1.0, -0.5], torch.arange(20.0), dilation=2).svg("kernel")',
+        ),
+        "slide": (
+            "Any output's window, as a slide",
+            'tw.explain([1.0, 2.0, 1.0], torch.arange(10.0), padding=1).svg("window", output=4, slide=True)',
+        ),
         "stack": (
             "A stack's receptive field",
             'tw.Stack([tw.Geometry(2, dilation=d, padding="causal") for d in (1, 2, 4)]).svg()',
@@ -92,12 +100,41 @@ _LAYER = (
     "title: 'Two channels, dilated and causal', pinned: true})"
 )
 # The page's pictures: title, what is set, and (width, colour scheme).
+_TRANSPOSED = (
+    "tapwise.set({x: [[1,2,3,4,5]], weight: [[[1,2,4]]], transposed: true, stride: 2, padding: [1,1], output: 3, "
+    "title: 'A transposed convolution'})"
+)
 SHOTS = {
     "page": ("The page", _LAYER, (1180, "light")),
+    "page-lesson": ("The lesson", "document.querySelector('[data-control=lesson]').click()", (1180, "light")),
+    "page-gradient": ("The gradient", f"{_LAYER}; tapwise.set({{tab: 'gradient'}})", (1180, "light")),
+    "page-channels": (
+        "The weights of every pair of channels",
+        f"{_LAYER}; tapwise.set({{tab: 'channels'}})",
+        (900, "light"),
+    ),
+    "page-transposed": ("A transposed convolution: inputs spread their taps", _TRANSPOSED, (900, "light")),
+    "page-response": ("The response", f"{_LAYER}; tapwise.set({{tab: 'response'}})", (900, "dark")),
     "page-dark": ("Its stack, dark", f"{_LAYER}; tapwise.set({{tab: 'stack'}})", (900, "dark")),
     "page-phone": ("On a phone", _LAYER, (390, "light")),
+    "network": ("A network", "", (1180, "light")),
+    "network-dark": ("A network, dark, on a phone", "", (390, "dark")),
     "notebook": ("In a notebook, as it is exported", "", (900, "light")),
 }
+
+
+def network() -> str:
+    """The page of a small network."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Conv1d(1, 8, 7, padding=3),
+        torch.nn.ELU(),
+        torch.nn.Conv1d(8, 16, 4, stride=2, padding=1),
+        tw.CausalConv1d(16, 16, 3, dilation=2),
+        torch.nn.ConvTranspose1d(16, 1, 4, 2, padding=1),
+        torch.nn.Tanh(),
+    )
+    return tw.inspect(model, torch.randn(1, 1, 400)).page()
 
 
 def pictures() -> None:
@@ -110,14 +147,15 @@ def pictures() -> None:
     from tapwise.explanation.page import document, frame
 
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        target, notebook = Path(folder) / "page.html", Path(folder) / "notebook.html"
+        target, notebook, model = (Path(folder) / f"{name}.html" for name in ("page", "notebook", "network"))
+        model.write_text(network(), encoding="utf-8")
         target.write_text(document({**explanation.state, "layers": stack}), encoding="utf-8")
         notebook.write_text(_notebook(frame(explanation.state, 620)), encoding="utf-8")
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         for name, (_, script, (width, scheme)) in SHOTS.items():
             screen = {"width": width, "height": 700}
             shown = browser.new_page(viewport=screen, color_scheme=scheme)
-            shown.goto((target if script else notebook).as_uri())
+            shown.goto((target if script else model if "network" in name else notebook).as_uri())
             if script:
                 shown.evaluate(script)
             shown.wait_for_timeout(400)

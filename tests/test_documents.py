@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,3 +86,21 @@ def test_the_denoisers_picture_is_what_its_script_draws(tmp_path):
     assert (folder / "denoiser.safetensors").stat().st_size < 1_000_000
     shown = (ROOT / "docs" / "images" / "denoise.svg").read_text()
     assert shown.split("<path")[0] == (tmp_path / "denoise.svg").read_text().split("<path")[0]
+
+
+@pytest.mark.slow
+def test_the_documentation_builds_with_one_list_of_arguments(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "sphinx", "-W", "-q", "-b", "html", ROOT / "docs", tmp_path],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "reference.html").read_text(encoding="utf-8")
+    start = page.index('id="tapwise.functional.conv1d"')
+    entry = page[start : page.index('id="tapwise.functional.conv_transpose1d"')]
+    assert entry.count("Parameters") == 1
+    assert "Arguments" not in entry
+    tour = (tmp_path / "_generated" / "tour.html").read_text(encoding="utf-8")
+    assert "Final : [ 3.  6.  9. 12. 15. 18. 21. 24.]" in tour

@@ -339,10 +339,10 @@ def test_the_response_of_the_page_marks_what_lies_ahead(browser, tmp_path):
     with opened(browser, tmp_path) as page:
         page.evaluate("tapwise.set({padding: 'same', tab: 'response'})")
         stems = "document.querySelectorAll('#panel-response rect.%s').length"
-        assert page.evaluate(stems % "leak") == 1
+        assert page.evaluate(stems % "ahead") == 1
         assert page.evaluate(stems % "tap") == 2
         page.evaluate("tapwise.set({padding: 'causal'})")
-        assert page.evaluate(stems % "leak") == 0
+        assert page.evaluate(stems % "ahead") == 0
 
 
 def test_saved_pictures(browser, tmp_path):

@@ -116,7 +116,7 @@ def test_weights_are_bars_with_their_signs(browser, tmp_path):
         page.focus('[data-key="p:1:0"]')
         page.keyboard.press("ArrowRight")
         page.keyboard.press("Enter")
-        assert "weight[1, 1] = [2, -0.50]" in page.inner_text("#panel-channels")
+        assert "weight[1, 1] = [2, -0.5]" in page.inner_text("#panel-channels")
 
 
 @pytest.mark.parametrize("width", [360, 1280])

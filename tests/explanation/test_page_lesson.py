@@ -41,8 +41,17 @@ def test_every_station_shows_the_tutorials_numbers_and_checks_its_answer(browser
     with opened(browser, tmp_path, {"lesson": 0}) as page:
         for n, station in enumerate(LESSON[:-1]):
             title = station["title"]
-            assert page.inner_text(".lesson h2") == title
-            assert page.inner_text(".place") == f"{n + 1} of {len(LESSON)}"
+            chosen = page.evaluate("document.querySelector('[data-control=station]').selectedOptions[0].text")
+            assert chosen == f"{n + 1} of {len(LESSON)}: {title}"
+            if "output" in station["asks"]:  # which isn't written in the picture
+                channel, output = station["asks"]["output"]
+                assert page.text_content(f'[data-key="y:{channel}:{output}"] .number') == "?"
+                page.hover(f'[data-key="y:{channel}:{output}"]')
+                assert page.inner_text(".sentence").endswith("= ?")
+                assert "= ?" in page.inner_text(".holder:not(.overview)")
+            if "length" in station["asks"]:
+                assert page.inner_text(".formula [data-symbol=L_out] span") == "?"
+                assert "(1, 1, ?)" in page.inner_text(".shapes")
             assert page.evaluate("tapwise.output()") == TUTORIAL[CASES[title]]
             for wrong in ("", "nothing", str(ANSWERS[title] + 1)):
                 page.fill("[data-control=answer]", wrong)
@@ -67,8 +76,16 @@ def test_every_station_shows_the_tutorials_numbers_and_checks_its_answer(browser
         page.click("[data-control=lesson-leave]")
         assert not page.is_visible(".lesson")
         assert page.evaluate("tapwise.state().weight[0][0].length") == 5
-        page.click("[data-control=lesson]")
-        assert page.inner_text(".lesson h2") == "The loop"
+        page.click("[data-control=lesson]")  # goes on where it was left
+        assert page.input_value("[data-control=station]") == "7"
+        page.select_option("[data-control=station]", "2")
+        page.fill("[data-control=stride]", "3")
+        page.keyboard.press("Tab")
+        page.fill("[data-control=answer]", "3")
+        page.click("[data-control=check]")
+        assert page.inner_text(".reply").startswith("You changed the layer since")
+        page.click("[data-control=reset]")
+        assert page.evaluate("tapwise.state().stride") == 2
 
 
 def test_the_notebook_follows_the_same_path():
@@ -86,7 +103,7 @@ def test_the_notebook_follows_the_same_path():
 @pytest.mark.parametrize("station", range(len(LESSON)))
 def test_each_station_has_two_sentences_and_one_question(station):
     text, question = LESSON[station]["text"], LESSON[station]["question"]
-    assert sum(text.count(f"{mark} ") for mark in ".!?") + 1 == 2
+    assert sum(text.count(f"{mark} ") for mark in ".!?") + 1 == 2, text
     assert question.endswith(("?", "."))
 
 

@@ -77,8 +77,8 @@ def test_every_operation_is_a_row_with_its_shape_and_what_it_reads(browser, tmp_
         assert name.startswith(node.name)
         assert node.path in name
         assert shape.startswith(f"({', '.join(map(str, node.size.of(graph.batch, total)))})")
-        assert moment.replace("+", "") == f"{extent.earliest} to {extent.latest}"
-        assert re.fullmatch(r"\d+ read", count)
+        assert moment.replace("+", "") == (f"{extent.earliest} to {extent.latest}" if node.inputs else "")
+        assert count.isdigit()
     leaks = {leak.node: leak.samples for leak in report.leaks}
     shown = {n: int(found[1]) for n, row in enumerate(rows) if (found := re.search(r"▸ (\d+) ahead", row[1]))}
     assert shown == leaks

@@ -150,7 +150,8 @@ class Canvas:
     def box(self, x: float, y: float, width: float, height: float, kind: str, content: str = "", tip: str = "") -> None:
         self.shapes.append(Box(x, y, width, height, kind, tip))
         if content:
-            self.shapes.append(Text(x + width / 2, y + height / 2 + 5, content, "number", "middle", width))
+            minus = content.replace("-", "\u2212")
+            self.shapes.append(Text(x + width / 2, y + height / 2 + 5, minus, "number", "middle", width))
 
     def pill(self, middle: float, y: float, content: str) -> float:
         """A sum in a frame of its own around that middle, within the image; returns where its middle is."""

@@ -306,7 +306,9 @@ def _short(value: Any) -> str:
     if np.isfinite(number) and number == int(number) and abs(number) < 1e5:
         return str(int(number))
     if 0.01 <= abs(number) < 100:
-        return f"{number:.2f}"
+        return f"{number:.2f}".rstrip("0").rstrip(".")
+    if 0.001 <= abs(number) < 0.01:
+        return f"{number:.3f}"
     return f"{number:.0e}".replace("e-0", "e-").replace("e+0", "e")
 
 

@@ -14,11 +14,8 @@ def round_numbers(low: float, high: float, count: int = 8) -> list[float]:
     """
     if not high > low:
         return [low]
-    rough = (high - low) / count
-    power = 10.0 ** floor(log10(rough))
-    step = next(n * power for n in (1, 2, 5, 10) if n * power >= rough)
-    first = ceil(low / step - 1e-9)
-    return [n * step for n in range(first, int(high / step + 1e-9) + 1)]
+    step = _step(low, high, count)
+    return [n * step for n in range(ceil(low / step - 1e-9), floor(high / step + 1e-9) + 1)]
 
 
 def ticks_around(low: float, high: float, count: int = 3) -> list[float]:
@@ -28,10 +25,13 @@ def ticks_around(low: float, high: float, count: int = 3) -> list[float]:
         >>> ticks_around(-1.0, 0.3)
         [-1.0, -0.5, 0.0, 0.5]
     """
-    ticks = round_numbers(low, high, count)
-    step = ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
-    if ticks[0] > low + 1e-9 * step:
-        ticks.insert(0, ticks[0] - step)
-    if ticks[-1] < high - 1e-9 * step:
-        ticks.append(ticks[-1] + step)
-    return ticks
+    if not high > low:
+        return [low, low + 1]
+    step = _step(low, high, count)
+    return [n * step for n in range(floor(low / step + 1e-9), ceil(high / step - 1e-9) + 1)]
+
+
+def _step(low: float, high: float, count: int) -> float:
+    rough = (high - low) / count
+    power = 10.0 ** floor(log10(rough))
+    return next(n * power for n in (1, 2, 5, 10) if n * power >= rough)

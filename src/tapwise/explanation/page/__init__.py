@@ -76,10 +76,11 @@ def module() -> str:
 def _code(*more: str) -> str:
     """The modules, and ``more`` of them, as one; but for ``CSS``, the style sheet: a document has it already."""
     layout = json.dumps(json.loads(_file("layout.json")), separators=(",", ":"))
+    words = {name: text for name, text in WORDS.items() if more or not name.startswith("network_")}
     parts = [
         f"const LAYOUT = {layout};",
         f"const LESSON = {json.dumps(json.loads(_file('lesson.json')), ensure_ascii=False, separators=(',', ':'))};",
-        f"const WORDS = {json.dumps(WORDS, ensure_ascii=False)};",
+        f"const WORDS = {json.dumps(words, ensure_ascii=False)};",
         f"const FIGURE_CSS = CSS.split({json.dumps(_PAGE_MARK)})[0];",
     ]
     parts += [_scoped(name) for name in (*_MODULES, *more)]
@@ -168,7 +169,11 @@ def state_of(trace: Trace, title: str, plan: str, most: int | None = None) -> di
         raise ValueError("the page computes with real numbers, and these are complex: save as .svg or .txt")
     if trace.pooling:
         raise ValueError("the page computes sums of products, and pooling has none: save as .svg or .txt")
-    part = cut_to(trace, *((_SAMPLES, _WEIGHTS) if most is None else (most // 2, most - most // 2)))
+    samples, weights = _SAMPLES, _WEIGHTS
+    if most is not None:
+        weights = min(trace.weight.size, most // 2)
+        samples = most - weights
+    part = cut_to(trace, samples, weights)
     geometry = trace.geometry
     state: dict[str, Any] = {
         "title": title,

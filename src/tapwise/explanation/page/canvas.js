@@ -18,11 +18,12 @@ export class Canvas {
     this.narrow = width < 560;
     this.margin = this.narrow ? 6 : layout.margin;
     this.label = this.narrow ? 10 : layout.label + 16;
-    this.head = this.narrow ? 15 : 0;
+    this.head = this.narrow ? 17 : 0;
     this.height = this.margin;
     drawings += 1;
     this.hatch = `tw-hatch-${drawings}`;
     this.parts = [];
+    this.names = []; // of rows, above all else: lines pass behind them
   }
 
   add(node) {
@@ -41,9 +42,21 @@ export class Canvas {
 
   // The name of a row of cells that begins at y; returns where its cells begin.
   name(y, content) {
-    if (this.narrow) this.text(this.margin, y + 11, content, "note", "start");
-    else this.text(this.margin, y + 21, content, "", "start");
+    this.names.push(this.nameNode(y, content));
     return y + this.head;
+  }
+
+  // The same within a group that is drawn anew.
+  movingName(y, content) {
+    this.add(this.nameNode(y, content));
+    return y + this.head;
+  }
+
+  nameNode(y, content) {
+    const [at, kind] = this.narrow ? [y + 10, "note name"] : [y + 21, "name"];
+    const node = element("text", { x: this.margin, y: at, class: kind, "text-anchor": "start" });
+    node.textContent = content;
+    return node;
   }
 
   path(points, kind, data = undefined) {
@@ -52,9 +65,11 @@ export class Canvas {
   }
 
   // A dimension line from x1 to x2 under its text: where a symbol of the length formula is in the picture.
-  mark(symbol, x1, x2, y, content, kind = "") {
+  // An end that lies outside the picture has no stroke across it.
+  mark(symbol, [x1, x2, open = [false, false]], y, content, kind = "") {
     const group = element("g", { class: `mark ${kind}`, "data-symbol": symbol });
-    const ends = `M${x1} ${y - 4}V${y + 4}M${x1} ${y}H${x2}M${x2} ${y - 4}V${y + 4}`;
+    const across = (x, isOpen) => (isOpen ? "" : `M${x} ${y - 4}V${y + 4}`);
+    const ends = `M${x1} ${y}H${x2}${across(x1, open[0])}${across(x2, open[1])}`;
     const middle = Math.max(this.margin + 3.2 * content.length, (x1 + x2) / 2);
     const text = element("text", {
       x: middle.toFixed(1),
@@ -119,7 +134,7 @@ export class Canvas {
         text.setAttribute("textLength", (width - 6).toFixed(1));
         text.setAttribute("lengthAdjust", "spacingAndGlyphs");
       }
-      text.textContent = content;
+      text.textContent = content.replaceAll("-", "−");
       group.append(text);
     }
     return this.add(group);
@@ -145,6 +160,7 @@ export class Canvas {
       element("defs", {}, pattern),
       element("rect", { class: "page", width: "100%", height: "100%" }),
       ...this.parts,
+      ...this.names,
     );
   }
 }

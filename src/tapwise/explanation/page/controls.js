@@ -80,7 +80,7 @@ const MORE = [
     get: (p) => p.state.bias !== null,
     change: (p, on) => ({ bias: on ? zeros(p.convolution.channels) : null }),
   },
-  { name: "bias", label: "its value", kind: "real", get: biasOfChannel, change: changeBias },
+  { name: "bias", label: "bias value", kind: "real", get: biasOfChannel, change: changeBias },
   { name: "transposed", label: "transposed", kind: "check", get: (p) => p.state.transposed, change: transpose },
   {
     name: "output_padding",
@@ -215,8 +215,11 @@ export function showControls(page) {
     if (name === "bias") input.disabled = state.bias === null;
     if (name === "output_padding") input.disabled = !state.transposed;
     if (name === "padding_mode") input.disabled = state.transposed;
+    if (name === "padding")
+      for (const option of input.options)
+        option.disabled = state.transposed && !["causal", TWO_NUMBERS].includes(option.value);
   }
-  if (!page.opened && hasMore(page) && page.root.clientWidth > 760) {
+  if (!page.opened && state.lesson === null && hasMore(page) && page.root.clientWidth > 760) {
     page.more.open = true;
     page.opened = true;
   }

@@ -1,6 +1,6 @@
 // The figure of a gradient: what comes from behind, and how one number of grad_input or grad_weight is summed from it.
 import { Canvas } from "./canvas.js";
-import { Axis } from "./figure_parts.js";
+import { Axis, more } from "./figure_parts.js";
 import { drawSumColumn, drawSumLine } from "./figure_sums.js";
 import { PrintedSum, short, sumOf } from "./numbers.js";
 import { phrase, plural } from "./words.js";
@@ -40,6 +40,7 @@ export function drawGradient(c, gradients, layout, width, { step, row, at }) {
     );
     canvas.text(axis.middle(axis.outputX(i)), y + height + 12, String(i), "index");
   }
+  more(canvas, axis, y, axis.outputs[0] > 0, axis.outputs.at(-1) < c.outputs - 1);
   // What each counted output brings: the tap by which it read the input, or the input that the tap was multiplied by.
   const factorsY = canvas.name(y + height + 20, at.kind === "input" ? "its tap" : "its input");
   const seen = new Set();
@@ -89,9 +90,10 @@ export function drawGradient(c, gradients, layout, width, { step, row, at }) {
     places[`input ${p}`] = [axis.inputX(p), top];
     canvas.text(axis.middle(axis.inputX(p)), top + height + 12, String(p), "index");
   }
+  more(canvas, axis, top);
   const weightY = canvas.name(
     top + height + 28,
-    c.state.x.length > 1 || several ? `∂ w[${c.place(channel, row).join(", ")}]` : "∂ taps",
+    c.state.x.length > 1 || several ? `∂ weight[${c.place(channel, row).join(", ")}]` : "∂ weight",
   );
   const most = Math.min(g.kernelSize, axis.columns);
   for (let k = 0; k < most; k += 1) {
@@ -103,6 +105,11 @@ export function drawGradient(c, gradients, layout, width, { step, row, at }) {
     canvas.text(axis.middle(x), weightY + height + 12, `tap ${k}`, "index");
   }
   if (most < g.kernelSize) canvas.text(axis.left + most * axis.cell + 8, weightY + 21, "…", "note");
+  else if (c.state.bias !== null && most + 2 <= axis.columns) {
+    const x = axis.left + (most + 1) * axis.cell;
+    canvas.cell(x, weightY, axis.cell, "tap", short(gradients.bias(channel)), phrase("gradient_bias"));
+    canvas.text(axis.middle(x), weightY + height + 12, "∂ bias", "index");
+  }
   const place = places[`${at.kind} ${at.n}`];
   const goal = place
     ? { x: place[0], middle: axis.middle(place[0]), top: place[1], under: top, key: `${at.kind} ${at.n}` }
@@ -116,13 +123,13 @@ export function drawGradient(c, gradients, layout, width, { step, row, at }) {
         from: shown.length ? axis.outputX(shown.at(-1).output) + axis.cell : axis.left,
       },
     ];
-    const more = [
+    const rest = [
       {
         units: sum.total(others),
         label: phrase("more_readers", { channels: plural(c.outGroup - 1, "output channel") }),
       },
     ];
-    drawSumColumn(canvas, { ...how, beside: axis.end, rows, more, label: "sum" });
+    drawSumColumn(canvas, { ...how, beside: axis.end, rows, more: rest, label: "sum" });
   } else {
     const xs = shown.map(({ output }) => axis.middle(axis.outputX(output)));
     drawSumLine(canvas, { ...how, units, xs, bottom: factorsY + height + 16, empty: phrase("no_output") });

@@ -19,7 +19,7 @@ export class Axis {
     const available = canvas.width - 2 * canvas.margin - canvas.label - right;
     const fitting = Math.max(4, Math.min(canvas.layout.columns, Math.floor(available / 36)));
     this.columns = Math.min(high - low + 1, fitting);
-    this.cell = Math.min(canvas.layout.cell, available / this.columns);
+    this.cell = Math.min(canvas.layout.cell * 1.35, available / this.columns);
     this.left = canvas.margin + canvas.label;
     const at = output * this.stride;
     const window = windowTaps(g, output).map(([p]) => p * this.spread - this.shift);
@@ -61,7 +61,7 @@ export class Axis {
   // A span of columns, cut to those that are shown; null where none is.
   span(from, until) {
     const [a, b] = [Math.max(from, this.first), Math.min(until, this.first + this.columns - 1)];
-    return a > b ? null : [this.x(a) + 2, this.x(b) + this.cell - 2];
+    return a > b ? null : [this.x(a) + 2, this.x(b) + this.cell - 2, [from < a, until > b]];
   }
 }
 
@@ -88,7 +88,7 @@ export function inputRow(canvas, axis, { input, first, y }) {
   more(canvas, axis, y);
 }
 
-function more(canvas, axis, y, before = axis.before, after = axis.after) {
+export function more(canvas, axis, y, before = axis.before, after = axis.after) {
   if (before) canvas.text(axis.left - 9, y + 21, "…", "note");
   if (after) canvas.text(axis.end + 8, y + 21, "…", "note");
 }
@@ -100,7 +100,7 @@ export function shownChannels(c, channel, most) {
 }
 
 // A row for each of those output channels; returns where each begins, and fills the notes about the rest.
-export function outputRows(canvas, axis, channels, y) {
+export function outputRows(canvas, axis, channels, y, hides = () => false) {
   const { c } = axis;
   const g = c.geometry;
   const { row: height } = canvas.layout;
@@ -110,9 +110,10 @@ export function outputRows(canvas, axis, channels, y) {
     const top = canvas.name(at, c.channels > 1 ? `output ch. ${channel}` : "output");
     tops[channel] = top;
     for (const i of axis.outputs) {
-      const value = c.value(channel, i);
+      const hidden = hides(channel, i);
+      const value = hidden ? phrase("asked") : c.value(channel, i);
       const label = `output ${i}${c.channels > 1 ? `, channel ${channel}` : ""}: ${value}`;
-      canvas.cell(axis.outputX(i), top, axis.cell, "output", short(value), label, `y:${channel}:${i}`);
+      canvas.cell(axis.outputX(i), top, axis.cell, "output", hidden ? value : short(value), label, `y:${channel}:${i}`);
       canvas.text(axis.middle(axis.outputX(i)), top + height + 12, String(i), "index");
     }
     if (g.transposed)

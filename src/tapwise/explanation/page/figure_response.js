@@ -1,14 +1,14 @@
 // The figure of a response: impulse, magnitude and delay of one filter.
 import { Canvas, element } from "./canvas.js";
 import { response } from "./convolution.js";
-import { niceTicks, short } from "./numbers.js";
+import { short, ticksAround } from "./numbers.js";
 import { phrase } from "./words.js";
 
 const INSET = 7; // no curve and no marker lies on the frame
 
 // A frame for values from low to high, widened to round numbers: {y(value), bottom}, with its name and its ticks drawn.
 function frame(canvas, left, right, { name, unit, height, low, high }) {
-  let top = canvas.height + 14;
+  let top = canvas.height + 26;
   if (canvas.narrow) {
     canvas.text(canvas.margin, top + 8, `${name} ${unit}`, "note", "start");
     top += 18;
@@ -16,10 +16,7 @@ function frame(canvas, left, right, { name, unit, height, low, high }) {
     canvas.text(canvas.margin, top + 12, name, "", "start");
     canvas.text(canvas.margin, top + 29, unit, "note", "start");
   }
-  const ticks = niceTicks(low, high, 3);
-  const step = ticks.length > 1 ? ticks[1] - ticks[0] : 1;
-  if (ticks[0] > low + step * 1e-9) ticks.unshift(Number((ticks[0] - step).toPrecision(12)));
-  if (ticks.at(-1) < high - step * 1e-9) ticks.push(Number((ticks.at(-1) + step).toPrecision(12)));
+  const ticks = ticksAround(low, high);
   const [from, until] = [ticks[0], ticks.at(-1)];
   const y = (value) => top + INSET + (height - 2 * INSET) * (1 - (value - from) / (until - from || 1));
   for (const tick of ticks) {
@@ -30,7 +27,7 @@ function frame(canvas, left, right, { name, unit, height, low, high }) {
   return { y, bottom: top + height };
 }
 
-// Labels from left to right, those left out that would stand on another; `first` are placed before the rest.
+// Labels at their places; those are left out that would stand on one before them in the list.
 function labels(canvas, y, places, [from, until]) {
   const taken = [];
   for (const { x, text } of places) {
@@ -50,17 +47,17 @@ function impulse(canvas, taps, g, left, right) {
   const [low, high] = [Math.min(0, ...finite), Math.max(0, ...finite)];
   const size = { height: 90, low, high: high - low ? high : 1 };
   const { y, bottom } = frame(canvas, left, right, { name: "impulse", unit: "response", ...size });
-  const x = (time) => left + 20 + ((time - first) * (right - left - 40)) / Math.max(last - first, 1);
+  const x = (time) => left + 30 + ((time - first) * (right - left - 60)) / Math.max(last - first, 1);
   canvas.line(left, y(0), right, y(0), "axis");
   finite.forEach((tap, k) => {
     canvas.line(x(times[k]), y(0), x(times[k]), y(tap), "curve");
     const dot = element("rect", {
-      x: (x(times[k]) - 3).toFixed(1),
-      y: (y(tap) - 3).toFixed(1),
-      width: 6,
-      height: 6,
-      rx: 3,
-      class: times[k] < 0 ? "leak" : "tap",
+      x: (x(times[k]) - 4).toFixed(1),
+      y: (y(tap) - 4).toFixed(1),
+      width: 8,
+      height: 8,
+      rx: times[k] < 0 ? 0 : 4, // a square lies ahead, a circle doesn't
+      class: times[k] < 0 ? "ahead" : "tap",
     });
     const title = element("title");
     title.textContent = `tap ${k}, ${times[k]} samples later: ${taps[k]}`;

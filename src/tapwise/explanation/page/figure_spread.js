@@ -28,29 +28,27 @@ export function drawSpread(c, layout, width, chosen, options = {}) {
   const spreads = [];
   let y = taps + height + 14;
   for (let n = 0; n < Math.min(ROWS, reaching); n += 1) {
-    spreads.push(y + (canvas.narrow ? 14 : 0));
+    spreads.push(y + canvas.head);
     y = spreads[n] + height + 6;
   }
   const lines = inColumn ? [reaching > ROWS, c.inGroup > 1, c.state.bias !== null].filter(Boolean).length + 1 : 2;
   const sumsY = y + 8;
   const channels = options.channels || shownChannels(c, chosen.channel, layout.rows + 1);
-  const tops = outputRows(canvas, axis, channels, sumsY + lines * 24 + 4);
+  const tops = outputRows(canvas, axis, channels, sumsY + lines * 24 + 4, options.hides);
   const moving = canvas.add(element("g", { class: "step" }));
   let before = null;
 
-  const show = (now) => {
+  const show = (now, hidden = false) => {
     const step = c.step(now.channel, now.output);
     const mine = step.rows[row];
     const sum = new PrintedSum(step.rows.flatMap((one) => one.products).concat(step.bias === null ? [] : [step.bias]));
-    // In the order of the inputs; the taps are met in the other.
     const pairs = step.positions.map((p, n) => ({
       p,
       k: step.taps[n],
       value: mine.values[n],
       product: mine.products[n],
     }));
-    pairs.reverse();
-    const shown = pairs.slice(-ROWS);
+    const shown = pairs.slice(0, ROWS);
     canvas.into(moving, () => {
       column(canvas, axis, now.output, taps - 4, sumsY);
       shown.forEach((pair, n) => {
@@ -60,17 +58,16 @@ export function drawSpread(c, layout, width, chosen, options = {}) {
       });
       shown.forEach((pair, n) => spread(canvas, axis, { c, pair, now, row, y: spreads[n] }));
       if (pairs.length) {
-        const over = pairs.at(-1);
+        const over = pairs[0];
         laidTaps(canvas, axis, { c, pair: over, now, row, y: taps });
         const start = over.p * g.stride - g.left;
         const reach = axis.span(start, start + g.effective - 1);
-        if (reach) canvas.mark("K", ...reach, taps - 6, "", "quiet");
+        if (reach) canvas.mark("K", reach, taps - 6, "", "quiet");
         const next = axis.span(start, start + g.stride);
         if (next && g.stride > 1)
           canvas.mark(
             "stride",
-            next[0] + axis.cell / 2,
-            next[0] + axis.cell / 2 + g.stride * axis.cell,
+            [next[0] + axis.cell / 2, next[0] + axis.cell / 2 + g.stride * axis.cell],
             marksY,
             `stride ${g.stride}`,
             "quiet",
@@ -92,7 +89,7 @@ export function drawSpread(c, layout, width, chosen, options = {}) {
     const at = axis.x(now.output);
     slide(moving, before, at);
     before = at;
-    return caption(c, step, sum, 0);
+    return pairs.length ? `${caption(c, step, sum, 0)} ${phrase("dashed_spread")}` : caption(c, step, sum, 0);
   };
   const svg = canvas.svg(phrase("figure_spread"));
   return { svg, axis, channels, bottoms: [samples + height], tops, show };
@@ -110,7 +107,7 @@ function column(canvas, axis, output, top, bottom) {
 function laidTaps(canvas, axis, { c, pair, now, row, y }) {
   const g = c.geometry;
   const [outer, inner] = c.place(now.channel, row);
-  canvas.name(y - canvas.head, c.state.x.length > 1 || c.channels > 1 ? `weight[${outer}, ${inner}]` : "taps");
+  canvas.movingName(y - canvas.head, c.state.x.length > 1 || c.channels > 1 ? `weight[${outer}, ${inner}]` : "taps");
   c.taps(now.channel, row).forEach((tap, k) => {
     const at = pair.p * g.stride + k * g.dilation - g.left;
     if (!axis.shows(at)) return;
@@ -123,8 +120,7 @@ function spread(canvas, axis, { c, pair, now, row, y }) {
   const g = c.geometry;
   const start = pair.p * g.stride - g.left;
   const words = `x[${pair.p}] · taps`;
-  if (canvas.narrow) canvas.text(canvas.margin, y - 3, words, "note", "start");
-  else canvas.text(canvas.margin, y + 21, words, "note", "start");
+  canvas.movingName(y - canvas.head, words);
   c.taps(now.channel, row).forEach((tap, k) => {
     const at = start + k * g.dilation;
     if (!axis.shows(at)) return;
@@ -146,14 +142,14 @@ function sumsOfSpreads(canvas, axis, { c, step, pairs, shown, spreads, row, now,
     drawSumLine(canvas, { ...how, units, xs, bottom: how.y });
     return;
   }
-  const hidden = units.slice(0, units.length - shown.length);
+  const left = units.slice(shown.length);
   const rows = shown.map((pair, n) => ({
     y: spreads[n] + height / 2,
-    units: units[hidden.length + n],
+    units: units[n],
     from: Infinity,
   }));
   const more = [];
-  if (hidden.length) more.push({ units: sumOf(hidden), label: phrase("more_taps", { n: hidden.length }) });
+  if (left.length) more.push({ units: sumOf(left), label: phrase("more_taps", { n: left.length }) });
   const rest = step.rows.filter((_, r) => r !== row).map((one) => sum.total(one.products));
   if (rest.length) more.push({ units: sumOf(rest), label: phrase("more_inputs", { n: rest.length }) });
   if (step.bias !== null) more.push({ units: sum.units(step.bias), label: "bias" });

@@ -27,6 +27,7 @@ function connect(canvas, goal, from) {
     if (points.at(-1)[0] !== middle) points.push([points.at(-1)[0], turn], [middle, turn]);
   } else points.push([points.at(-1)[0], turn], [gutter, turn], [gutter, top - 5], [middle, top - 5]);
   points.push([middle, top]);
+  canvas.path(points, "halo");
   canvas.path(points, "link strong way", key);
   canvas.path(
     [
@@ -40,11 +41,11 @@ function connect(canvas, goal, from) {
 }
 
 // A sum in one line: what `xs` point to meets in it, and it goes to the output.
-export function drawSumLine(canvas, { units, sum, xs, bottom, y, goal, empty }) {
+export function drawSumLine(canvas, { units, sum, xs, bottom, y, goal, empty, hidden }) {
   const budget = (canvas.width - 2 * canvas.margin - 24) / 8;
-  const total = `= ${sum.text(sumOf(units))}`;
+  const total = `= ${hidden ? phrase("asked") : sum.text(sumOf(units))}`;
   const lines = [units.length, 12, 3].map((most) => `${sum.line(units, most)} ${total}`);
-  if (units.length === 1) lines.unshift(sum.text(units[0]));
+  if (units.length === 1 && !hidden) lines.unshift(sum.text(units[0]));
   const text = units.length ? lines.find((line) => line.length <= budget) || lines[2] : empty || phrase("no_input");
   const width = text.length * 8 + 20;
   const target = goal === null ? canvas.width / 2 : goal.middle;
@@ -62,10 +63,10 @@ export function drawSumLine(canvas, { units, sum, xs, bottom, y, goal, empty }) 
 // Subtotals under one another at the right edge, as in a sum by hand, and their total, which goes to the output.
 // `rows` are {y, units, from}, beside what they sum; `more` are {units, label}, in lines of their own from y on.
 // They stand at the right of `beside`.
-export function drawSumColumn(canvas, { rows, more, label, sum, y, goal, beside }) {
+export function drawSumColumn(canvas, { rows, more, label, sum, y, goal, beside, hidden }) {
   const right = Math.min(canvas.width - canvas.margin - 2, beside + 110);
   const write = (at, units, kind = "") => {
-    const text = sum.text(units);
+    const text = hidden && kind ? phrase("asked") : sum.text(units);
     canvas.text(right, at + 5, text, `number ${kind}`, "end");
     return right - 9 * text.length - 6;
   };

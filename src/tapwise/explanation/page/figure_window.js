@@ -3,7 +3,7 @@ import { Canvas, element } from "./canvas.js";
 import { Axis, inputRow, outputRows, shownChannels, slide } from "./figure_parts.js";
 import { drawSumColumn, drawSumLine, goalOf } from "./figure_sums.js";
 import { PrintedSum, short, sumOf } from "./numbers.js";
-import { phrase, plural } from "./words.js";
+import { phrase, plural, written } from "./words.js";
 
 // The samples and the outputs stand still; what belongs to a step is drawn by `show`, which may come often.
 // Returns {svg, axis, channels, bottoms, tops, show(chosen)}; `first` and `keep` are the axis's, `channels` the output
@@ -34,11 +34,11 @@ export function drawWindow(c, layout, width, chosen, options = {}) {
   const sumsY = y + 4;
   const outputsY = sumsY + lines * 24 + 4;
   const channels = options.channels || shownChannels(c, chosen.channel, most + 1);
-  const tops = outputRows(canvas, axis, channels, outputsY);
+  const tops = outputRows(canvas, axis, channels, outputsY, options.hides);
   const moving = canvas.add(element("g", { class: "step" }));
   let before = null;
 
-  const show = (now) => {
+  const show = (now, hidden = false) => {
     const step = c.step(now.channel, now.output);
     const sum = new PrintedSum(step.rows.flatMap((row) => row.products).concat(step.bias === null ? [] : [step.bias]));
     const shown = step.positions.map((p, n) => [p, n]).filter(([p]) => axis.inputs.includes(p));
@@ -47,7 +47,7 @@ export function drawWindow(c, layout, width, chosen, options = {}) {
         .slice(0, most)
         .forEach((row, r) => windowRow(canvas, axis, { c, step, row, r, at: rows[r], now, shown, sum }));
       if (rows.length) stepMarks(canvas, axis, step, marksY, now.output);
-      sumsOfWindow(canvas, axis, { c, step, rows, shown, sum, y: sumsY, now, goal: goalOf(axis, tops, now) });
+      sumsOfWindow(canvas, axis, { c, step, rows, shown, sum, y: sumsY, now, goal: goalOf(axis, tops, now), hidden });
     });
     slide(moving, before, axis.x(now.output * axis.stride));
     before = axis.x(now.output * axis.stride);
@@ -61,7 +61,8 @@ export function drawWindow(c, layout, width, chosen, options = {}) {
 export function caption(c, step, sum, hidden) {
   const words = phrase(c.channels > 1 ? "step_of_channel" : "step_is", { ...step, sum: sumWords(c, step) });
   if (hidden) return `${words} ${phrase("hidden_taps", { n: hidden, taps: step.positions.length })}`;
-  if (!sum.exact && sum.decimals !== null) return `${words} ${phrase("rounded", { n: sum.decimals })}`;
+  if (!sum.exact && sum.decimals !== null)
+    return `${words} ${phrase("rounded", { n: sum.decimals, exact: written(step.sum) })}`;
   return words;
 }
 
@@ -78,7 +79,7 @@ function sumWords(c, step) {
 function windowRow(canvas, axis, { c, step, row, r, at, now, shown, sum }) {
   const several = c.state.x.length > 1;
   const [outer, inner] = c.place(now.channel, r);
-  canvas.name(at.taps - canvas.head, several || c.channels > 1 ? `weight[${outer}, ${inner}]` : "taps");
+  canvas.movingName(at.taps - canvas.head, several || c.channels > 1 ? `weight[${outer}, ${inner}]` : "taps");
   for (const [p, n] of shown) {
     const x = axis.inputX(p);
     const label = `tap ${step.taps[n]}${several ? `, input channel ${row.input}` : ""}: ${row.taps[n]}`;
@@ -125,7 +126,7 @@ function lengthMarks(canvas, axis) {
   ];
   for (const [symbol, from, until, count] of parts) {
     const span = count > 0 && axis.span(from, until);
-    if (span) canvas.mark(symbol, ...span, y, symbol === "L" ? `L = ${count}` : `${symbol} ${count}`);
+    if (span) canvas.mark(symbol, span, y, symbol === "L" ? `L = ${count}` : `${symbol} ${count}`);
   }
 }
 
@@ -134,9 +135,9 @@ function stepMarks(canvas, axis, step, y, output) {
   const g = axis.c.geometry;
   const at = output * g.stride - g.left;
   const reach = axis.span(at, at + g.effective - 1);
-  if (reach) canvas.mark("K", ...reach, y, phrase("mark_taps", { n: g.kernelSize }));
+  if (reach) canvas.mark("K", reach, y, phrase("mark_taps", { n: g.kernelSize }));
   const gap = g.kernelSize > 1 && axis.span(at, at + g.dilation - 1);
-  if (gap) canvas.mark("dilation", gap[0], gap[0] + g.dilation * axis.cell, y, `dilation ${g.dilation}`, "quiet");
+  if (gap) canvas.mark("dilation", [gap[0], gap[0] + g.dilation * axis.cell], y, `dilation ${g.dilation}`, "quiet");
   const next = output + 1 < axis.c.outputs && axis.span(at, at + g.stride - 1);
-  if (next) canvas.mark("stride", next[0], next[0] + g.stride * axis.cell, y, `stride ${g.stride}`, "quiet");
+  if (next) canvas.mark("stride", [next[0], next[0] + g.stride * axis.cell], y, `stride ${g.stride}`, "quiet");
 }

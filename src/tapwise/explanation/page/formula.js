@@ -1,5 +1,6 @@
 // The shapes, and the formula of the length: each symbol with its number, tied to its control and its place in the figure.
 import { node, refocus } from "./dom.js";
+import { phrase } from "./words.js";
 
 const token = (page, symbol, name, value) =>
   node(
@@ -19,7 +20,7 @@ const token = (page, symbol, name, value) =>
 export function showFormula(page, c) {
   const g = c.geometry;
   const values = {
-    L_out: c.outputs,
+    L_out: page.lengthIsAsked ? phrase("asked") : c.outputs,
     L: c.length,
     left: g.left,
     right: g.right,
@@ -71,7 +72,8 @@ export function showFormula(page, c) {
   const counted = g.transposed
     ? `= ${(c.length - 1) * g.stride} + ${g.effective} + ${g.outputPadding} − ${g.left} − ${g.right} = ${c.outputs}`
     : `= floor(${top} / ${g.stride}) + 1 = ${Math.floor(top / g.stride)} + 1 = ${c.outputs}`;
-  refocus(page.formula, [...parts, node("span", { class: "operator counted" }, counted)]);
+  const end = page.lengthIsAsked ? [] : [node("span", { class: "operator counted" }, counted)];
+  refocus(page.formula, [...parts, ...end]);
 }
 
 // (1, 3, 10) -> (2, 3, 3) -> (1, 2, 8), each with its axes.
@@ -88,6 +90,11 @@ export function showShapes(page, c) {
     arrow(),
     shape("tap", "weight", [weight.length, weight[0].length, c.geometry.kernelSize], axes),
     arrow(),
-    shape("output", "output", [1, c.channels, c.outputs], "(batch, channels, L_out)"),
+    shape(
+      "output",
+      "output",
+      [1, c.channels, page.lengthIsAsked ? phrase("asked") : c.outputs],
+      "(batch, channels, L_out)",
+    ),
   );
 }

@@ -10,6 +10,7 @@ export function buildGradient(page) {
   page.gradientBar = node("div", { class: "bar" });
   page.gradientWords = node("p", { class: "sentence", "aria-live": "polite" });
   page.gradientHolder = node("div", { class: "holder" });
+  page.gradientRule = node("li", {});
   page.panels.gradient.append(
     node("p", { class: "help" }, phrase("gradient_help")),
     page.gradientBar,
@@ -18,7 +19,8 @@ export function buildGradient(page) {
     node(
       "ul",
       { class: "words" },
-      ...["gradient_input", "gradient_weight", "gradient_bias"].map((name) => node("li", {}, phrase(name))),
+      page.gradientRule,
+      ...["gradient_weight", "gradient_bias"].map((name) => node("li", {}, phrase(name))),
     ),
   );
   const pick = (key) => choose(page, key);
@@ -85,6 +87,7 @@ export function showGradient(page, c) {
         redraw((n) => (gradient.row = n)),
       ),
     );
+  page.gradientRule.textContent = phrase(c.geometry.transposed ? "gradient_input_transposed" : "gradient_input");
   refocus(page.gradientBar, [node("span", {}, phrase("gradient_of")), ...selects]);
   showSum(page, c);
 }

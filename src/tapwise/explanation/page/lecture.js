@@ -6,6 +6,7 @@ export function present(page) {
   const on = !page.root.classList.contains("large");
   page.root.classList.toggle("large", on);
   page.presenting.setAttribute("aria-pressed", String(on));
+  if (on) page.more.open = false;
   page.presenting.textContent = on ? "Stop presenting" : "Present";
   if (on && page.root.requestFullscreen) page.root.requestFullscreen().catch(() => {});
   else if (!on && document.fullscreenElement) document.exitFullscreen().catch(() => {});
@@ -19,6 +20,7 @@ const KEYS = {
   End: (page) => page.attempt(() => ({ output: page.convolution.outputs - 1 })),
   " ": play,
   p: present,
+  Escape: (page) => page.root.classList.contains("large") && present(page),
 };
 
 // Returns what ends it.

@@ -3,7 +3,7 @@
 import { button } from "./controls.js";
 import { Convolution, windowTaps } from "./convolution.js";
 import { node } from "./dom.js";
-import { TUTORIAL, changed } from "./state.js";
+import { NUMBERS, TUTORIAL, changed } from "./state.js";
 import { phrase } from "./words.js";
 
 const stateOf = (n) => ({ ...TUTORIAL, ...LESSON[n].state, title: phrase("lesson_title"), lesson: n });
@@ -25,41 +25,54 @@ function isMade({ geometry, outputs, length }, wanted) {
 
 export function buildLesson(page) {
   const go = (by) => () => visit(page, page.state.lesson + by);
-  page.lessonPlace = node("span", { class: "place" });
-  page.lessonTitle = node("h2", {});
   page.lessonText = node("p", {});
-  page.lessonQuestion = node("label", {});
+  page.lessonQuestion = node("label", { for: "tapwise-answer" });
   page.lessonAnswer = node("input", {
     type: "text",
+    id: "tapwise-answer",
     inputmode: "decimal",
     size: 8,
     "data-control": "answer",
-    "aria-label": "your answer",
   });
   page.lessonReply = node("p", { class: "reply", role: "status" });
   page.lessonBack = button("Previous", go(-1), "lesson-back");
   page.lessonNext = button("Next", go(1), "lesson-next");
+  page.station = node(
+    "select",
+    { "aria-label": "station", "data-control": "station", onchange: () => visit(page, Number(page.station.value)) },
+    ...LESSON.map(({ title }, n) =>
+      node("option", { value: n }, phrase("station", { n: n + 1, count: LESSON.length, title })),
+    ),
+  );
+  page.stations = node(
+    "div",
+    { class: "bar stations" },
+    page.station,
+    page.lessonBack,
+    page.lessonNext,
+    button("Leave the lesson", () => page.attempt(() => ({ lesson: null })), "lesson-leave"),
+  );
   page.lesson = node(
     "section",
     { class: "lesson", "aria-label": "Lesson" },
+    page.stations,
+    node("div", {}, page.lessonText),
     node(
       "div",
-      { class: "bar" },
-      page.lessonTitle,
-      page.lessonPlace,
-      page.lessonBack,
-      page.lessonNext,
-      button("Leave the lesson", () => page.attempt(() => ({ lesson: null })), "lesson-leave"),
+      {},
+      node(
+        "form",
+        { onsubmit: (event) => answer(page, event) },
+        page.lessonQuestion,
+        node(
+          "div",
+          { class: "bar" },
+          page.lessonAnswer,
+          node("button", { type: "submit", "data-control": "check" }, "Check"),
+        ),
+      ),
+      page.lessonReply,
     ),
-    page.lessonText,
-    node(
-      "form",
-      { class: "bar", onsubmit: (event) => answer(page, event) },
-      page.lessonQuestion,
-      page.lessonAnswer,
-      node("button", { type: "submit", "data-control": "check" }, "Check"),
-    ),
-    page.lessonReply,
   );
   return page.lesson;
 }
@@ -67,32 +80,57 @@ export function buildLesson(page) {
 export function visit(page, n) {
   page.lessonAnswer.value = "";
   page.lessonReply.textContent = "";
-  page.restart(stateOf(Math.max(0, Math.min(LESSON.length - 1, n))));
+  page.isAnswered = false;
+  page.lastStation = Math.max(0, Math.min(LESSON.length - 1, n));
+  page.restart(stateOf(page.lastStation));
+}
+
+// What is asked for isn't written in the picture until it is answered.
+export function hides(page, channel, output) {
+  const { lesson } = page.state;
+  if (lesson === null || page.isAnswered || !LESSON[lesson].asks.output) return false;
+  return LESSON[lesson].asks.output[0] === channel && LESSON[lesson].asks.output[1] === output;
+}
+
+export const hidesLength = (page) =>
+  page.state.lesson !== null && !page.isAnswered && Boolean(LESSON[page.state.lesson].asks.length);
+
+// Whether the layer is no longer the station's.
+function isChanged(page) {
+  const station = changed(TUTORIAL, LESSON[page.state.lesson].state);
+  return NUMBERS.some((name) => JSON.stringify(station[name]) !== JSON.stringify(page.state[name]));
 }
 
 function answer(page, event) {
   event.preventDefault();
   const { asks, hint } = LESSON[page.state.lesson];
-  const text = page.lessonAnswer.value.trim().replace(",", ".");
-  let right;
-  if (asks.make) right = isMade(page.convolution, asks.make);
-  else if (text === "" || Number.isNaN(Number(text))) {
-    page.lessonReply.textContent = phrase("give_a_number");
-    return;
-  } else right = Math.abs(Number(text) - answerOf(page.state.lesson)) < 1e-9;
+  // Who writes "5 + 6 + 7 = 18" gives the last of the numbers.
+  const numbers = page.lessonAnswer.value.replaceAll("−", "-").match(/-?\d+(?:[.,]\d+)?/g);
+  const reply = (text, right) => {
+    page.lessonReply.textContent = text;
+    page.lessonReply.classList.toggle("right", right);
+  };
+  if (!asks.make && !numbers) return reply(phrase("give_a_number"), false);
+  const right = asks.make
+    ? isMade(page.convolution, asks.make)
+    : Math.abs(Number(numbers.at(-1).replace(",", ".")) - answerOf(page.state.lesson)) < 1e-9;
   const last = page.state.lesson === LESSON.length - 1;
-  page.lessonReply.textContent = right ? phrase(last ? "right_last" : "right") : phrase("not_yet", { hint });
-  page.lessonReply.classList.toggle("right", right);
+  if (!right) return reply(phrase(!asks.make && isChanged(page) ? "station_changed" : "not_yet", { hint }), false);
+  page.isAnswered = true;
+  page.show();
+  return reply(phrase(last ? "right_last" : "right"), true);
 }
 
 export function showLesson(page) {
   const n = page.state.lesson;
   page.lesson.hidden = n === null;
-  page.lessonEntry.hidden = n !== null || page.host.within;
+  page.root.classList.toggle("lessons", n !== null);
+  page.lessonEntry.hidden = n !== null || Boolean(page.host.within);
+  const bar = n === null ? page.header : page.stations;
+  if (page.presenting.parentNode !== bar) bar.append(page.presenting);
   if (n === null) return;
-  const { title, text, question, asks } = LESSON[n];
-  page.lessonPlace.textContent = phrase("station", { n: n + 1, count: LESSON.length });
-  page.lessonTitle.textContent = title;
+  const { text, question, asks } = LESSON[n];
+  page.station.value = n;
   page.lessonText.textContent = text;
   page.lessonQuestion.textContent = question;
   page.lessonAnswer.hidden = Boolean(asks.make);

@@ -42,7 +42,7 @@ function skips(nodes) {
     for (const from of one.inputs) {
       if (from === to - 1) continue;
       let lane = 0;
-      while (taken[lane] !== undefined && taken[lane] > from) lane += 1;
+      while (taken[lane] !== undefined && taken[lane] >= from) lane += 1;
       taken[lane] = to;
       found.push({ from, to, lane });
     }
@@ -170,7 +170,11 @@ export class NetworkView {
         `(${one.shape.join(", ")})`,
         node("small", {}, rate === "1" ? "" : phrase("network_rate", { rate })),
       ),
-      node("span", { class: "moment" }, phrase("network_reads", { first: sign(earliest), last: sign(latest) })),
+      node(
+        "span",
+        { class: "moment" },
+        number ? phrase("network_reads", { first: sign(earliest), last: sign(latest) }) : "",
+      ),
       count,
       strip,
     );

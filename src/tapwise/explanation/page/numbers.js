@@ -6,7 +6,8 @@ export const sumOf = (numbers) => numbers.reduce((a, b) => a + b, 0);
 export function short(value) {
   if (!Number.isFinite(value)) return String(value).replace("Infinity", "inf");
   if (Number.isInteger(value) && Math.abs(value) < 1e5) return String(value);
-  if (Math.abs(value) >= 0.01 && Math.abs(value) < 100) return value.toFixed(2);
+  if (Math.abs(value) >= 0.01 && Math.abs(value) < 100) return String(Number(value.toFixed(2)));
+  if (Math.abs(value) >= 0.001 && Math.abs(value) < 0.01) return value.toFixed(3);
   return value.toExponential(0).replace("+", "");
 }
 
@@ -63,14 +64,26 @@ export class PrintedSum {
   }
 }
 
-// Round numbers from low to high, about so many: steps of 1, 2 or 5 times a power of ten.
-export function niceTicks(low, high, count = 4) {
-  if (!(high > low)) return [low];
+// Steps of 1, 2 or 5 times a power of ten, about so many from low to high.
+function roundStep(low, high, count) {
   const rough = (high - low) / count;
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough * 0.999);
-  const ticks = [];
-  for (let n = Math.ceil(low / step - 1e-9); n * step <= high + step * 1e-9; n += 1)
-    ticks.push(Number((n * step).toPrecision(12)));
-  return ticks;
+  return power * [1, 2, 5, 10].find((factor) => factor * power >= rough * 0.999);
+}
+
+const multiples = (step, first, last) =>
+  Array.from({ length: last - first + 1 }, (_, n) => Number(((first + n) * step).toPrecision(12)));
+
+// Round numbers from low to high.
+export function niceTicks(low, high, count = 4) {
+  if (!(high > low)) return [low];
+  const step = roundStep(low, high, count);
+  return multiples(step, Math.ceil(low / step - 1e-9), Math.floor(high / step + 1e-9));
+}
+
+// Round numbers that reach from low or below it to high or above it.
+export function ticksAround(low, high, count = 3) {
+  if (!(high > low)) return [low, low + 1];
+  const step = roundStep(low, high, count);
+  return multiples(step, Math.floor(low / step + 1e-9), Math.ceil(high / step - 1e-9));
 }

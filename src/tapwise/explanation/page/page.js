@@ -6,7 +6,7 @@ import { node } from "./dom.js";
 import { showShapes } from "./formula.js";
 import { buildGradient, gradientsOf, showGradient } from "./gradient_panel.js";
 import { listen, pressTabKey } from "./keyboard.js";
-import { buildLesson, showLesson, visit } from "./lesson.js";
+import { buildLesson, hides, hidesLength, showLesson, visit } from "./lesson.js";
 import { listenToKeys, present } from "./lecture.js";
 import { showCode, showPlan, showResponse, showStack } from "./panels.js";
 import { NUMBERS, TABS, TUTORIAL, changed, copy, fromHash } from "./state.js";
@@ -20,7 +20,7 @@ const LABELS = {
   stack: "Stack",
   response: "Response",
   code: "Code",
-  plan: "Why this kernel",
+  plan: "Why this algorithm",
 };
 
 const SHOW = {
@@ -100,6 +100,17 @@ export class Page {
     if (taken.length && this.host.changed) this.host.changed(this);
   }
 
+  // Back to how the page, or the station of the lesson, began.
+  reset() {
+    if (this.state.lesson === null) this.restart({ ...this.begin, lesson: null });
+    else visit(this, this.state.lesson);
+  }
+
+  // Whether an output's number is what the lesson asks for.
+  hides(channel, output) {
+    return hides(this, channel, output);
+  }
+
   // A whole state in place of this one.
   restart(state) {
     this.waiting.clear();
@@ -116,7 +127,8 @@ export class Page {
   showRefused() {
     const words = [...this.waiting].map(([name, { message }]) => {
       const { label, get } = CONTROLS[name];
-      return phrase("refused", { message, label, value: get(this) });
+      const typed = this.waiting.get(name).value;
+      return phrase("refused", { message, label, typed, value: get(this) });
     });
     this.alarm.textContent = [this.trouble, ...words].filter(Boolean).join(" ");
     this.root.classList.toggle("stale", this.waiting.size > 0);
@@ -194,12 +206,13 @@ export class Page {
     listen(this);
     this.root.classList.add("twp");
     const lesson = buildLesson(this);
-    this.lessonEntry = button("Lesson", () => visit(this, 0), "lesson");
+    this.lessonEntry = button("Lesson", () => visit(this, this.lastStation || 0), "lesson");
+    this.header = node("header", { class: "bar" }, this.title, this.lessonEntry);
     this.presenting = button("Present", () => present(this), "present");
     this.unlisten = listenToKeys(this);
     this.root.replaceChildren(
       node("style", {}, CSS),
-      node("header", { class: "bar" }, this.title, this.lessonEntry, this.presenting),
+      this.header,
       this.about,
       lesson,
       panel,
@@ -253,14 +266,17 @@ export class Page {
     showLesson(this);
     showControls(this);
     this.showRefused();
+    this.lengthIsAsked = hidesLength(this);
     showShapes(this, c);
     for (const name of TABS) {
       const on = name === state.tab;
       this.tabs[name].setAttribute("aria-selected", String(on));
+      if (on && this.shownTab !== name) this.tabs[name].scrollIntoView({ block: "nearest", inline: "center" });
       this.tabs[name].tabIndex = on ? 0 : -1;
       this.tabs[name].hidden = name === "plan" && !state.plan;
       this.panels[name].hidden = !on;
     }
+    this.shownTab = state.tab;
     SHOW[state.tab](this, c);
   }
 

@@ -51,6 +51,7 @@ export function showStack(page) {
   const remove = button("Remove the last", () => page.attempt(() => ({ layers: layers.slice(0, -1) })), "remove-layer");
   remove.disabled = layers.length === 1;
   const parts = [
+    ...(page.state.transposed ? [node("p", { class: "help" }, phrase("other_stack"))] : []),
     node("div", { class: "controls layers" }, ...layers.map((_, n) => layerFields(page, n))),
     barOf(button("Add a layer", add, "add-layer"), remove),
   ];

@@ -1,6 +1,7 @@
 // The panel of steps: one motion of pointer, slider and Play; what a cell is tied to; the answers in words.
 import { element } from "./canvas.js";
 import { button } from "./controls.js";
+import { feeds } from "./convolution.js";
 import { node, onPoint } from "./dom.js";
 import { drawOverview, envelope } from "./figure_overview.js";
 import { drawSpread } from "./figure_spread.js";
@@ -80,11 +81,23 @@ export function buildSteps(page) {
       button("Save SVG", () => saveFigure(page, "svg"), "svg"),
       button("Save PNG", () => saveFigure(page, "png"), "png"),
       ...(links ? [] : [button("Copy link", () => copyText(page, link(page)), "link")]),
-      button("Start again", () => page.restart(page.begin), "reset"),
-      button("The tutorial's", () => page.restart(TUTORIAL), "tutorial"),
+      button("Reset", () => page.reset(), "reset"),
+      button("Load the example", () => page.restart(TUTORIAL), "tutorial"),
     ),
     node("h2", {}, "In words"),
     page.words,
+    node(
+      "details",
+      {},
+      node("summary", { "data-control": "glossary" }, phrase("glossary")),
+      node(
+        "ul",
+        { class: "meanings" },
+        ...phrase("meanings")
+          .split("|")
+          .map((line) => node("li", {}, line)),
+      ),
+    ),
   );
   onPoint(page.holder, (event) => point(page, event));
   page.holder.addEventListener("pointerleave", () => leave(page));
@@ -140,7 +153,8 @@ function draw(page, chosen, options = {}) {
   const same = drawn && drawn.convolution.length === c.length && drawn.transposed === c.geometry.transposed;
   const first = same ? drawn.axis.first : null;
   const figure = c.geometry.transposed ? drawSpread : drawWindow;
-  page.drawn = figure(c, LAYOUT, page.width(), chosen, { first, row: page.row, ...options });
+  const hides = (channel, output) => page.hides(channel, output);
+  page.drawn = figure(c, LAYOUT, page.width(), chosen, { first, row: page.row, hides, ...options });
   page.drawn.convolution = c;
   page.drawn.transposed = c.geometry.transposed;
   page.drawn.group = Math.floor(chosen.channel / c.outGroup);
@@ -153,8 +167,13 @@ function showStep(page, key = null) {
   if (Math.floor(step.channel / c.outGroup) !== page.drawn.group)
     draw(page, step, { keep: true, channels: page.drawn.channels });
   const active = page.drawn.svg.contains(document.activeElement) ? document.activeElement.dataset.key : null;
-  page.caption.textContent = page.drawn.show(step);
-  page.sentence.textContent = sentence(c.step(step.channel, step.output));
+  const hidden = page.hides(step.channel, step.output);
+  const caption = page.drawn.show(step, hidden);
+  page.caption.textContent = usesOf(page, key) || caption;
+  const line = sentence(c.step(step.channel, step.output));
+  page.sentence.textContent = hidden ? line.replace(/= \S+$/, `= ${phrase("asked")}`) : line;
+  page.scrub.value = step.output;
+  page.channel.value = step.channel;
   const again = active && !page.drawn.svg.contains(document.activeElement) && cellOf(page, active);
   if (again) {
     again.setAttribute("tabindex", "0");
@@ -163,6 +182,22 @@ function showStep(page, key = null) {
     page.showing = false;
   }
   light(page, key);
+}
+
+// What a pointed input or tap is used for; empty for an output.
+function usesOf(page, key) {
+  if (!key || key.startsWith("y")) return "";
+  const [kind, a, b, k] = key.split(":").map((part, n) => (n ? Number(part) : part));
+  if (kind === "w") return phrase("uses_of_tap", { n: k });
+  const { convolution: c } = page;
+  const fed = feeds(c.geometry, b, c.length);
+  const shown = fed.length > 8 ? [...fed.slice(0, 6), "…", fed.at(-1)] : fed;
+  const outputs = fed.length === 1 ? `output ${fed[0]}` : fed.length ? `outputs ${shown.join(", ")}` : "no output";
+  return phrase(c.state.x.length > 1 || c.channels > 1 ? "uses_of_input_of" : "uses_of_input", {
+    n: b,
+    channel: a,
+    outputs,
+  });
 }
 
 const cellOf = (page, key) => [...page.holder.querySelectorAll("[data-key]")].find((cell) => cell.dataset.key === key);
@@ -284,11 +319,16 @@ function light(page, key) {
   for (const old of svg.querySelectorAll(".tie")) old.remove();
   svg.querySelector(".step").classList.toggle("dim", !ofStep && wanted.startsWith("x"));
   const found = wanted ? ties(page.convolution, wanted, axis) : null;
+  const used = page.convolution.step(page.step.channel, page.step.output).taps;
   page.lit = found ? [...found.keys] : [];
   for (const cell of svg.querySelectorAll("[data-key]")) {
     const at = cell.dataset.key;
     const isTap = at.startsWith("w");
-    const lit = found && (found.keys.has(at) || (isTap && ofStep) || (isTap && at.startsWith(wanted)));
+    const lit =
+      found &&
+      (found.keys.has(at) ||
+        (isTap && ofStep && used.includes(Number(at.split(":")[3]))) ||
+        (isTap && at.startsWith(wanted)));
     cell.classList.toggle("lit", found ? Boolean(lit) : at === own);
     cell.classList.toggle("dim", Boolean(found) && !lit);
     if (at.startsWith("y")) cell.setAttribute("aria-pressed", String(at === own));

@@ -7,7 +7,7 @@ export function phrase(name, values = {}) {
 }
 
 // A number as the text explanation writes it: 3.0.
-function written(value) {
+export function written(value) {
   if (!Number.isFinite(value)) return String(value).replace("Infinity", "inf").replace("NaN", "nan");
   const exact = Number(value.toPrecision(8));
   return Number.isInteger(exact) && Math.abs(exact) < 1e16 ? `${exact}.0` : String(exact);

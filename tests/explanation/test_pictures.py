@@ -87,7 +87,6 @@ def test_a_slide_is_16_to_9(explanation, tmp_path, figure):
 
 def test_the_window_of_any_output(explanation):
     drawn = explanation.svg("window", output=6)
-    assert "0" in drawn
     numbers = re.findall(r'class="number"[^>]*>([^<]*)<', drawn)
     assert "2 + 8 − 6 = 4" in numbers
     assert "window of output 6" in drawn
@@ -149,7 +148,9 @@ def test_printed_digits_add_up(values):
         return
     total = float(printed.text(sum(units)).replace("−", "-"))
     assert total == pytest.approx(sum(float(printed.text(u).replace("−", "-")) for u in units), abs=1e-9)
-    assert total == pytest.approx(sum(values), abs=len(values) * 0.5001 * 10.0**-printed.decimals + 1e-6)
+    # About four digits of what is printed are right, however many addends are rounded.
+    size = max(abs(sum(values)), *map(abs, values))
+    assert total == pytest.approx(sum(values), abs=2e-3 * size + 1e-12)
 
 
 @needs_chromium

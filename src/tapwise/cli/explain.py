@@ -37,6 +37,10 @@ def explain(
 
     tapwise explain --input 0:10 --taps 1,1,1
     """
+    if save is None and (figure or at or slide):
+        raise ValueError(
+            "--figure, --at and --slide are of a picture: give --save NAME.svg, or another name that it ends in"
+        )
     explanation = convolution.explained(signal)
     if save is None:
         say(explanation.lesson)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import ceil
 
 import numpy as np
 
@@ -58,6 +59,7 @@ def kernel(canvas: Canvas, trace: Trace) -> None:
     left, right = MARGIN + LABEL, WIDTH - MARGIN
     step = min(60.0, (right - left) / geometry.effective_kernel_size)
     height = 100.0
+    every = max(1, ceil(24 / (step * geometry.dilation)))  # labels that don't touch
 
     for r, row in enumerate(finite):
         canvas.text(left, canvas.height + 4, f"from input channel {r}" if several else "taps", "note", "start")
@@ -75,7 +77,7 @@ def kernel(canvas: Canvas, trace: Trace) -> None:
             canvas.box(
                 x + 0.15 * step, min(place(tap), place(0)), 0.7 * step, bar, "tap", "", f"tap {k}: {taps[r][k]:.6g}"
             )
-            if step * geometry.dilation >= 22 or k % 8 == 0:
+            if k % every == 0:
                 canvas.text(x + step / 2, top + height + 16, str(k), "index")
         canvas.height = top + height + 26
 

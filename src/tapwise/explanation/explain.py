@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import index
 from pathlib import Path
 from typing import Any, overload
 
@@ -101,14 +102,20 @@ class Explanation:
         if figure is not None and figure not in FIGURES:
             names = ", ".join(map(repr, FIGURES))
             raise ValueError(f"figure must be one of {names} or None, got {figure!r}")
-        count = (self.trace.within or self.trace).output.shape[1]
-        if not isinstance(output, int) or not 0 <= output < max(count, 1):
+        count = self.trace.output.shape[1]
+        try:
+            at = index(output)
+        except TypeError:
+            at = -1
+        if not 0 <= at < max(count, 1):
             raise IndexError(f"output must be from 0 to {count - 1}, got {output!r}")
-        return figures(self.trace, USUAL if figure is None else (figure,), output, hidden)
+        return figures(self.trace, USUAL if figure is None else (figure,), at, hidden)
 
     def _animated(self, kind: str, slide: bool) -> bytes:
         """The window at one output after the other, as many as there is room for."""
         frames = [self._drawn("window", i, hidden=True) for i in shown_outputs(self.trace)]
+        for canvas in frames:
+            canvas.height = max(other.height for other in frames)
         if not frames:
             raise ValueError("there is no output, so nothing moves: save as .svg or .txt")
         return animation(frames, kind, slide)
@@ -154,6 +161,7 @@ class Explanation:
             MissingPackageError: a picture that isn't SVG, without matplotlib: ``pip install 'tapwise[figures]'``.
             OSError: a place that can't be written.
         """
+        self._drawn(figure, output)  # refuses what there isn't, whatever is written
         forms: dict[str, Callable[[], str | bytes]] = {
             ".html": self.page,
             **picture_forms(lambda: self._drawn(figure, output), slide),

@@ -141,7 +141,7 @@ class ModelExplanation:
             return page_around(self.title, self._repr_html_())
         try:
             return self._network()
-        except TimelineError as error:
+        except (TimelineError, ValueError, TypeError, RuntimeError) as error:  # of what isn't read, the table
             note = f"<p>The network's operations are not drawn: {escape(str(error))}</p>"
             return page_around(self.title, note + self._repr_html_())
 

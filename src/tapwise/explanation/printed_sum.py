@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import floor, isfinite, log10
+from math import ceil, floor, isfinite, log10
 
 
 class PrintedSum:
@@ -13,7 +13,7 @@ class PrintedSum:
         values: every addend.
 
     Attributes:
-        decimals: all that they have, up to six; else so many that the largest shows four digits. None where
+        decimals: all that they have, up to six; else so many that the largest shows four digits, and more of many. None where
             they can't be printed so, as beside NaN.
 
     Example:
@@ -32,7 +32,7 @@ class PrintedSum:
     def text(self, units: float) -> str:
         """Units as they are printed."""
         if self.decimals is None:
-            return f"{units:.4g}"
+            return f"{units:.4g}".replace("-", "\u2212")
         return f"{(units or 0) / 10**self.decimals:.{self.decimals}f}".replace("-", "\u2212")
 
     def line(self, units: Sequence[float], most: int = 12) -> str:
@@ -50,12 +50,15 @@ class PrintedSum:
 
 
 def _decimals(values: Sequence[float]) -> int | None:
-    if not all(map(isfinite, values)) or max(map(abs, values), default=0) >= 1e9:
+    size = max(abs(sum(values)), *map(abs, values), 0.0)
+    if not all(map(isfinite, values)) or size >= 1e9:
         return None
     for decimals in range(7):
         scaled = [value * 10**decimals for value in values]
-        if all(abs(v - round(v)) <= 1e-8 * max(1.0, abs(v)) for v in scaled):
+        if all(abs(v - round(v)) <= 1e-12 * abs(v) for v in scaled):
             return decimals
-    exponent = floor(log10(max(map(abs, values))))
-    decimals = max(0, (2 if exponent < 0 else 3) - exponent)
+    exponent = floor(log10(size))
+    # Of many addends, more: their rounding must not add up to a digit that is printed.
+    extra = ceil(log10(max(1, len(values) / 2)))
+    decimals = max(0, (2 if exponent < 0 else 3) - exponent + extra)
     return None if decimals > 12 else decimals

@@ -32,7 +32,8 @@ def figures(trace: Trace, names: tuple[str, ...], output: int = 0, hidden: bool 
     """
     canvas = Canvas(WIDTH, f"Convolution with {settings(trace.geometry)}")
     draw: dict[str, Callable[[Canvas, Trace], None]] = {
-        "window": lambda canvas, trace: _window(canvas, trace, output, hidden),
+        # Of the convolution within a module that drops outputs, those before are counted, too.
+        "window": lambda canvas, shown: _window(canvas, shown, output + _dropped_before(trace), hidden),
         "shapes": _shapes,
         "sources": _sources,
         "channels": diagrams.channels,
@@ -47,9 +48,17 @@ def figures(trace: Trace, names: tuple[str, ...], output: int = 0, hidden: bool 
     return canvas
 
 
+def _dropped_before(trace: Trace) -> int:
+    """Outputs of the convolution within a module that the module drops at the beginning."""
+    return trace.within.dropped[0] if trace.within else 0
+
+
 def shown_outputs(trace: Trace) -> list[int]:
     """The outputs that the figure of a window has room for, from the first on."""
-    return _Axis(trace.within or trace).output_positions
+    before = _dropped_before(trace)
+    return [
+        i - before for i in _Axis(trace.within or trace).output_positions if 0 <= i - before < trace.output.shape[1]
+    ]
 
 
 def _kernel(canvas: Canvas, trace: Trace) -> None:
@@ -89,10 +98,13 @@ class _Axis:
             self.first = min(0, -geometry.left)
         last = max((self.inputs - 1) * self.spread - self.shift + right, (self.outputs - 1) * self.stride)
         self.columns = min(last - self.first + 1, COLUMNS)
-        places = [p * self.spread - self.shift for p in geometry.window(output)]
-        if output and max(*places, output * self.stride) >= self.first + self.columns:
-            middle = (min(*places, output * self.stride) + max(*places, output * self.stride)) // 2
-            self.first = max(self.first, min(middle - self.columns // 2, last - self.columns + 1))
+        at = output * self.stride
+        places = [at, *(p * self.spread - self.shift for p in geometry.window(output))]
+        if output and max(places) >= self.first + self.columns:
+            # Around the window; where it is too wide, the output stays in the picture.
+            middle = (min(places) + max(places)) // 2
+            start = min(max(middle - self.columns // 2, at - self.columns + 1), at)
+            self.first = max(self.first, min(start, last - self.columns + 1))
         self.cell = min(float(LAYOUT["cell"]), (WIDTH - 2 * MARGIN - LABEL - 36) / max(self.columns, 1))
         low = 0 if geometry.transposed else self.first
         self.input_positions = [p for p in range(low, self.inputs + right) if self._fits(p * self.spread - self.shift)]
@@ -118,7 +130,7 @@ class _Axis:
 
 def _window(canvas: Canvas, trace: Trace, output: int = 0, hidden: bool = False) -> None:
     """The samples, the taps laid over one output's window, their products and sum, and the outputs."""
-    axis = _Axis(trace, output)
+    axis = _Axis(trace, 0 if hidden else output)  # frames of an animation have one axis
     step = trace.step(output) if axis.outputs else None
     dropped = f"; grey: {sum(trace.dropped)} outputs that are dropped" if any(trace.dropped) else ""
     which = "first window" if output == 0 else f"window of output {output}"
@@ -127,7 +139,8 @@ def _window(canvas: Canvas, trace: Trace, output: int = 0, hidden: bool = False)
     channels = trace.input.shape[0] // trace.geometry.groups
     printed = None
     if step is not None and not trace.pooling and not np.iscomplexobj(step.products):
-        printed = PrintedSum([*step.products.flatten().tolist(), *([] if step.bias is None else [float(step.bias)])])
+        bias = [] if step.bias is None else [_plain(step.bias)]
+        printed = PrintedSum([*map(_plain, step.products.flatten()), *bias])
     for row in range(min(channels, ROWS)):
         _window_row(canvas, trace, axis, step, row, printed)
     shown = [p for p in step.positions if p in axis.input_positions] if step else []
@@ -171,13 +184,13 @@ def _window_row(
         canvas.box(x + 1, taps_y, axis.cell - 2, CELL, "tap", content)
         canvas.line(middle, taps_y + CELL, middle, samples_y, "link strong")
         if printed is not None:
-            product = printed.text(printed.units(float(step.products[row, n])))
+            product = printed.text(printed.units(_plain(step.products[row, n])))
             canvas.box(x + 1, products_y, axis.cell - 2, CELL, "product", product)
     if printed is None:
         return
     canvas.text(MARGIN, products_y + 21, "products", anchor="start")
     if channels > 1 or step.bias is not None:
-        subtotal = printed.text(sum(printed.units(float(value)) for value in step.products[row]))
+        subtotal = printed.text(sum(printed.units(_plain(value)) for value in step.products[row]))
         canvas.text(end + 10, products_y + 21, f"add up to {subtotal}", "note", "start")
     canvas.height = products_y + CELL + 12
 
@@ -199,11 +212,11 @@ def _slide(
         middles = [axis.input_x(position) + axis.cell / 2 for position in shown]
         channels = trace.input.shape[0] // trace.geometry.groups
         if printed is not None:
-            units = [printed.units(float(product)) for product in step.products[0]]
+            units = [printed.units(_plain(product)) for product in step.products[0]]
             if channels > 1 or step.bias is not None:
-                units = [sum(printed.units(float(product)) for product in row) for row in step.products]
-                units += [] if step.bias is None else [printed.units(float(step.bias))]
-            line = printed.line(units, 8)
+                units = [sum(printed.units(_plain(product)) for product in row) for row in step.products]
+                units += [] if step.bias is None else [printed.units(_plain(step.bias))]
+            line = _fitting(printed, units)
             middle = canvas.pill(sum(middles) / len(middles) if middles else target, canvas.height + 16, line)
             reach = 4.0 * len(line)
             for x in middles:
@@ -229,6 +242,12 @@ def _slide(
         canvas.height = y + 22
     else:
         canvas.height = outputs_y + CELL + 20
+
+
+def _fitting(printed: PrintedSum, units: list[float]) -> str:
+    """The line of a sum that fits into the image, addends in the middle left out where it must."""
+    lines = [printed.line(units, most) for most in (12, 8, 3)]
+    return next((line for line in lines if 8 * len(line) + 20 <= WIDTH - 2 * MARGIN), f"= {printed.text(sum(units))}")
 
 
 def _sources(canvas: Canvas, trace: Trace) -> None:
@@ -296,6 +315,11 @@ def _shapes(canvas: Canvas, trace: Trace) -> None:
 def _channel(name: str, channels: int) -> str:
     """Which channel a row shows, where there are several: the first."""
     return name if channels == 1 else f"{name} ch. 0"
+
+
+def _plain(value: Any) -> float:
+    """The number as it is written: 0.3 of a float32's 0.30000001192."""
+    return float(str(value))
 
 
 def _short(value: Any) -> str:

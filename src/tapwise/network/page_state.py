@@ -66,10 +66,10 @@ def _time(timeline: Any) -> dict[str, Any]:
     """How an operation maps time, in the numbers that intervals need."""
     if isinstance(timeline, Windows):
         g = timeline.geometry
-        names = ("stride", "left", "effective_kernel_size", "transposed")
+        names = ("stride", "left", "effective_kernel_size", "transposed", "padding_mode")
         return {"kind": "windows", **{name: getattr(g, name) for name in names}}
     if isinstance(timeline, Ends):
-        return {"kind": "ends", "left": timeline.left}
+        return {"kind": "ends", "left": timeline.left, "padding_mode": timeline.padding_mode}
     return {"kind": "all of the past" if timeline.endless else "aligned"}
 
 

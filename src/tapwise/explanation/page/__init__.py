@@ -84,8 +84,14 @@ def _code(*more: str) -> str:
         f"const FIGURE_CSS = CSS.split({json.dumps(_PAGE_MARK)})[0];",
     ]
     parts += [_scoped(name) for name in (*_MODULES, *more)]
-    # Comments and indentation are for who reads the source.
-    return re.sub(r"^(?: *//.*\n| +)", "", "\n".join(parts), flags=re.MULTILINE)
+    return _without_spaces("\n".join(parts))
+
+
+def _without_spaces(code: str) -> str:
+    """Comments, indentation and ends of lines are for who reads the source; no text of the page spans lines."""
+    code = re.sub(r"^ *//.*\n| +$|(?<=[;,{]) +// .*$", "", code, flags=re.MULTILINE)
+    code = re.sub(r"^ +", "", code, flags=re.MULTILINE)
+    return re.sub(r"(?<=[;,{(\[])\n", "", code)
 
 
 def _scoped(name: str) -> str:

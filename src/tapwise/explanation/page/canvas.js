@@ -40,6 +40,13 @@ export class Canvas {
     this.parts = outside;
   }
 
+  // What belongs to a step: what slides from one to the next, and what doesn't.
+  stepLayers() {
+    const layers = { moving: element("g"), still: element("g") };
+    this.add(element("g", { class: "step" }, layers.moving, layers.still));
+    return layers;
+  }
+
   // The name of a row of cells that begins at y; returns where its cells begin.
   name(y, content) {
     this.names.push(this.nameNode(y, content));
@@ -70,7 +77,8 @@ export class Canvas {
     const group = element("g", { class: `mark ${kind}`, "data-symbol": symbol });
     const across = (x, isOpen) => (isOpen ? "" : `M${x} ${y - 4}V${y + 4}`);
     const ends = `M${x1} ${y}H${x2}${across(x1, open[0])}${across(x2, open[1])}`;
-    const middle = Math.max(this.margin + 3.2 * content.length, (x1 + x2) / 2);
+    const half = 3.2 * content.length;
+    const middle = Math.max(this.margin + half, Math.min(this.width - this.margin - half, (x1 + x2) / 2));
     const text = element("text", {
       x: middle.toFixed(1),
       y: (y - 6).toFixed(1),

@@ -26,6 +26,8 @@ export function buildChannels(page) {
 function openBlock(page, block) {
   page.block = block;
   page.show();
+  const cell = page.weights.querySelector("[tabindex='0']");
+  if (document.activeElement === document.body && cell) cell.focus();
 }
 
 function press(page, key) {
@@ -37,15 +39,27 @@ function press(page, key) {
   } else openBlock(page, { outs: [at[0], at[1]], ins: [at[2], at[3]] });
 }
 
+function readsAny(c, { outs, ins }) {
+  for (let o = outs[0]; o < outs[1]; o += 1) if (c.inputs(o).some((i) => i >= ins[0] && i < ins[1])) return true;
+  return false;
+}
+
 export function showChannels(page, c) {
   const { weight, x, bias, transposed, output } = page.state;
   const fits = ([o, i]) => o < c.channels && i < x.length && c.inputs(o).includes(i);
-  if (page.pair === null || !fits(page.pair)) page.pair = [page.state.channel, c.inputs(page.state.channel)[0]];
+  const { channel } = page.state;
+  if (page.pair === null || !fits(page.pair) || page.pair[0] !== channel) {
+    const same = page.pair && c.inputs(channel).includes(page.pair[1]);
+    page.pair = [channel, same ? page.pair[1] : c.inputs(channel)[0]];
+  }
   if (page.block && (page.block.outs[1] > c.channels || page.block.ins[1] > x.length)) page.block = null;
+  // A block of pairs that groups have parted since is none to look into.
+  if (page.block && !readsAny(c, page.block)) page.block = null;
   const drawn = drawWeights(c, LAYOUT, page.width(), page);
   page.weights.replaceChildren(drawn.svg);
   const cells = [...page.weights.querySelectorAll("[data-key]")];
-  (cells.find((cell) => cell.dataset.key === `p:${page.pair.join(":")}`) || cells[0]).setAttribute("tabindex", "0");
+  const first = cells.find((cell) => cell.dataset.key === `p:${page.pair.join(":")}`) || cells[0];
+  if (first) first.setAttribute("tabindex", "0");
   page.whole.hidden = page.block === null;
 
   const [o, i] = page.pair;
@@ -69,7 +83,7 @@ export function showChannels(page, c) {
         output: step.output,
         o,
         i,
-        sum: sum.line(units, 10),
+        sum: units.length ? sum.line(units, 10) : phrase("no_input"),
         total: sum.text(sum.total(mine.products)),
       }),
     ),

@@ -86,7 +86,7 @@ const MORE = [
     name: "output_padding",
     label: "output padding",
     symbol: "output_padding",
-    get: (p) => p.state.output_padding,
+    get: (p) => p.convolution.geometry.outputPadding,
     change: (p, n) => ({ output_padding: n }),
   },
 ];
@@ -203,6 +203,13 @@ function hasMore({ state, convolution }) {
   );
 }
 
+// Settings that mean nothing beside others.
+export function isDisabled(state, name) {
+  if (name === "bias") return state.bias === null;
+  if (name === "output_padding") return !state.transposed || state.padding === "causal";
+  return name === "padding_mode" && state.transposed;
+}
+
 // The controls show the state, but for what is being typed and what was refused.
 export function showControls(page) {
   const { state } = page;
@@ -212,9 +219,7 @@ export function showControls(page) {
     if (input.type === "checkbox") input.checked = get(page);
     else if (!waits && !typed) input.value = get(page);
     input.setAttribute("aria-invalid", String(waits));
-    if (name === "bias") input.disabled = state.bias === null;
-    if (name === "output_padding") input.disabled = !state.transposed;
-    if (name === "padding_mode") input.disabled = state.transposed;
+    input.disabled = isDisabled(state, name);
     if (name === "padding")
       for (const option of input.options)
         option.disabled = state.transposed && !["causal", TWO_NUMBERS].includes(option.value);

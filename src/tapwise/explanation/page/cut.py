@@ -33,28 +33,29 @@ def cut_to(trace: Trace, samples: int, weights: int) -> Part:
     geometry = trace.geometry
     x, weight, bias, groups = trace.input, trace.weight, trace.bias, geometry.groups
     said: list[str] = []
-    fan_in = x.shape[0] // groups
-    outs = trace.output.shape[0]
-    if groups > 1 and (weight.size > weights or fan_in * groups * geometry.input_length(1) > samples):
-        kept = max(1, min(int(groups * weights / weight.size), samples // (fan_in * geometry.input_length(1))))
+    needed = min(max(1, geometry.input_length(1)), x.shape[1])  # samples without which there is no output
+    if groups > 1 and (weight.size > weights or x.shape[0] * needed > samples):
+        fan_in, outs = x.shape[0] // groups, trace.output.shape[0] // groups
+        kept = max(1, min(int(groups * weights / weight.size), samples // (fan_in * needed)))
         if kept < groups:
             said.append(f"the first {kept} of {groups} groups")
-            bias = None if bias is None else bias[: outs // groups * kept]
+            bias = None if bias is None else bias[: outs * kept]
             x, weight, groups = x[: fan_in * kept], weight[: weight.shape[0] // groups * kept], kept
-    elif groups == 1 and weight.size > weights:
+    if groups == 1 and (weight.size > weights or x.shape[0] * needed > samples):
         axis = 1 if geometry.transposed else 0
+        outs, ins = weight.shape[axis], weight.shape[1 - axis]
         kept = max(1, int(outs * weights / weight.size))
-        said.append(f"the first {kept} of {outs} output channels")
-        weight = weight[:, :kept] if geometry.transposed else weight[:kept]
-        bias = None if bias is None else bias[:kept]
-        most = max(1, min(weights // (kept * geometry.kernel_size), samples // geometry.input_length(1)))
-        if weight.size > weights or x.shape[0] > samples // geometry.input_length(1):
-            kept = min(most, x.shape[0])
-            said.append(f"the first {kept} of {x.shape[0]} input channels, so the outputs are a part of the layer's")
-            x = x[:kept]
-            weight = weight[:kept] if axis else weight[:, :kept]
+        if kept < outs:
+            said.append(f"the first {kept} of {outs} output channels")
+            weight = weight[:, :kept] if axis else weight[:kept]
+            bias = None if bias is None else bias[:kept]
+        most = max(1, min(weights // (min(kept, outs) * geometry.kernel_size), samples // needed))
+        if most < ins:
+            said.append(f"the first {most} of {ins} input channels, so the outputs are a part of the layer's")
+            x = x[:most]
+            weight = weight[:most] if axis else weight[:, :most]
     if x.size > samples:
-        kept = max(samples // x.shape[0], geometry.input_length(1), 1)
+        kept = max(samples // x.shape[0], needed)
         if kept < x.shape[1]:
             said.append(f"the first {kept} of {x.shape[1]} samples")
             x = x[:, :kept]

@@ -98,10 +98,12 @@ function drawPair(canvas, c, o, i, { largest, chosen, ...place }) {
 function drawBlock(canvas, c, { o, i }, { largest, ...place }) {
   const sums = { up: 0, down: 0 };
   const counts = { up: 0, down: 0 };
+  let read = 0;
   for (let channel = o[0]; channel < o[1]; channel += 1)
     c.inputs(channel).forEach((input, row) => {
       if (input < i[0] || input >= i[1]) return;
       for (const tap of c.taps(channel, row)) {
+        read += 1;
         if (!Number.isFinite(tap)) continue;
         const side = tap < 0 ? "down" : "up";
         sums[side] += tap * tap;
@@ -109,7 +111,7 @@ function drawBlock(canvas, c, { o, i }, { largest, ...place }) {
       }
     });
   const words = { o: `${o[0]} to ${o[1] - 1}`, i: `${i[0]} to ${i[1] - 1}` };
-  if (!counts.up && !counts.down) {
+  if (!read) {
     square(canvas, place, "blank", phrase("not_read", words));
     return;
   }

@@ -1,4 +1,4 @@
-// The figure of a gradient: what comes from behind, and how one number of grad_input or grad_weight is summed from it.
+// The figure of a gradient: grad_output, and how one number of grad_input or grad_weight is summed from it.
 import { Canvas } from "./canvas.js";
 import { Axis, more } from "./figure_parts.js";
 import { drawSumColumn, drawSumLine } from "./figure_sums.js";
@@ -26,7 +26,7 @@ export function drawGradient(c, gradients, layout, width, { step, row, at }) {
   const axis = new Axis(c, canvas, middleOutput(parts, step), { right: inColumn ? 88 : 16 });
   const several = c.channels > 1;
 
-  // What comes from behind.
+  // grad_output.
   let y = canvas.name(canvas.height + 4, several ? `∂ output ${channel}` : "∂ output");
   for (const i of axis.outputs) {
     const value = gradients.output(channel, i);
@@ -43,25 +43,24 @@ export function drawGradient(c, gradients, layout, width, { step, row, at }) {
   more(canvas, axis, y, axis.outputs[0] > 0, axis.outputs.at(-1) < c.outputs - 1);
   // What each counted output brings: the tap by which it read the input, or the input that the tap was multiplied by.
   const factorsY = canvas.name(y + height + 20, at.kind === "input" ? "its tap" : "its input");
-  const seen = new Set();
-  const shown = parts.filter(({ output }) => axis.outputs.includes(output) && !seen.has(output) && seen.add(output));
-  for (const { output, tap, input: from, factor } of shown) {
-    const x = axis.outputX(output);
+  // An output that read the input twice, through a copy in the padding, brings both.
+  const shown = axis.outputs
+    .map((output) => ({ output, parts: parts.filter((part) => part.output === output) }))
+    .filter((one) => one.parts.length);
+  for (const one of shown) {
+    const x = axis.outputX(one.output);
     canvas.line(axis.middle(x), y + height + 16, axis.middle(x), factorsY, "link strong");
+    const text = one.parts.map(({ factor }) => short(factor)).join(" + ");
+    const isPad = at.kind === "weight" && one.parts[0].input === null;
+    const kind = at.kind === "input" ? "tap" : isPad ? "pad" : "input";
+    const names = one.parts.map((part) => (at.kind === "input" ? part.tap : isPad ? "pad" : `x[${part.input}]`));
     const label =
       at.kind === "input"
-        ? `output ${output} read input ${at.n} by tap ${tap}: ${factor}`
-        : `for output ${output}, tap ${at.n} was multiplied by ${from === null ? "padding" : `input ${from}`}: ${factor}`;
-    canvas.cell(
-      x,
-      factorsY,
-      axis.cell,
-      at.kind === "input" ? "tap" : from === null ? "pad" : "input",
-      short(factor),
-      label,
-    );
-    const name = at.kind === "input" ? `tap ${tap}` : from === null ? "pad" : `x[${from}]`;
-    canvas.text(axis.middle(x), factorsY + height + 12, name, "index");
+        ? `output ${one.output} read input ${at.n} by tap ${names.join(" and tap ")}: ${text}`
+        : `for output ${one.output}, tap ${at.n} was multiplied by ${isPad ? "padding" : names[0]}: ${text}`;
+    canvas.cell(x, factorsY, axis.cell, kind, text, label);
+    const below = at.kind === "input" ? `tap ${names.join(", ")}` : names[0];
+    canvas.text(axis.middle(x), factorsY + height + 12, below, "index");
   }
   const factors = parts.map((part) => part.factor);
   const sum = new PrintedSum([...factors, ...others]);
@@ -70,12 +69,12 @@ export function drawGradient(c, gradients, layout, width, { step, row, at }) {
   const lines = inColumn ? 3 : 2;
   const inputsY = sumsY + lines * 24 + 8;
   // grad_input under grad_output, and grad_weight.
-  const values = gradients.input(input);
+  const values = gradients.once(`x${input}`, () => gradients.input(input));
   let top = canvas.name(inputsY, c.state.x.length > 1 ? `∂ input ${input}` : "∂ input");
   const places = {};
   for (const p of axis.inputs) {
     if (p < 0 || p >= c.length) continue;
-    const value = values ? values[p] : NaN;
+    const value = values ? values[p] : phrase("too_long");
     const text = values ? short(value) : "";
     const cell = canvas.cell(
       axis.inputX(p),
@@ -98,7 +97,7 @@ export function drawGradient(c, gradients, layout, width, { step, row, at }) {
   const most = Math.min(g.kernelSize, axis.columns);
   for (let k = 0; k < most; k += 1) {
     const x = axis.left + k * axis.cell;
-    const value = gradients.tap(channel, row, k);
+    const value = gradients.once(`w${channel}:${row}:${k}`, () => gradients.tap(channel, row, k));
     const cell = canvas.cell(x, weightY, axis.cell, "tap", short(value), `gradient of tap ${k}: ${value}`, `gw:${k}`);
     if (at.kind === "weight" && at.n === k) cell.classList.add("lit");
     places[`weight ${k}`] = [x, weightY];

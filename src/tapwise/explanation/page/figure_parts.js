@@ -142,19 +142,12 @@ function cut(axis) {
   return columns.filter((i) => (i < 0 || i >= axis.c.outputs) && i >= -g.left && i < end);
 }
 
-// The step slides in from where the one before stood, unless the reader asked for less motion.
-export function slide(group, before, now) {
+// What moves slides in from where the step before stood, unless the reader asked for less motion; names of rows stand.
+export function slide({ moving, still }, before, now) {
+  still.append(...moving.querySelectorAll(":scope > .name"));
   const far = Math.abs(now - before);
-  if (
-    before === null ||
-    far < 1 ||
-    far > 400 ||
-    !group.animate ||
-    matchMedia("(prefers-reduced-motion: reduce)").matches
-  )
-    return;
-  group.animate([{ transform: `translateX(${before - now}px)` }, { transform: "none" }], {
-    duration: 180,
-    easing: "ease-out",
-  });
+  if (before === null || far < 1 || far > 400 || !moving.animate) return;
+  if (matchMedia("(prefers-reduced-motion: reduce)").matches) return;
+  const frames = [{ transform: `translateX(${before - now}px)` }, { transform: "none" }];
+  moving.animate(frames, { duration: 180, easing: "ease-out" });
 }

@@ -1,7 +1,7 @@
 // The figure of a response: impulse, magnitude and delay of one filter.
 import { Canvas, element } from "./canvas.js";
 import { response } from "./convolution.js";
-import { short, ticksAround } from "./numbers.js";
+import { leastOf, mostOf, short, ticksAround } from "./numbers.js";
 import { phrase } from "./words.js";
 
 const INSET = 7; // no curve and no marker lies on the frame
@@ -42,9 +42,9 @@ function labels(canvas, y, places, [from, until]) {
 // What one sample of 1 becomes: each tap at the time when it comes out; those before now are marked.
 function impulse(canvas, taps, g, left, right) {
   const times = taps.map((_, k) => g.left - k * g.dilation);
-  const [first, last] = [Math.min(0, ...times), Math.max(0, ...times)];
+  const [first, last] = [leastOf(times, 0), mostOf(times, 0)];
   const finite = taps.map((tap) => (Number.isFinite(tap) ? tap : 0));
-  const [low, high] = [Math.min(0, ...finite), Math.max(0, ...finite)];
+  const [low, high] = [leastOf(finite, 0), mostOf(finite, 0)];
   const size = { height: 90, low, high: high - low ? high : 1 };
   const { y, bottom } = frame(canvas, left, right, { name: "impulse", unit: "response", ...size });
   const x = (time) => left + 30 + ((time - first) * (right - left - 60)) / Math.max(last - first, 1);

@@ -35,7 +35,7 @@ export function drawSpread(c, layout, width, chosen, options = {}) {
   const sumsY = y + 8;
   const channels = options.channels || shownChannels(c, chosen.channel, layout.rows + 1);
   const tops = outputRows(canvas, axis, channels, sumsY + lines * 24 + 4, options.hides);
-  const moving = canvas.add(element("g", { class: "step" }));
+  const layers = canvas.stepLayers();
   let before = null;
 
   const show = (now, hidden = false) => {
@@ -49,7 +49,7 @@ export function drawSpread(c, layout, width, chosen, options = {}) {
       product: mine.products[n],
     }));
     const shown = pairs.slice(0, ROWS);
-    canvas.into(moving, () => {
+    canvas.into(layers.moving, () => {
       column(canvas, axis, now.output, taps - 4, sumsY);
       shown.forEach((pair, n) => {
         const start = pair.p * g.stride - g.left;
@@ -73,6 +73,8 @@ export function drawSpread(c, layout, width, chosen, options = {}) {
             "quiet",
           );
       }
+    });
+    canvas.into(layers.still, () => {
       sumsOfSpreads(canvas, axis, {
         c,
         step,
@@ -87,7 +89,7 @@ export function drawSpread(c, layout, width, chosen, options = {}) {
       });
     });
     const at = axis.x(now.output);
-    slide(moving, before, at);
+    slide(layers, before, at);
     before = at;
     return pairs.length ? `${caption(c, step, sum, 0)} ${phrase("dashed_spread")}` : caption(c, step, sum, 0);
   };

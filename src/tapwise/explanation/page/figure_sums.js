@@ -46,7 +46,7 @@ export function drawSumLine(canvas, { units, sum, xs, bottom, y, goal, empty, hi
   const total = `= ${hidden ? phrase("asked") : sum.text(sumOf(units))}`;
   const lines = [units.length, 12, 3].map((most) => `${sum.line(units, most)} ${total}`);
   if (units.length === 1 && !hidden) lines.unshift(sum.text(units[0]));
-  const text = units.length ? lines.find((line) => line.length <= budget) || lines[2] : empty || phrase("no_input");
+  const text = units.length ? lines.find((line) => line.length <= budget) || total : empty || phrase("no_input");
   const width = text.length * 8 + 20;
   const target = goal === null ? canvas.width / 2 : goal.middle;
   const wanted = xs.length ? (xs[0] + xs.at(-1)) / 2 : target;

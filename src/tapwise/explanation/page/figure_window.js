@@ -1,5 +1,5 @@
 // The figure of one window: samples, the taps over them, products, their sum and the outputs.
-import { Canvas, element } from "./canvas.js";
+import { Canvas } from "./canvas.js";
 import { Axis, inputRow, outputRows, shownChannels, slide } from "./figure_parts.js";
 import { drawSumColumn, drawSumLine, goalOf } from "./figure_sums.js";
 import { PrintedSum, short, sumOf } from "./numbers.js";
@@ -35,21 +35,23 @@ export function drawWindow(c, layout, width, chosen, options = {}) {
   const outputsY = sumsY + lines * 24 + 4;
   const channels = options.channels || shownChannels(c, chosen.channel, most + 1);
   const tops = outputRows(canvas, axis, channels, outputsY, options.hides);
-  const moving = canvas.add(element("g", { class: "step" }));
+  const layers = canvas.stepLayers();
   let before = null;
 
   const show = (now, hidden = false) => {
     const step = c.step(now.channel, now.output);
     const sum = new PrintedSum(step.rows.flatMap((row) => row.products).concat(step.bias === null ? [] : [step.bias]));
     const shown = step.positions.map((p, n) => [p, n]).filter(([p]) => axis.inputs.includes(p));
-    canvas.into(moving, () => {
+    canvas.into(layers.moving, () => {
       step.rows
         .slice(0, most)
         .forEach((row, r) => windowRow(canvas, axis, { c, step, row, r, at: rows[r], now, shown, sum }));
       if (rows.length) stepMarks(canvas, axis, step, marksY, now.output);
+    });
+    canvas.into(layers.still, () => {
       sumsOfWindow(canvas, axis, { c, step, rows, shown, sum, y: sumsY, now, goal: goalOf(axis, tops, now), hidden });
     });
-    slide(moving, before, axis.x(now.output * axis.stride));
+    slide(layers, before, axis.x(now.output * axis.stride));
     before = axis.x(now.output * axis.stride);
     return caption(c, step, sum, step.positions.length - shown.length);
   };
@@ -60,10 +62,10 @@ export function drawWindow(c, layout, width, chosen, options = {}) {
 // What is summed, in words that name the channel; what the picture leaves out.
 export function caption(c, step, sum, hidden) {
   const words = phrase(c.channels > 1 ? "step_of_channel" : "step_is", { ...step, sum: sumWords(c, step) });
-  if (hidden) return `${words} ${phrase("hidden_taps", { n: hidden, taps: step.positions.length })}`;
-  if (!sum.exact && sum.decimals !== null)
-    return `${words} ${phrase("rounded", { n: sum.decimals, exact: written(step.sum) })}`;
-  return words;
+  const notes = [words];
+  if (hidden) notes.push(phrase("hidden_taps", { n: hidden, taps: step.positions.length }));
+  if (!sum.exact && sum.decimals !== null) notes.push(phrase("rounded", { n: sum.decimals, exact: written(step.sum) }));
+  return notes.join(" ");
 }
 
 // What the sum adds, in words that name the channel.
@@ -136,8 +138,14 @@ function stepMarks(canvas, axis, step, y, output) {
   const at = output * g.stride - g.left;
   const reach = axis.span(at, at + g.effective - 1);
   if (reach) canvas.mark("K", reach, y, phrase("mark_taps", { n: g.kernelSize }));
-  const gap = g.kernelSize > 1 && axis.span(at, at + g.dilation - 1);
-  if (gap) canvas.mark("dilation", [gap[0], gap[0] + g.dilation * axis.cell], y, `dilation ${g.dilation}`, "quiet");
-  const next = output + 1 < axis.c.outputs && axis.span(at, at + g.stride - 1);
-  if (next) canvas.mark("stride", [next[0], next[0] + g.stride * axis.cell], y, `stride ${g.stride}`, "quiet");
+  // A line as long as `reach` from the first tap on, open where it leaves the picture.
+  const along = (symbol, reach) => {
+    const from = axis.span(at, at);
+    if (from === null) return;
+    const end = from[0] + reach * axis.cell;
+    const span = [from[0], Math.min(end, axis.end), [false, end > axis.end]];
+    canvas.mark(symbol, span, y, `${symbol} ${reach}`, "quiet");
+  };
+  if (g.kernelSize > 1) along("dilation", g.dilation);
+  if (output + 1 < axis.c.outputs) along("stride", g.stride);
 }

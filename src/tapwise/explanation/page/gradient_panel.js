@@ -92,8 +92,14 @@ export function showGradient(page, c) {
   showSum(page, c);
 }
 
-export const gradientsOf = (page, all) =>
-  new Gradients(page.convolution, all ? null : { channel: page.state.channel, output: page.state.output });
+// The gradients of what is chosen; grad_input is summed once for all that the pointer passes.
+export function gradientsOf(page, all) {
+  const chosen = all ? null : { channel: page.state.channel, output: page.state.output };
+  const old = page.gradientsShown;
+  const same = old && old.c === page.convolution && JSON.stringify(old.chosen) === JSON.stringify(chosen);
+  if (!same) page.gradientsShown = new Gradients(page.convolution, chosen);
+  return page.gradientsShown;
+}
 
 function showSum(page, c) {
   const { gradient, state } = page;

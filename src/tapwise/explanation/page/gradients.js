@@ -7,9 +7,16 @@ export class Gradients {
   constructor(c, chosen = null) {
     this.c = c;
     this.chosen = chosen;
+    this.kept = new Map();
   }
 
-  // By which factor an output counts: the gradient that comes from behind.
+  // The same of what was asked before.
+  once(name, make) {
+    if (!this.kept.has(name)) this.kept.set(name, make());
+    return this.kept.get(name);
+  }
+
+  // grad_output: by which factor an output counts.
   output(channel, i) {
     const { chosen } = this;
     return chosen === null || (chosen.channel === channel && chosen.output === i) ? 1 : 0;
@@ -44,38 +51,42 @@ export class Gradients {
     return parts;
   }
 
+  // The input that tap k of an output's window reads, null for a zero; undefined where the window has no such tap.
+  source(i, k) {
+    const { geometry: g, length } = this.c;
+    if (!g.transposed) return source(g, i * g.stride - g.left + k * g.dilation, length);
+    const shift = i + g.left - k * g.dilation;
+    if (shift % g.stride !== 0) return undefined;
+    const position = shift / g.stride;
+    return position >= 0 && position < length ? position : undefined;
+  }
+
   // What a tap was multiplied by: [{output, input, factor}], the factor is the input's value.
-  partsOfTap(channel, row, k, outputs = this.counted()) {
-    const { c } = this;
-    const g = c.geometry;
-    const x = c.state.x[c.inputs(channel)[row]];
+  partsOfTap(channel, row, k) {
+    const x = this.c.state.x[this.c.inputs(channel)[row]];
     const parts = [];
-    for (const i of outputs) {
+    for (const i of this.counted()) {
       if (!this.output(channel, i)) continue;
-      for (const [position, tap] of windowTaps(g, i)) {
-        if (tap !== k || (g.transposed && (position < 0 || position >= c.length))) continue;
-        const from = source(g, position, c.length);
-        parts.push({ output: i, input: from, factor: from === null ? 0 : x[from] });
-      }
+      const from = this.source(i, k);
+      if (from !== undefined) parts.push({ output: i, input: from, factor: from === null ? 0 : x[from] });
     }
     return parts;
   }
 
   // grad_input of one input channel; null where it would take too long.
-  input(input, most = 2e7) {
+  input(input, most = 6e7) {
     const { c } = this;
-    const g = c.geometry;
+    const { kernelSize } = c.geometry;
     const outputs = this.counted();
     const readers = this.readers(input).filter((o) => this.chosen === null || o === this.chosen.channel);
-    if (readers.length * outputs.length * g.kernelSize > most) return null;
+    if (readers.length * outputs.length * kernelSize > most) return null;
     const sums = new Float64Array(c.length);
     for (const channel of readers) {
       const taps = c.taps(channel, input % c.inGroup);
       for (const i of outputs)
-        for (const [position, k] of windowTaps(g, i)) {
-          if (g.transposed && (position < 0 || position >= c.length)) continue;
-          const from = source(g, position, c.length);
-          if (from !== null) sums[from] += taps[k];
+        for (let k = 0; k < kernelSize; k += 1) {
+          const from = this.source(i, k);
+          if (from !== null && from !== undefined) sums[from] += taps[k];
         }
     }
     return sums;
@@ -83,7 +94,13 @@ export class Gradients {
 
   // grad_weight of one tap.
   tap(channel, row, k) {
-    return this.partsOfTap(channel, row, k).reduce((sum, part) => sum + part.factor, 0);
+    const x = this.c.state.x[this.c.inputs(channel)[row]];
+    let sum = 0;
+    for (const i of this.counted()) {
+      const from = this.output(channel, i) ? this.source(i, k) : null;
+      if (from !== null && from !== undefined) sum += x[from];
+    }
+    return sum;
   }
 
   bias(channel) {

@@ -23,15 +23,17 @@ const KEYS = {
   Escape: (page) => page.root.classList.contains("large") && present(page),
 };
 
+const keyOf = ({ key }) => (key.length === 1 ? key.toLowerCase() : key);
+
 // Returns what ends it.
 export function listenToKeys(page) {
   const follow = (event) => {
     const taken =
       event.target.closest &&
       event.target.closest("input, select, textarea, button, summary, [data-key], pre, [role=tab]");
-    if (taken || event.ctrlKey || event.metaKey || event.altKey || !KEYS[event.key]) return;
+    if (taken || event.ctrlKey || event.metaKey || event.altKey || !KEYS[keyOf(event)]) return;
     event.preventDefault();
-    KEYS[event.key](page);
+    KEYS[keyOf(event)](page);
   };
   // A page of its own takes the keys wherever the focus is; a widget, those within it.
   const place = page.host.changed ? page.root : document;

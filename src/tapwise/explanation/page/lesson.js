@@ -26,10 +26,9 @@ function isMade({ geometry, outputs, length }, wanted) {
 export function buildLesson(page) {
   const go = (by) => () => visit(page, page.state.lesson + by);
   page.lessonText = node("p", {});
-  page.lessonQuestion = node("label", { for: "tapwise-answer" });
+  page.lessonQuestion = node("span", {});
   page.lessonAnswer = node("input", {
     type: "text",
-    id: "tapwise-answer",
     inputmode: "decimal",
     size: 8,
     "data-control": "answer",
@@ -50,7 +49,7 @@ export function buildLesson(page) {
     page.station,
     page.lessonBack,
     page.lessonNext,
-    button("Leave the lesson", () => page.attempt(() => ({ lesson: null })), "lesson-leave"),
+    button("Leave the lesson", () => leaveLesson(page), "lesson-leave"),
   );
   page.lesson = node(
     "section",
@@ -63,13 +62,8 @@ export function buildLesson(page) {
       node(
         "form",
         { onsubmit: (event) => answer(page, event) },
-        page.lessonQuestion,
-        node(
-          "div",
-          { class: "bar" },
-          page.lessonAnswer,
-          node("button", { type: "submit", "data-control": "check" }, "Check"),
-        ),
+        node("label", {}, page.lessonQuestion, page.lessonAnswer),
+        node("div", { class: "bar" }, node("button", { type: "submit", "data-control": "check" }, "Check")),
       ),
       page.lessonReply,
     ),
@@ -79,10 +73,16 @@ export function buildLesson(page) {
 
 export function visit(page, n) {
   page.lessonAnswer.value = "";
-  page.lessonReply.textContent = "";
-  page.isAnswered = false;
   page.lastStation = Math.max(0, Math.min(LESSON.length - 1, n));
+  page.isAnswered = false;
   page.restart(stateOf(page.lastStation));
+  // A button that is gone or disabled can't keep the focus.
+  if (document.activeElement === document.body || document.activeElement.disabled) page.station.focus();
+}
+
+function leaveLesson(page) {
+  page.attempt(() => ({ lesson: null }));
+  page.lessonEntry.focus();
 }
 
 // What is asked for isn't written in the picture until it is answered.
@@ -107,6 +107,7 @@ function answer(page, event) {
   // Who writes "5 + 6 + 7 = 18" gives the last of the numbers.
   const numbers = page.lessonAnswer.value.replaceAll("−", "-").match(/-?\d+(?:[.,]\d+)?/g);
   const reply = (text, right) => {
+    page.repliedTo = page.convolution;
     page.lessonReply.textContent = text;
     page.lessonReply.classList.toggle("right", right);
   };
@@ -117,11 +118,17 @@ function answer(page, event) {
   const last = page.state.lesson === LESSON.length - 1;
   if (!right) return reply(phrase(!asks.make && isChanged(page) ? "station_changed" : "not_yet", { hint }), false);
   page.isAnswered = true;
+  page.repliedTo = page.convolution;
   page.show();
   return reply(phrase(last ? "right_last" : "right"), true);
 }
 
 export function showLesson(page) {
+  // A reply is to the layer that was shown.
+  if (page.repliedTo !== page.convolution) {
+    page.lessonReply.textContent = "";
+    page.isAnswered = false;
+  }
   const n = page.state.lesson;
   page.lesson.hidden = n === null;
   page.root.classList.toggle("lessons", n !== null);

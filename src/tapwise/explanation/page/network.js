@@ -8,7 +8,7 @@ import { phrase } from "./words.js";
 
 const LANE = 9;
 
-// What [low, high] of an operation's outputs read of what it reads.
+// What [low, high] of an operation's outputs read of what it reads, positions in the padding counted.
 export function readBy(time, [low, high]) {
   if (time.kind === "windows") {
     const { stride, left, effective_kernel_size: effective } = time;
@@ -16,7 +16,26 @@ export function readBy(time, [low, high]) {
     return [Math.ceil((low + left - effective + 1) / stride), Math.floor((high + left) / stride)];
   }
   if (time.kind === "ends") return [low - time.left, high - time.left];
-  return time.kind === "aligned" ? [low, high] : [-Infinity, high];
+  return time.kind === "aligned" ? [low, high] : [0, high];
+}
+
+// The samples that stand at [low, high] of a signal and its padding; null where there are none.
+export function samplesAt([low, high], length, mode) {
+  const inside = [Math.max(0, low), Math.min(length - 1, high)];
+  const found = inside[0] <= inside[1] ? [inside] : [];
+  const take = (a, b) => a <= b && found.push([Math.max(0, a), Math.min(length - 1, b)]);
+  const [before, after] = [low < 0, high >= length];
+  if (mode === "replicate") {
+    if (before) take(0, 0);
+    if (after) take(length - 1, length - 1);
+  } else if (mode === "reflect") {
+    if (before) take(-Math.min(high, -1), -low);
+    if (after) take(2 * (length - 1) - high, 2 * (length - 1) - Math.max(low, length));
+  } else if (mode === "circular") {
+    if (before) take(low + length, Math.min(high, -1) + length);
+    if (after) take(Math.max(low, length) - length, high - length);
+  }
+  return found.length ? [Math.min(...found.map(([a]) => a)), Math.max(...found.map(([, b]) => b))] : null;
 }
 
 // By node: the first and the last of its samples that output `at` of a node reads; null where it reads none.
@@ -25,10 +44,12 @@ export function reach(nodes, number, at) {
   found[number] = [at, at];
   for (let n = number; n >= 0; n -= 1) {
     if (found[n] === null) continue;
-    const interval = readBy(nodes[n].time, found[n]);
-    for (const source of nodes[n].inputs) {
+    const { time, inputs } = nodes[n];
+    const interval = readBy(time, found[n]);
+    for (const source of inputs) {
+      const read = samplesAt(interval, nodes[source].length, time.padding_mode);
       const old = found[source];
-      found[source] = old ? [Math.min(old[0], interval[0]), Math.max(old[1], interval[1])] : interval;
+      if (read) found[source] = old ? [Math.min(old[0], read[0]), Math.max(old[1], read[1])] : read;
     }
   }
   return found;
@@ -138,13 +159,16 @@ export class NetworkView {
 
   row(one, number) {
     const { network } = this;
-    const layer = one.convolves ? network.layers[one.path] : undefined;
+    // A layer that is called again has one page: of its first call.
+    const isFirst = network.nodes.findIndex((other) => other.convolves && other.path === one.path) === number;
+    const layer = one.convolves && isFirst ? network.layers[one.path] : undefined;
     const rate = one.rate[1] === 1 ? `${one.rate[0]}` : `${one.rate[0]}/${one.rate[1]}`;
     const [earliest, latest] = one.reads;
     const sign = (n) => (n === null ? "−∞" : n > 0 ? `+${n}` : `${n}`);
     const name = layer
       ? button(one.name, () => this.open(one.path), `open-${number}`)
       : node("span", { class: "plain" }, one.name);
+    const again = one.convolves && !isFirst ? node("small", {}, phrase("network_again")) : "";
     const leak = one.leak
       ? node("span", { class: "ahead", title: phrase("network_leak", { n: one.leak }) }, `▸ ${one.leak} ahead`)
       : "";
@@ -163,7 +187,7 @@ export class NetworkView {
       "div",
       { class: `operation${one.convolves ? " convolves" : ""}`, role: "listitem", "data-node": number },
       node("span", { class: "lanes" }),
-      node("span", { class: "name" }, name, node("small", {}, one.path || (number ? network.title : "")), leak),
+      node("span", { class: "name" }, name, node("small", {}, one.path || (number ? network.title : "")), again, leak),
       node(
         "span",
         { class: "size" },
@@ -210,23 +234,29 @@ export class NetworkView {
         count.textContent = "";
         return;
       }
-      const [low, high] = [Math.max(0, interval[0]), Math.min(one.length - 1, interval[1])];
+      const [low, high] = interval;
       const [begin, end] = [exact(n, low), exact(n, high + 1)];
       const cut = Math.max(begin, Math.min(end, now + 1));
       past.setAttribute("x", place(begin));
       past.setAttribute("width", Math.max(place(cut) - place(begin), cut > begin ? 2 : 0));
       future.setAttribute("x", place(cut));
       future.setAttribute("width", Math.max(place(end) - place(cut), 0));
-      count.textContent = phrase("network_count", { n: Math.max(0, high - low + 1) });
+      count.textContent = phrase("network_count", { n: high - low + 1 });
     });
-    const source = found[0];
-    const read = source
-      ? { first: Math.max(0, source[0]), last: Math.min(network.length - 1, source[1]) }
-      : { first: "none", last: "none" };
-    const ahead = source ? Math.max(0, read.last - now) : 0;
-    const name = network.nodes[number].name;
-    this.words.textContent = phrase(ahead ? "network_words_ahead" : "network_words", { ...read, name, at, now, ahead });
+    this.words.textContent = this.spoken(found, number, at, now);
     this.found = found;
+  }
+
+  // What is read of the signal in words; of several signals, by the first one's time.
+  spoken(found, number, at, now) {
+    const { network } = this;
+    const { name } = network.nodes[number];
+    const sources = network.nodes.flatMap((one, n) => (one.inputs.length || found[n] === null ? [] : [n]));
+    if (!sources.length) return phrase("network_words_none", { name, at, now });
+    const first = Math.min(...sources.map((n) => this.moment(n, found[n][0])));
+    const last = Math.max(...sources.map((n) => this.moment(n, found[n][1])));
+    const ahead = Math.max(0, last - Math.max(now, first - 1));
+    return phrase(ahead ? "network_words_ahead" : "network_words", { first, last, name, at, now, ahead });
   }
 
   // From each operation to the next, and arcs to those that skip some.

@@ -11,19 +11,25 @@ export function short(value) {
   return value.toExponential(0).replace("+", "");
 }
 
-// How many decimals the addends of a sum are printed with: all that they have, else about four digits of the largest.
+// The least and the most of a list, however long.
+export const leastOf = (list, start = Infinity) => list.reduce((a, b) => (b < a ? b : a), start);
+export const mostOf = (list, start = -Infinity) => list.reduce((a, b) => (b > a ? b : a), start);
+
+// How many decimals the addends of a sum are printed with: all that they have, else about four digits of the largest,
+// and of many addends more, so that their rounding doesn't add up to a digit that is printed.
 // {decimals: null} where they can't be printed so, as beside NaN.
-export function decimalsOf(values) {
-  let most = 0;
-  for (const value of values) most = Math.max(most, Math.abs(value));
-  if (!(most < 1e9)) return { decimals: null, exact: false }; // NaN, too
+function decimalsOf(values) {
+  const most = mostOf(values.map(Math.abs), 0);
+  const size = Math.max(most, Math.abs(sumOf(values)));
+  if (!(size < 1e9) || values.some(Number.isNaN)) return { decimals: null, exact: false };
   for (let decimals = 0; decimals <= 6; decimals += 1) {
     const scale = 10 ** decimals;
-    const ends = (v) => Math.abs(v * scale - Math.round(v * scale)) <= 1e-8 * Math.max(1, Math.abs(v * scale));
+    const ends = (v) => Math.abs(v * scale - Math.round(v * scale)) <= 1e-12 * Math.abs(v * scale);
     if (values.every(ends)) return { decimals, exact: true };
   }
-  const exponent = Math.floor(Math.log10(most));
-  const decimals = Math.max(0, (exponent < 0 ? 2 : 3) - exponent);
+  const exponent = Math.floor(Math.log10(size));
+  const extra = Math.ceil(Math.log10(Math.max(1, values.length / 2)));
+  const decimals = Math.max(0, (exponent < 0 ? 2 : 3) - exponent + extra);
   return decimals > 12 ? { decimals: null, exact: false } : { decimals, exact: false };
 }
 
@@ -47,8 +53,10 @@ export class PrintedSum {
 
   // Units as text.
   text(units) {
-    if (this.decimals === null)
-      return Number.isFinite(units) ? units.toPrecision(4) : String(units).replace("Infinity", "inf");
+    if (this.decimals === null) {
+      const text = Number.isFinite(units) ? units.toPrecision(4) : String(units).replace("Infinity", "inf");
+      return text.replaceAll("-", "−");
+    }
     return ((units || 0) / this.scale).toFixed(this.decimals).replace("-", "−");
   }
 

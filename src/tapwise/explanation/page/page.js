@@ -1,7 +1,7 @@
 // The page: its state, the panels around it, and the hosts it lives in. CSS and LAYOUT come from the build.
 import { Convolution, Refusal } from "./convolution.js";
 import { buildChannels, showChannels } from "./channels_panel.js";
-import { CONTROLS, button, buildControls, otherChanges, settingsOf, showControls } from "./controls.js";
+import { CONTROLS, button, buildControls, isDisabled, otherChanges, settingsOf, showControls } from "./controls.js";
 import { node } from "./dom.js";
 import { showShapes } from "./formula.js";
 import { buildGradient, gradientsOf, showGradient } from "./gradient_panel.js";
@@ -33,8 +33,12 @@ const SHOW = {
   plan: showPlan,
 };
 
+let pages = 0;
+
 export class Page {
   constructor(root, initial, host) {
+    pages += 1;
+    this.id = `tapwise-alarm-${pages}`; // several widgets may share a document
     this.root = root;
     this.host = host;
     this.lit = null;
@@ -58,6 +62,7 @@ export class Page {
     this.trouble = "";
     this.news = "";
     this.preview = null;
+    this.pointed = null;
     if (!keepsWaiting) this.waiting.clear();
     this.hand.replaceChildren();
     this.compute();
@@ -80,7 +85,9 @@ export class Page {
     this.waiting.delete(name);
     const before = settingsOf(this);
     const taken = [];
+    let refused = "";
     for (const [other, wanted] of [[name, value], ...[...this.waiting].map(([key, waits]) => [key, waits.value])]) {
+      if (isDisabled(this.state, other)) continue;
       try {
         this.state = changed(this.state, CONTROLS[other].change(this, wanted));
         this.waiting.delete(other);
@@ -88,15 +95,21 @@ export class Page {
         taken.push(other);
       } catch (error) {
         if (!(error instanceof Refusal)) throw error;
-        this.waiting.set(other, { value: wanted, message: error.message });
+        // A box can't show a tick that isn't taken: it springs back, and says why.
+        if (CONTROLS[other].kind === "check") refused = error.message;
+        else this.waiting.set(other, { value: wanted, message: error.message });
       }
     }
     const also = taken.length ? otherChanges(before, settingsOf(this), name) : [];
     this.news = also.length ? phrase("also_changed", { changes: also.join(", ") }) : "";
-    this.trouble = "";
+    this.trouble = refused;
     this.preview = null;
+    this.pointed = null;
     this.hand.replaceChildren();
     this.show();
+    // What can't be set any more isn't waited for.
+    for (const other of [...this.waiting.keys()]) if (this.controls[other].input.disabled) this.waiting.delete(other);
+    this.showRefused();
     if (taken.length && this.host.changed) this.host.changed(this);
   }
 
@@ -134,7 +147,7 @@ export class Page {
     this.root.classList.toggle("stale", this.waiting.size > 0);
     this.note.textContent = this.news || "";
     for (const [name, { input }] of Object.entries(this.controls))
-      if (this.waiting.has(name)) input.setAttribute("aria-describedby", "tapwise-alarm");
+      if (this.waiting.has(name)) input.setAttribute("aria-describedby", this.id);
       else input.removeAttribute("aria-describedby");
   }
 
@@ -173,7 +186,7 @@ export class Page {
     const panel = buildControls(this);
     this.title = node("h1");
     this.about = node("p", { class: "sub" });
-    this.alarm = node("div", { class: "alarm", role: "alert", id: "tapwise-alarm" });
+    this.alarm = node("div", { class: "alarm", role: "alert", id: this.id });
     this.note = node("div", { class: "news", role: "status" });
     this.shapes = node("p", { class: "shapes", "aria-label": "Shapes" });
     this.hand = node("div", { class: "hand" });
@@ -240,8 +253,8 @@ export class Page {
       this.redraw();
     });
     this.observer.observe(this.root);
-    panel.addEventListener("focusin", () => {
-      if (this.timer) play(this);
+    this.root.addEventListener("focusin", (event) => {
+      if (this.timer && event.target.matches("input:not([type=range]), select, textarea")) play(this);
     });
   }
 

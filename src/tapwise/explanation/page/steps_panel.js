@@ -7,6 +7,7 @@ import { drawOverview, envelope } from "./figure_overview.js";
 import { drawSpread } from "./figure_spread.js";
 import { drawWindow } from "./figure_window.js";
 import { showFormula } from "./formula.js";
+import { leastOf } from "./numbers.js";
 import { copyText, link, saveFigure } from "./share.js";
 import { TUTORIAL } from "./state.js";
 import { ties } from "./ties.js";
@@ -295,6 +296,7 @@ export function play(page) {
 // The kernel moves with the pointer and with focus; an input or a tap shows each of its uses.
 export function point(page, event) {
   const cell = event.target.closest ? event.target.closest("[data-key]") : null;
+  if (!cell) page.pointed = null; // the step stays until the pointer leaves the figure
   if (!cell || page.showing || page.pointed === cell.dataset.key) return;
   const { key } = cell.dataset;
   page.pointed = key;
@@ -334,9 +336,9 @@ function light(page, key) {
     if (at.startsWith("y")) cell.setAttribute("aria-pressed", String(at === own));
   }
   if (ofStep) return;
-  const outputs = [...found.keys].filter((one) => one.startsWith("y")).map((one) => Number(one.split(":")[1]));
-  const row = Math.min(...outputs.filter((channel) => channel in tops));
-  const inputs = page.convolution.inputs(outputs[0] || 0);
+  const reading = new Set([...found.keys].filter((one) => one.startsWith("y")).map((one) => Number(one.split(":")[1])));
+  const row = leastOf([...reading].filter((channel) => channel in tops));
+  const inputs = page.convolution.inputs([...reading][0] || 0);
   const place = wanted.startsWith("x") ? inputs.indexOf(Number(wanted.split(":")[1])) : Number(wanted.split(":")[4]);
   const from = bottoms[Math.min(Math.max(place, 0), bottoms.length - 1)];
   if (!(row in tops)) return;

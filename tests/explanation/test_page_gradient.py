@@ -119,7 +119,7 @@ def test_weights_are_bars_with_their_signs(browser, tmp_path):
         assert "weight[1, 1] = [2, -0.5]" in page.inner_text("#panel-channels")
 
 
-@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("width", [360, pytest.param(1280, marks=pytest.mark.slow)])
 def test_512_channels_are_shown_in_squares_that_open(browser, tmp_path, width):
     layer = torch.nn.Conv1d(512, 512, 1)
     state = {**tw.explain(layer, torch.randn(512, 20)).state, "tab": "channels"}

@@ -41,11 +41,12 @@ TROUBLES = """() => {
 }"""
 
 
+@pytest.mark.parametrize("count", [8, pytest.param(60, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("width", [360, 768, 1280])
-def test_no_text_is_cut_or_stands_on_another(browser, tmp_path, width):
+def test_no_text_is_cut_or_stands_on_another(browser, tmp_path, width, count):
     rnd, done = random.Random(8), 0
     with opened(browser, tmp_path, viewport={"width": width, "height": 800}) as page:
-        while done < 60:
+        while done < count:
             drawn = drawn_configuration(rnd)
             if drawn is None:
                 continue

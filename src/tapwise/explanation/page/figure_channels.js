@@ -18,8 +18,9 @@ export function drawWeights(c, layout, width, { block, pair }) {
   // So many pairs of channels in a square.
   const [perIn, perOut] = [Math.ceil(nIn / most), Math.ceil(nOut / 32)];
   const [columns, rows] = [Math.ceil(nIn / perIn), Math.ceil(nOut / perOut)];
-  const size = Math.max(LEAST, Math.min(54, available / columns));
-  const height = Math.max(LEAST, Math.min(size, 40));
+  const few = columns <= 8 && rows <= 8;
+  const size = Math.max(LEAST, Math.min(few ? 96 : 54, available / columns));
+  const height = Math.max(LEAST, Math.min(size, few ? 60 : 40));
   const top = canvas.height + 40;
   const largest = largestOf(c);
   canvas.text(left, canvas.height + 12, phrase("input_channels"), "note", "start");

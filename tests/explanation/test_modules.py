@@ -161,7 +161,7 @@ def test_pooling_is_windows_too(pool, length):
             step = trace.step(i, channel)
             made = {"max": np.max, "mean": np.mean, "": np.sum}[trace.pooling]
             found = made(step.values if trace.pooling else step.products)
-            np.testing.assert_allclose(found, expected, rtol=1e-5)
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
             assert step.inputs == range(channel, channel + 1)
     explanation = tw.explain(pool, x)
     assert f"= {y.shape[1]}" in explanation.text

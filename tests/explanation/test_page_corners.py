@@ -316,3 +316,36 @@ def test_options_of_a_picture_without_one_are_refused(tmp_path, capsys):
     assert "--save" in capsys.readouterr().err
     with pytest.raises(ValueError, match="figure must be one of"):
         tw.explain([1.0], [1.0]).save(tmp_path / "a.txt", "nonsense")
+
+
+def test_what_a_file_has_no_use_for_is_refused(tmp_path):
+    explanation = tw.explain([1.0, 2.0], torch.arange(6.0))
+    for name, options in (
+        ("a.html", {"output": 2}),
+        ("a.txt", {"slide": True}),
+        ("a.html", {"figure": "kernel"}),
+        ("a.gif", {"figure": "kernel"}),
+        ("a.gif", {"output": 1}),
+    ):
+        with pytest.raises(ValueError, match=r"save as|give no"):
+            explanation.save(tmp_path / name, **options)
+        assert not (tmp_path / name).exists()
+
+
+def test_after_a_press_of_present_the_arrows_step(browser, tmp_path):
+    with opened(browser, tmp_path, viewport={"width": 1280, "height": 900}) as page:
+        page.click("[data-control=present]")
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("ArrowRight")
+        assert page.evaluate("tapwise.state().output") == 2
+        page.wait_for_timeout(300)
+        bottom = page.evaluate("document.querySelector('.holder:not(.overview) svg').getBoundingClientRect().bottom")
+        assert bottom <= 900
+        page.keyboard.press(" ")  # the button's own
+        assert page.evaluate("document.querySelector('.large')") is None
+
+
+def test_a_layer_of_a_network_says_that_its_numbers_are_rounded():
+    state = tw.explain(nn.Conv1d(2, 2, 3), torch.randn(2, 30)).state_within(1000)
+    assert "rounded to six digits" in state["about"]
+    assert max(len(str(abs(value)).replace(".", "").strip("0")) for row in state["x"] for value in row) <= 6

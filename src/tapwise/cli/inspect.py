@@ -18,7 +18,9 @@ def inspect(
     weights: Weights = None,
     size: Size = "",
     rate: Annotated[float | None, Parameter(help="Samples a second: times are then said in milliseconds too.")] = None,
-    save: Annotated[Path | None, Parameter(help="Write the report there: .txt, .html, or .svg.")] = None,
+    save: Annotated[
+        Path | None, Parameter(help="Write the report there: .txt, .html (the network's page), .svg, .png or .pdf.")
+    ] = None,
 ) -> None:
     """Say what a model needs of the past and of the future: receptive field, delay, what isn't causal.
 

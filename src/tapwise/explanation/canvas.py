@@ -58,7 +58,7 @@ class Text(NamedTuple):
 
     @property
     def is_squeezed(self) -> bool:
-        return self.width is not None and len(self.content) * 7.8 > self.width - 4
+        return self.width is not None and len(self.content) * 8.9 > self.width - 6
 
     def svg(self) -> str:
         squeeze = ""

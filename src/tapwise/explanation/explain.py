@@ -111,6 +111,14 @@ class Explanation:
             raise IndexError(f"output must be from 0 to {count - 1}, got {output!r}")
         return figures(self.trace, USUAL if figure is None else (figure,), at, hidden)
 
+    def _refuse(self, suffix: str, figure: str | None, output: int, slide: bool) -> None:
+        """Refuse what there isn't, and what a file of this kind has no use for."""
+        self._drawn(figure, output)
+        if suffix in (".html", ".txt") and (figure or output or slide):
+            raise ValueError(f"figure, output and slide are of pictures, not of {suffix}: save as .svg, .png or .pdf")
+        if suffix in (".gif", ".apng") and (figure not in (None, "window") or output):
+            raise ValueError(f"{suffix} shows the window at one output after the other: give no figure and no output")
+
     def _animated(self, kind: str, slide: bool) -> bytes:
         """The window at one output after the other, as many as there is room for."""
         frames = [self._drawn("window", i, hidden=True) for i in shown_outputs(self.trace)]
@@ -126,7 +134,7 @@ class Explanation:
         return state_of(self.trace, self.title, str(self.plan))
 
     def state_within(self, most: int) -> dict[str, Any]:
-        """The same of at most about so many numbers, rounded to four digits: what is left out is said."""
+        """The same of at most about so many numbers, rounded to six digits: what is left out is said."""
         return state_of(self.trace, self.title, str(self.plan), most)
 
     def page(self) -> str:
@@ -161,7 +169,7 @@ class Explanation:
             MissingPackageError: a picture that isn't SVG, without matplotlib: ``pip install 'tapwise[figures]'``.
             OSError: a place that can't be written.
         """
-        self._drawn(figure, output)  # refuses what there isn't, whatever is written
+        self._refuse(Path(path).suffix.lower(), figure, output, slide)
         forms: dict[str, Callable[[], str | bytes]] = {
             ".html": self.page,
             **picture_forms(lambda: self._drawn(figure, output), slide),

@@ -146,7 +146,7 @@ def _text(text: Text) -> dict[str, Any]:
     look = _look(text.kind)
     size = float(look.get("font-size", "14px").removesuffix("px")) * _POINT
     if text.width is not None and text.is_squeezed:
-        size *= (text.width - 6) / (7.8 * len(text.content))
+        size *= (text.width - 6) / (8.9 * len(text.content))
     return {
         "fontsize": size,
         "color": _colour(look.get("fill", "var(--ink)")),

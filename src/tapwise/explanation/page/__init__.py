@@ -58,8 +58,10 @@ _MODULES = [
 _WIDGET, _NETWORK = "widget.js", "network.js"
 # Numbers that a page holds: what is beyond them is left out, and the page says so.
 _SAMPLES, _WEIGHTS = 200_000, 300_000
+# Sentences that printed explanations alone have.
+_FOR_TEXT = ("brackets", "dropped")
 # In the style sheet, between what figures need and the rest.
-_PAGE_MARK = "/* the page */\n"
+_PAGE_MARK = "/* the page */"
 
 
 def _file(name: str) -> str:
@@ -76,7 +78,8 @@ def module() -> str:
 def _code(*more: str) -> str:
     """The modules, and ``more`` of them, as one; but for ``CSS``, the style sheet: a document has it already."""
     layout = json.dumps(json.loads(_file("layout.json")), separators=(",", ":"))
-    words = {name: text for name, text in WORDS.items() if more or not name.startswith("network_")}
+    unused = ("network_", *_FOR_TEXT) if not more else _FOR_TEXT
+    words = {name: text for name, text in WORDS.items() if not name.startswith(unused)}
     parts = [
         f"const LAYOUT = {layout};",
         f"const LESSON = {json.dumps(json.loads(_file('lesson.json')), ensure_ascii=False, separators=(',', ':'))};",
@@ -119,7 +122,8 @@ def _variable(name: str) -> str:
 @cache
 def style() -> str:
     """The page's style sheet, its figures' included."""
-    return variables(".tw,.twp,.twb") + _file("figure.css") + _PAGE_MARK + _file("page.css")
+    sheet = variables(".tw,.twp,.twb") + _file("figure.css") + _PAGE_MARK + _file("page.css")
+    return sheet.replace("\n", "")
 
 
 def document(state: dict[str, Any]) -> str:
@@ -166,7 +170,7 @@ def state_of(trace: Trace, title: str, plan: str, most: int | None = None) -> di
     """What the page starts with: the numbers of a trace, and the plan that ran it.
 
     Arguments:
-        most: numbers that the state may hold, rounded to four digits; None: as many as a page of its own.
+        most: numbers that the state may hold, rounded to six digits; None: as many as a page of its own.
 
     Raises:
         ValueError: complex numbers or pooling, which the page doesn't compute with.
@@ -181,6 +185,8 @@ def state_of(trace: Trace, title: str, plan: str, most: int | None = None) -> di
         samples = most - weights
     part = cut_to(trace, samples, weights)
     geometry = trace.geometry
+    about = [f"Shown: {', '.join(part.left_out)}."] if part.left_out else []
+    about += ["Numbers are rounded to six digits."] if most is not None else []
     state: dict[str, Any] = {
         "title": title,
         "x": _numbers(part.input, most is not None),
@@ -194,7 +200,7 @@ def state_of(trace: Trace, title: str, plan: str, most: int | None = None) -> di
         "transposed": geometry.transposed,
         "output_padding": geometry.output_padding,
         "plan": plan,
-        "about": f"Shown: {', '.join(part.left_out)}." if part.left_out else "",
+        "about": " ".join(about),
     }
     if not geometry.transposed:
         state["layers"] = [layer_of(geometry)]
@@ -225,6 +231,6 @@ def _numbers(values: Array, rounded: bool = False) -> Any:
     if values.ndim > 1:
         return [_numbers(row, rounded) for row in values]
     return [
-        float(f"{value:.4g}" if rounded else str(value)) if np.isfinite(value) else str(value)
+        float(f"{value:.6g}" if rounded else str(value)) if np.isfinite(value) else str(value)
         for value in values.astype(values.dtype if values.dtype.itemsize >= 4 else np.float32)
     ]

@@ -48,8 +48,9 @@ export class Canvas {
   }
 
   // The name of a row of cells that begins at y; returns where its cells begin.
-  name(y, content) {
-    this.names.push(this.nameNode(y, content));
+  // At the end of the row, where an arrow comes to its cells from above.
+  name(y, content, atEnd = false) {
+    this.names.push(this.nameNode(y, content, atEnd));
     return y + this.head;
   }
 
@@ -59,9 +60,10 @@ export class Canvas {
     return y + this.head;
   }
 
-  nameNode(y, content) {
+  nameNode(y, content, atEnd = false) {
     const [at, kind] = this.narrow ? [y + 10, "note name"] : [y + 21, "name"];
-    const node = element("text", { x: this.margin, y: at, class: kind, "text-anchor": "start" });
+    const [x, anchor] = this.narrow && atEnd ? [this.width - this.margin - 14, "end"] : [this.margin, "start"];
+    const node = element("text", { x, y: at, class: kind, "text-anchor": anchor });
     node.textContent = content;
     return node;
   }
@@ -138,7 +140,7 @@ export class Canvas {
         class: "number",
         "text-anchor": "middle",
       });
-      if (content.length * 7.8 > width - 4) {
+      if (content.length * 8.9 > width - 6) {
         text.setAttribute("textLength", (width - 6).toFixed(1));
         text.setAttribute("lengthAdjust", "spacingAndGlyphs");
       }

@@ -118,7 +118,7 @@ function resizeChannels(page, ins, outs) {
 }
 
 function biasOfChannel(page) {
-  return page.state.bias === null ? "" : page.state.bias[page.state.channel];
+  return page.state.bias === null ? "" : Number(page.state.bias[page.state.channel].toPrecision(7));
 }
 
 function changeBias(page, value) {

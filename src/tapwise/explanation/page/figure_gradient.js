@@ -70,7 +70,7 @@ export function drawGradient(c, gradients, layout, width, { step, row, at }) {
   const inputsY = sumsY + lines * 24 + 8;
   // grad_input under grad_output, and grad_weight.
   const values = gradients.once(`x${input}`, () => gradients.input(input));
-  let top = canvas.name(inputsY, c.state.x.length > 1 ? `∂ input ${input}` : "∂ input");
+  const top = canvas.name(inputsY, c.state.x.length > 1 ? `∂ input ${input}` : "∂ input", true);
   const places = {};
   for (const p of axis.inputs) {
     if (p < 0 || p >= c.length) continue;
@@ -93,6 +93,7 @@ export function drawGradient(c, gradients, layout, width, { step, row, at }) {
   const weightY = canvas.name(
     top + height + 28,
     c.state.x.length > 1 || several ? `∂ weight[${c.place(channel, row).join(", ")}]` : "∂ weight",
+    true,
   );
   const most = Math.min(g.kernelSize, axis.columns);
   for (let k = 0; k < most; k += 1) {

@@ -66,9 +66,9 @@ export function drawOverview(c, layout, width, { rows, view, step }) {
     const [a, b] = [cut(Math.min(...inside)), cut(Math.max(...inside) + 1)];
     const box = {
       x: (a - 1).toFixed(1),
-      y: top,
+      y: top + canvas.head,
       width: Math.max(b - a + 2, 3).toFixed(1),
-      height: ROW + canvas.head + 2,
+      height: ROW + 2,
     };
     canvas.add(element("rect", { ...box, class: "window" }));
   }

@@ -17,14 +17,16 @@ export class Axis {
     const low = Math.min(0, -g.left);
     const high = Math.max(last, (c.outputs - 1) * this.stride);
     const available = canvas.width - 2 * canvas.margin - canvas.label - right;
-    const fitting = Math.max(4, Math.min(canvas.layout.columns, Math.floor(available / 36)));
-    this.columns = Math.min(high - low + 1, fitting);
-    this.cell = Math.min(canvas.layout.cell * 1.35, available / this.columns);
-    this.left = canvas.margin + canvas.label;
     const at = output * this.stride;
     const window = windowTaps(g, output).map(([p]) => p * this.spread - this.shift);
     const from = Math.min(at, ...(g.transposed ? [] : window));
     const until = Math.max(at, ...(g.transposed ? [] : window));
+    // Wide enough for numbers, but for a window that would not be seen whole.
+    const wide = Math.min(until - from + 1, Math.floor(available / 32));
+    const fitting = Math.max(4, Math.min(canvas.layout.columns, Math.max(Math.floor(available / 42), wide)));
+    this.columns = Math.min(high - low + 1, fitting);
+    this.cell = Math.min(canvas.layout.cell * 1.35, available / this.columns);
+    this.left = canvas.margin + canvas.label;
     const stays = first !== null && (keep || (first <= from && until < first + this.columns));
     const middle = Math.max(Math.min((from + until) / 2, at + this.columns / 2 - 1), at - this.columns / 2 + 1);
     const wanted = stays ? first : Math.round(middle - (this.columns - 1) / 2);
@@ -107,7 +109,7 @@ export function outputRows(canvas, axis, channels, y, hides = () => false) {
   const tops = {};
   let at = y;
   for (const channel of channels) {
-    const top = canvas.name(at, c.channels > 1 ? `output ch. ${channel}` : "output");
+    const top = canvas.name(at, c.channels > 1 ? `output ch. ${channel}` : "output", true);
     tops[channel] = top;
     for (const i of axis.outputs) {
       const hidden = hides(channel, i);
@@ -121,7 +123,9 @@ export function outputRows(canvas, axis, channels, y, hides = () => false) {
         canvas.cell(axis.outputX(i), top, axis.cell, "unread", "", phrase("cut_output"));
         if (channel === channels[0]) canvas.text(axis.middle(axis.outputX(i)), top + height + 12, "cut", "index");
       }
-    more(canvas, axis, top, axis.outputs[0] > 0, axis.outputs.at(-1) < c.outputs - 1);
+    const before = axis.outputs[0] > 0 || (g.transposed && axis.before);
+    const after = axis.outputs.at(-1) < c.outputs - 1 || (g.transposed && axis.after);
+    more(canvas, axis, top, before, after);
     at = top + height + (canvas.narrow ? 20 : 26);
   }
   canvas.height = at + 2;

@@ -68,7 +68,7 @@ export function drawSumColumn(canvas, { rows, more, label, sum, y, goal, beside,
   const write = (at, units, kind = "") => {
     const text = hidden && kind ? phrase("asked") : sum.text(units);
     canvas.text(right, at + 5, text, `number ${kind}`, "end");
-    return right - 9 * text.length - 6;
+    return right - (kind ? 10 : 9.2) * text.length - 8;
   };
   for (const row of rows) {
     const start = write(row.y, row.units);

@@ -128,8 +128,13 @@ function lengthMarks(canvas, axis) {
   ];
   for (const [symbol, from, until, count] of parts) {
     const span = count > 0 && axis.span(from, until);
-    if (span) canvas.mark(symbol, span, y, symbol === "L" ? `L = ${count}` : `${symbol} ${count}`);
+    if (span) canvas.mark(symbol, span, y, markText(symbol, count, span[2].some(Boolean)));
   }
+}
+
+// A part that leaves the picture is said to.
+function markText(symbol, count, isCut) {
+  return `${symbol === "L" ? "L = " : `${symbol} `}${count}${isCut ? phrase("mark_part") : ""}`;
 }
 
 // Where kernel size, dilation and stride are in this step.

@@ -28,10 +28,11 @@ const keyOf = ({ key }) => (key.length === 1 ? key.toLowerCase() : key);
 // Returns what ends it.
 export function listenToKeys(page) {
   const follow = (event) => {
-    const taken =
-      event.target.closest &&
-      event.target.closest("input, select, textarea, button, summary, [data-key], pre, [role=tab]");
-    if (taken || event.ctrlKey || event.metaKey || event.altKey || !KEYS[keyOf(event)]) return;
+    const within = (selector) => event.target.closest && event.target.closest(selector);
+    const taken = within("input, select, textarea, [data-key], pre, [role=tab]");
+    // A button takes the space bar, and no arrows.
+    const pressed = event.key === " " && within("button, summary");
+    if (taken || pressed || event.ctrlKey || event.metaKey || event.altKey || !KEYS[keyOf(event)]) return;
     event.preventDefault();
     KEYS[keyOf(event)](page);
   };

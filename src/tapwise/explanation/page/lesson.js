@@ -92,8 +92,10 @@ export function hides(page, channel, output) {
   return LESSON[lesson].asks.output[0] === channel && LESSON[lesson].asks.output[1] === output;
 }
 
-export const hidesLength = (page) =>
-  page.state.lesson !== null && !page.isAnswered && Boolean(LESSON[page.state.lesson].asks.length);
+const isAsked = (page, name) =>
+  page.state.lesson !== null && !page.isAnswered && Boolean(LESSON[page.state.lesson].asks[name]);
+export const hidesLength = (page) => isAsked(page, "length");
+export const hidesWords = (page) => isAsked(page, "length") || isAsked(page, "reach");
 
 // Whether the layer is no longer the station's.
 function isChanged(page) {

@@ -236,7 +236,9 @@ export class NetworkView {
       }
       const [low, high] = interval;
       const [begin, end] = [exact(n, low), exact(n, high + 1)];
-      const cut = Math.max(begin, Math.min(end, now + 1));
+      // Samples of an operation that belong to a later moment lie in the future.
+      const later = Math.floor(((now + 1) * one.rate[0] - 1) / one.rate[1]) + 1;
+      const cut = Math.max(begin, Math.min(end, exact(n, later)));
       past.setAttribute("x", place(begin));
       past.setAttribute("width", Math.max(place(cut) - place(begin), cut > begin ? 2 : 0));
       future.setAttribute("x", place(cut));
@@ -250,7 +252,8 @@ export class NetworkView {
   // What is read of the signal in words; of several signals, by the first one's time.
   spoken(found, number, at, now) {
     const { network } = this;
-    const { name } = network.nodes[number];
+    const { name: called, path } = network.nodes[number];
+    const name = path ? `${called} in ${path}` : called;
     const sources = network.nodes.flatMap((one, n) => (one.inputs.length || found[n] === null ? [] : [n]));
     if (!sources.length) return phrase("network_words_none", { name, at, now });
     const first = Math.min(...sources.map((n) => this.moment(n, found[n][0])));
@@ -261,13 +264,15 @@ export class NetworkView {
 
   // From each operation to the next, and arcs to those that skip some.
   drawEdges() {
-    const places = this.rows.map(({ row }) => row.offsetTop + row.offsetHeight / 2);
-    if (!places.length || !this.table.offsetHeight || this.drawnHeight === this.table.offsetHeight) return;
-    this.drawnHeight = this.table.offsetHeight;
+    if (!this.table.offsetHeight || this.drawnWidth === this.table.offsetWidth) return;
+    this.drawnWidth = this.table.offsetWidth;
     const arcs = skips(this.network.nodes);
     const lanes = Math.min(5, Math.max(0, ...arcs.map(({ lane }) => lane + 1)));
     const width = 18 + LANE * lanes;
     this.table.style.setProperty("--lanes", `${width}px`);
+    if (this.edges) this.edges.remove();
+    // Where the rows are beside lanes as wide as these.
+    const places = this.rows.map(({ row }) => row.offsetTop + row.offsetHeight / 2);
     const x = width - 8;
     const lines = [];
     this.network.nodes.forEach((one, to) => {
@@ -291,14 +296,12 @@ export class NetworkView {
     );
     const svg = element(
       "svg",
-      { class: "tw edges", width, height: this.drawnHeight, "aria-hidden": "true" },
+      { class: "tw edges", width, height: this.table.offsetHeight, "aria-hidden": "true" },
       ...lines,
       ...dots,
     );
-    if (this.edges) this.edges.remove();
     this.edges = svg;
     this.table.append(svg);
-    this.drawnHeight = this.table.offsetHeight;
   }
 
   // A convolution's own page, on the signal that reached it.

@@ -6,7 +6,7 @@ import { node } from "./dom.js";
 import { showShapes } from "./formula.js";
 import { buildGradient, gradientsOf, showGradient } from "./gradient_panel.js";
 import { listen, pressTabKey } from "./keyboard.js";
-import { buildLesson, hides, hidesLength, showLesson, visit } from "./lesson.js";
+import { buildLesson, hides, hidesLength, hidesWords, showLesson, visit } from "./lesson.js";
 import { listenToKeys, present } from "./lecture.js";
 import { showCode, showPlan, showResponse, showStack } from "./panels.js";
 import { NUMBERS, TABS, TUTORIAL, changed, copy, fromHash } from "./state.js";
@@ -280,6 +280,7 @@ export class Page {
     showControls(this);
     this.showRefused();
     this.lengthIsAsked = hidesLength(this);
+    this.wordsAreAsked = hidesWords(this);
     showShapes(this, c);
     for (const name of TABS) {
       const on = name === state.tab;

@@ -130,6 +130,7 @@ export function showSteps(page, c) {
   draw(page, { channel: state.channel, output: state.output });
   showOverview(page);
   showFormula(page, c);
+  page.words.hidden = page.wordsAreAsked;
   page.words.replaceChildren(
     ...words(c, state).map((line) => {
       const [question, ...rest] = line.split("? ");

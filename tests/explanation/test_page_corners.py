@@ -252,6 +252,7 @@ def test_what_padding_holds_is_read(browser, tmp_path, mode):
     [
         (nn.Conv1d(768, 768, 128, padding=64, groups=16), (768, 200)),
         (nn.Conv1d(512, 512, 3, groups=2), (512, 30)),
+        (nn.Conv1d(1024, 1024, 3, groups=1024), (1024, 30)),
         (nn.Conv1d(16, 16, 2, dilation=4096), (16, 9000)),
         (nn.ConvTranspose1d(256, 256, 16, 8), (256, 20)),
     ],

@@ -53,16 +53,17 @@ def test_every_station_shows_the_tutorials_numbers_and_checks_its_answer(browser
                 assert page.inner_text(".formula [data-symbol=L_out] span") == "?"
                 assert "(1, 1, ?)" in page.inner_text(".shapes")
             assert page.evaluate("tapwise.output()") == TUTORIAL[CASES[title]]
-            for wrong in ("", "nothing", str(ANSWERS[title] + 1)):
+            for wrong, said in (("", "Give a number"), ("no", "Give a number"), (str(ANSWERS[title] + 1), "Not yet.")):
                 page.fill("[data-control=answer]", wrong)
                 page.click("[data-control=check]")
-                reply = page.inner_text(".reply")
-                assert reply.startswith("Give a number" if not wrong.isdigit() and "." not in wrong else "Not yet."), (
-                    title
-                )
-            page.fill("[data-control=answer]", str(ANSWERS[title]))
+                assert page.inner_text(".reply").startswith(said), title
+            page.fill("[data-control=answer]", f"1 + 2 = {ANSWERS[title]}")
             page.keyboard.press("Enter")
             assert page.inner_text(".reply").startswith("Right."), title
+            if "output" in station["asks"]:  # now it is
+                assert float(page.text_content(f'[data-key="y:{channel}:{output}"] .number')) == ANSWERS[title]
+            if "length" in station["asks"]:
+                assert page.inner_text(".formula [data-symbol=L_out] span") == str(ANSWERS[title])
             page.click("[data-control=lesson-next]")
         # The last asks for a layer.
         assert page.is_disabled("[data-control=lesson-next]")

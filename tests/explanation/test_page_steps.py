@@ -274,3 +274,20 @@ def test_a_long_signal_is_shown_over_its_output_and_can_be_zoomed(browser, tmp_p
         assert page.evaluate("tapwise.state().output") == pytest.approx(sample / 2, abs=4)
         page.click("[data-control=zoom-all]")
         assert "5,000 of 5,000 samples" in page.inner_text(".zoom")
+
+
+def test_spread_taps_lie_a_dilation_apart(browser, tmp_path):
+    state = {"x": [[1, 2, 3]], "weight": [[[1, 10]]], "transposed": True, "stride": 2, "dilation": 3, "padding": [0, 0]}
+    with opened(browser, tmp_path, {**state, "output": 3}) as page:
+        places = page.evaluate(
+            """() => {
+              const x = (one) => Number(one.getAttribute('x'));
+              const outputs = [...document.querySelectorAll('[data-key^="y:0:"]')].map((one) => x(one.querySelector('rect')));
+              const near = (one) => outputs.findIndex((at) => Math.abs(at - x(one)) < 2);
+              const row = [...document.querySelectorAll('.step rect.product, .step rect.spread')];
+              return row.map((one) => [near(one), one.parentNode.querySelector('.number').textContent]);
+            }"""
+        )
+        # Input 0 by tap 1, three outputs after tap 0.
+        assert places == [[0, "1"], [3, "10"]]
+        assert page.evaluate("tapwise.output()")[0][3] == 10

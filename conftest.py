@@ -1,10 +1,13 @@
 """Documents run as tests: the Python blocks of every page, in their order, and what they print."""
 
 import io
+import os
 import re
+import shutil
+import tempfile
 from contextlib import redirect_stdout
+from pathlib import Path
 
-import pytest
 from sybil import Sybil
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.myst import CodeBlockParser
@@ -37,12 +40,17 @@ def compare(example):
     return f"printed:\n{printed}\nin the document:\n{example.parsed}"
 
 
-_PARSERS = [CodeBlockParser("python", Printing()), CodeBlockParser("text", compare)]
-pytest_collect_file = Sybil(parsers=_PARSERS, patterns=["*.md"]).pytest()
-
-
-@pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(request, tmp_path, monkeypatch):
+def enter(namespace):
     """Documents may write files: not into the repository."""
-    if request.node.fspath.ext == ".md":
-        monkeypatch.chdir(tmp_path)
+    namespace["folders"] = Path.cwd(), tempfile.mkdtemp()
+    os.chdir(namespace["folders"][1])
+
+
+def leave(namespace):
+    back, folder = namespace["folders"]
+    os.chdir(back)
+    shutil.rmtree(folder)
+
+
+_PARSERS = [CodeBlockParser("python", Printing()), CodeBlockParser("text", compare)]
+pytest_collect_file = Sybil(parsers=_PARSERS, patterns=["*.md"], setup=enter, teardown=leave).pytest()

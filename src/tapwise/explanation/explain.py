@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from operator import index
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -20,7 +20,6 @@ from tapwise.engine.threads import leave_lost_pool
 from tapwise.errors import ShapeError
 from tapwise.explanation.candidates import Candidate, candidates, table
 from tapwise.explanation.canvas import Canvas, escape
-from tapwise.explanation.model import ModelExplanation, explain_model
 from tapwise.explanation.page import document, frame, state_of
 from tapwise.explanation.pooling import KINDS
 from tapwise.explanation.rendering import animation, picture_forms
@@ -199,24 +198,14 @@ class Explanation:
         return {"text/plain": self.text, "text/html": shown, "image/svg+xml": self.svg()}
 
 
-@overload
-def explain(layer: nn.Conv1d | nn.ConvTranspose1d, x: Any) -> Explanation: ...
-@overload
-def explain(layer: nn.Module, x: Any) -> ModelExplanation: ...
-@overload
-def explain(layer: Any, x: Any, **options: Any) -> Explanation: ...
-def explain(layer: Any, x: Any, **options: Any) -> Explanation | ModelExplanation:
-    """The same as ``network.explain.explain``, but for a model's page, which is then a table of its convolutions."""
+def is_model(layer: Any, x: Any) -> bool:
+    """Whether a module holds convolutions and does more than one of them: its layers are explained, each by itself."""
+    return isinstance(layer, nn.Module) and not (is_convolution(layer) or isinstance(layer, KINDS) or _wraps(layer, x))
+
+
+def explain(layer: Any, x: Any, **options: Any) -> Explanation:
+    """What one convolution, or pooling, does to a signal; ``network.explain.explain`` takes models, too."""
     leave_lost_pool()
-    if isinstance(x, nn.Module):
-        raise TypeError(f"x is a {type(x).__name__}: the layer comes first, explain(layer, x)")
-    if isinstance(layer, nn.Module) and not (is_convolution(layer) or isinstance(layer, KINDS) or _wraps(layer, x)):
-        if options:
-            raise TypeError(f"{', '.join(options)}: a model's layers have their own settings")
-        if not isinstance(x, tuple) and getattr(x, "ndim", 3) < 3 and len(paths := convolutions_of(layer)) == 1:
-            weight = layer.get_submodule(paths[0]).weight
-            x = one_signal(x, weight)[None]  # type: ignore[arg-type]
-        return explain_model(layer, x, explain)
     trace, signal, weight, bias = follow(layer, x, options)
     title = _named(layer) if isinstance(layer, nn.Module) else f"A weight of shape {tuple(weight.shape)}"
     if isinstance(layer, nn.Module) and not (is_convolution(layer) or isinstance(layer, KINDS)):

@@ -7,9 +7,12 @@ from typing import Any, overload
 
 from torch import nn
 
-from tapwise.explanation.explain import Explanation
+from tapwise.engine.threads import leave_lost_pool
+from tapwise.explanation.explain import Explanation, is_model
 from tapwise.explanation.explain import explain as explain_alone
-from tapwise.explanation.model import ModelExplanation
+from tapwise.explanation.model import ModelExplanation, explain_model
+from tapwise.explanation.trace import one_signal
+from tapwise.explanation.wrapped import convolutions_of
 from tapwise.network.inspection import inspect
 
 
@@ -39,10 +42,17 @@ def explain(layer: Any, x: Any, **options: Any) -> Explanation | ModelExplanatio
         >>> print(tw.explain([1.0, 1.0, 1.0], torch.arange(10.0)).lesson.splitlines()[-1])
         Final : [ 3.  6.  9. 12. 15. 18. 21. 24.]
     """
-    found: Explanation | ModelExplanation = explain_alone(layer, x, **options)
-    if isinstance(found, ModelExplanation):
-        return found.with_network(partial(_network, layer, found.example))
-    return found
+    leave_lost_pool()
+    if isinstance(x, nn.Module):
+        raise TypeError(f"x is a {type(x).__name__}: the layer comes first, explain(layer, x)")
+    if not is_model(layer, x):
+        return explain_alone(layer, x, **options)
+    if options:
+        raise TypeError(f"{', '.join(options)}: a model's layers have their own settings")
+    if not isinstance(x, tuple) and getattr(x, "ndim", 3) < 3 and len(paths := convolutions_of(layer)) == 1:
+        weight: Any = layer.get_submodule(paths[0]).weight
+        x = one_signal(x, weight)[None]
+    return explain_model(layer, x, explain_alone).with_network(partial(_network, layer, x))
 
 
 def _network(model: nn.Module, x: Any) -> str:

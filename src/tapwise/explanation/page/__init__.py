@@ -91,10 +91,11 @@ def _code(*more: str) -> str:
 
 
 def _without_spaces(code: str) -> str:
-    """Comments, indentation and ends of lines are for who reads the source; no text of the page spans lines."""
+    """The code without what is for who reads the source; no text of the page spans lines or has a brace and a space."""
     code = re.sub(r"^ *//.*\n| +$|(?<=[;,{]) +// .*$", "", code, flags=re.MULTILINE)
     code = re.sub(r"^ +", "", code, flags=re.MULTILINE)
-    return re.sub(r"(?<=[;,{(\[])\n", "", code)
+    code = re.sub(r"(?<=[;,{(\[])\n|\n(?=[})\]])", "", code)
+    return re.sub(r"(?<=\{) | (?=\})", "", code)
 
 
 def _scoped(name: str) -> str:

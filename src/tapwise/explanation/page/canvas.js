@@ -15,10 +15,10 @@ export class Canvas {
     this.layout = layout;
     this.width = width;
     // A phone has no room beside a row for its name: it stands above.
-    this.narrow = width < 560;
-    this.margin = this.narrow ? 6 : layout.margin;
-    this.label = this.narrow ? 10 : layout.label + 16;
-    this.head = this.narrow ? 17 : 0;
+    this.isCompact = width < 560;
+    this.margin = this.isCompact ? 6 : layout.margin;
+    this.label = this.isCompact ? 10 : layout.label + 16;
+    this.head = this.isCompact ? 17 : 0;
     this.height = this.margin;
     drawings += 1;
     this.hatch = `tw-hatch-${drawings}`;
@@ -61,8 +61,8 @@ export class Canvas {
   }
 
   nameNode(y, content, atEnd = false) {
-    const [at, kind] = this.narrow ? [y + 10, "note name"] : [y + 21, "name"];
-    const [x, anchor] = this.narrow && atEnd ? [this.width - this.margin - 14, "end"] : [this.margin, "start"];
+    const [at, kind] = this.isCompact ? [y + 10, "note name"] : [y + 21, "name"];
+    const [x, anchor] = this.isCompact && atEnd ? [this.width - this.margin - 14, "end"] : [this.margin, "start"];
     const node = element("text", { x, y: at, class: kind, "text-anchor": anchor });
     node.textContent = content;
     return node;

@@ -12,10 +12,10 @@ export function buildChannels(page) {
   page.weights = node("div", { class: "holder" });
   page.pairWords = node("div", { "aria-live": "polite" });
   page.channelWords = node("ul", { class: "words" });
-  page.whole = button("All channels", () => openBlock(page, null), "all-channels");
+  page.allChannels = button("All channels", () => openBlock(page, null), "all-channels");
   page.panels.channels.append(
     node("p", { class: "help" }, phrase("channels_help")),
-    page.whole,
+    page.allChannels,
     page.weights,
     page.pairWords,
     page.channelWords,
@@ -60,7 +60,7 @@ export function showChannels(page, c) {
   const cells = [...page.weights.querySelectorAll("[data-key]")];
   const first = cells.find((cell) => cell.dataset.key === `p:${page.pair.join(":")}`) || cells[0];
   if (first) first.setAttribute("tabindex", "0");
-  page.whole.hidden = page.block === null;
+  page.allChannels.hidden = page.block === null;
 
   const [o, i] = page.pair;
   const row = c.inputs(o).indexOf(i);

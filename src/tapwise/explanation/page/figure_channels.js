@@ -11,7 +11,7 @@ const shownBlock = (c, block) => block || { outs: [0, c.channels], ins: [0, c.st
 export function drawWeights(c, layout, width, { block, pair }) {
   const canvas = new Canvas(layout, width);
   const { outs, ins } = shownBlock(c, block);
-  const left = canvas.margin + (canvas.narrow ? 34 : 96);
+  const left = canvas.margin + (canvas.isCompact ? 34 : 96);
   const available = width - left - canvas.margin - 4;
   const most = Math.min(32, Math.floor(available / LEAST));
   const [nIn, nOut] = [ins[1] - ins[0], outs[1] - outs[0]];
@@ -32,13 +32,13 @@ export function drawWeights(c, layout, width, { block, pair }) {
     const o = outs[0] + row * perOut;
     const y = top + row * height;
     if (height >= 18 || row % 2 === 0)
-      canvas.text(left - 8, y + height / 2 + 4, canvas.narrow ? String(o) : `output ch. ${o}`, "index", "end");
+      canvas.text(left - 8, y + height / 2 + 4, canvas.isCompact ? String(o) : `output ch. ${o}`, "index", "end");
     for (let column = 0; column < columns; column += 1) {
       const i = ins[0] + column * perIn;
       const x = left + column * size;
-      const many = perIn > 1 || perOut > 1;
+      const isAggregated = perIn > 1 || perOut > 1;
       const square = { o: [o, Math.min(o + perOut, outs[1])], i: [i, Math.min(i + perIn, ins[1])] };
-      if (many) drawBlock(canvas, c, square, { x, y, size, height, largest });
+      if (isAggregated) drawBlock(canvas, c, square, { x, y, size, height, largest });
       else drawPair(canvas, c, o, i, { x, y, size, height, largest, chosen: pair && pair[0] === o && pair[1] === i });
     }
   }

@@ -53,7 +53,7 @@ export function drawOverview(c, layout, width, { rows, view, step }) {
     canvas.add(element("polygon", { points: [...over, ...under].join(" "), class: `envelope ${kind}` }));
     y += ROW + 4;
   }
-  for (const tick of niceTicks(from, until, canvas.narrow ? 4 : 8)) {
+  for (const tick of niceTicks(from, until, canvas.isCompact ? 4 : 8)) {
     if (tick > until) continue;
     canvas.line(x(tick), y, x(tick), y + 4, "axis");
     const side = x(tick) < left + 16 ? "start" : x(tick) > left + available - 16 ? "end" : "middle";

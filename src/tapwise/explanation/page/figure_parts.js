@@ -126,7 +126,7 @@ export function outputRows(canvas, axis, channels, y, hides = () => false) {
     const before = axis.outputs[0] > 0 || (g.transposed && axis.before);
     const after = axis.outputs.at(-1) < c.outputs - 1 || (g.transposed && axis.after);
     more(canvas, axis, top, before, after);
-    at = top + height + (canvas.narrow ? 20 : 26);
+    at = top + height + (canvas.isCompact ? 20 : 26);
   }
   canvas.height = at + 2;
   const rest = c.channels - channels.length;

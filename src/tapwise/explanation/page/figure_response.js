@@ -9,7 +9,7 @@ const INSET = 7; // no curve and no marker lies on the frame
 // A frame for values from low to high, widened to round numbers: {y(value), bottom}, with its name and its ticks drawn.
 function frame(canvas, left, right, { name, unit, height, low, high }) {
   let top = canvas.height + 26;
-  if (canvas.narrow) {
+  if (canvas.isCompact) {
     canvas.text(canvas.margin, top + 8, `${name} ${unit}`, "note", "start");
     top += 18;
   } else {
@@ -85,7 +85,7 @@ function curve(canvas, values, left, right, y) {
 export function drawResponse(taps, g, layout, width) {
   if (g.transposed) throw new Error("a transposed convolution has no such response");
   const canvas = new Canvas(layout, width);
-  const left = canvas.margin + (canvas.narrow ? 36 : canvas.label + 36);
+  const left = canvas.margin + (canvas.isCompact ? 36 : canvas.label + 36);
   const right = width - canvas.margin - 6;
   impulse(canvas, taps, g, left, right);
   const rows = response(taps, g.dilation, g.left);

@@ -16,7 +16,7 @@ export function drawSpread(c, layout, width, chosen, options = {}) {
   const { row: height } = layout;
   const inColumn = c.inGroup > 1 || c.state.bias !== null;
   const row = Math.min(options.row || 0, c.inGroup - 1);
-  const axis = new Axis(c, canvas, chosen.output, { ...options, right: inColumn ? 88 : canvas.narrow ? 12 : 16 });
+  const axis = new Axis(c, canvas, chosen.output, { ...options, right: inColumn ? 88 : canvas.isCompact ? 12 : 16 });
   const input = c.inputs(chosen.channel)[row];
   const several = c.state.x.length > 1;
   const marksY = canvas.height + 14;

@@ -12,7 +12,7 @@ export function drawCone(geometries, layout, width, output) {
   const now = output * field.stride;
   const low = Math.min(levels[0][0], now);
   const high = Math.max(levels[0][levels[0].length - 1], now);
-  const left = canvas.margin + (canvas.narrow ? 56 : canvas.label);
+  const left = canvas.margin + (canvas.isCompact ? 56 : canvas.label);
   const available = width - left - canvas.margin - 6;
   const size = Math.min(26, available / (high - low + 1));
   const x = (position, level) => left + (position * strides[level] - low + 0.5) * size;

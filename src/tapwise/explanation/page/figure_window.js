@@ -12,7 +12,7 @@ export function drawWindow(c, layout, width, chosen, options = {}) {
   const canvas = new Canvas(layout, width);
   const { row: height, rows: most } = layout;
   const inColumn = c.inGroup > 1 || c.state.bias !== null;
-  const right = inColumn ? 88 : canvas.narrow ? 12 : 16;
+  const right = inColumn ? 88 : canvas.isCompact ? 12 : 16;
   const axis = new Axis(c, canvas, chosen.output, { ...options, right });
   lengthMarks(canvas, axis);
   const marksY = canvas.height + 38;

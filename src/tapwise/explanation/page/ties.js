@@ -12,7 +12,6 @@ export function ties(c, key, axis) {
     const step = c.step(Number(a), Number(b));
     step.positions.forEach((p, n) => {
       for (const row of step.rows) keys.add(`x:${row.input}:${step.sources[n]}:${p}`);
-      if (shownInputs.has(p)) lines.push([p, Number(b)]);
     });
   } else if (kind === "x") {
     const fed = feeds(g, Number(b), c.length);

@@ -150,6 +150,25 @@ def test_sums_of_addends_unlike_in_size(browser, tmp_path):
             assert total == pytest.approx(sum(x), rel=5e-4), line
 
 
+@pytest.mark.parametrize("taps", [[1, 1, 1], [-0.0552, -0.0997, 0.0873], [0.001, -3.7, 2], [1e-5, 1e5]])
+@pytest.mark.parametrize("padding", [[0, 0], [1, 1], "causal"])
+def test_curves_lie_between_the_ticks_of_their_axis(browser, tmp_path, taps, padding):
+    with opened(browser, tmp_path, {"weight": [[taps]], "padding": padding, "tab": "response"}) as page:
+        curves = page.evaluate(
+            """() => [...document.querySelectorAll('#panel-response path.curve')].map((one) => {
+              // The lines and numbers of its axis were drawn just before it.
+              const lines = [];
+              for (let at = one.previousElementSibling; at.matches('.grid, .index'); at = at.previousElementSibling)
+                if (at.matches('.grid')) lines.push(+at.getAttribute('y1'));
+              const ys = one.getAttribute('d').match(/[ML][^ML]+/g).map((part) => +part.split(' ')[1]);
+              return [Math.min(...lines), Math.min(...ys), Math.max(...ys), Math.max(...lines)];
+            })"""
+        )
+        assert len(curves) == 2
+        for highest, top, bottom, lowest in curves:
+            assert highest - 0.2 <= top <= bottom <= lowest + 0.2
+
+
 def test_names_of_rows_stand_still_while_the_taps_slide(browser, tmp_path):
     with opened(browser, tmp_path) as page:
         page.click("[data-control=step]")

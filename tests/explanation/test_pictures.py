@@ -77,6 +77,13 @@ def test_a_long_signal_moves_as_far_as_there_is_room(tmp_path):
     assert image.n_frames == 8
 
 
+def test_the_signal_stands_still_while_the_taps_slide(tmp_path):
+    explanation = tw.explain([1.0] * 5, torch.arange(60.0), stride=2)
+    frames = [explanation._drawn("window", i, hidden=True).svg() for i in range(8)]
+    indices = [re.findall(r'class="index"[^>]*>(\d+)<', frame) for frame in frames]
+    assert all(one == indices[0] for one in indices)
+
+
 @pytest.mark.parametrize("figure", ["window", "channels", "kernel", None])
 def test_a_slide_is_16_to_9(explanation, tmp_path, figure):
     width, height = size_of(explanation.svg(figure, slide=True))
@@ -118,6 +125,8 @@ def test_the_kernel_is_drawn_to_scale():
     np.testing.assert_allclose(heights / heights.max(), np.maximum(np.abs(taps) / 2, 0.012), atol=0.01)
     places = [float(bar.get("x")) for bar in bars]
     np.testing.assert_allclose(np.diff(places), places[1] - places[0], atol=0.2)
+    # A dilation apart: a bar is seven tenths of a sample wide.
+    assert places[1] - places[0] == pytest.approx(2 * float(bars[0].get("width")) / 0.7, abs=0.3)
     top = [float(bar.get("y")) for bar in bars]
     assert top[1] > top[0]  # the negative one hangs
     assert [float(bar.find(f"{SVG}title").text.split(": ")[1]) for bar in bars] == taps

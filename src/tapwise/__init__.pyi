@@ -1,3 +1,4 @@
+from . import scale as scale
 from .acceleration import Acceleration as Acceleration
 from .acceleration import accelerate as accelerate
 from .chunks import State as State

@@ -23,6 +23,10 @@ PACKAGES = {
     "scipy": Extra("io", "designed filters (lowpass and its like, Resample)"),
     "anywidget": Extra("notebook", "the page as a notebook's widget"),
     "matplotlib": Extra("figures", "pictures beside SVG (PNG, PDF, GIF, APNG)"),
+    "zarr": Extra("scale", "Zarr stores"),
+    "h5py": Extra("scale", "HDF5 files"),
+    "dask": Extra("scale", "Dask arrays"),
+    "distributed": Extra("scale", "clusters of Dask"),
     "onnx": Extra("onnx", "export to ONNX"),
     "onnxscript": Extra("onnx", "export to ONNX"),
 }

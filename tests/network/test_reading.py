@@ -132,7 +132,7 @@ class DownAndUp(nn.Module):
 def test_models_for_multiples_are_streamed():
     model = DownAndUp()
     live = tw.stream(model, X)
-    assert live._graph.multiple == 4
+    assert live.graph.multiple == 4
     for length in (4, 40, 132):
         x = signal(2, 4, length)
         y = torch.cat(streamed(live, x, [1, length - 1]), -1)
@@ -230,7 +230,7 @@ def test_an_input_that_is_stretched_or_cut_to_the_signals_length_is_a_signal():
 
     for function, c in ((stretched, signal(1, 4, 16)), (cut, signal(1, 4, 64))):
         model = Of(function, c=conv(padding=1))
-        assert tw.stream(model, (X, c))._graph.places == (0, 1)
+        assert tw.stream(model, (X, c)).graph.places == (0, 1)
         assert tw.verify_stream(model, (X, c)) < 1e-12
 
 
@@ -318,7 +318,7 @@ def test_odd_outputs_and_indices_are_refused_in_words(function):
 def test_a_mask_and_a_condition_of_fixed_size_beside_each_other():
     model = Of(lambda self, x, mask, g: self.c(x) * mask + self.g(g), c=conv(padding=1), g=conv(1, 16, 4))
     inputs = (X, torch.ones(1, 1, 64, dtype=F64), signal(1, 16, 1))
-    assert tw.stream(model, inputs)._graph.places == (0, 1)
+    assert tw.stream(model, inputs).graph.places == (0, 1)
     assert tw.verify_stream(model, inputs) < 1e-12
 
 

@@ -66,7 +66,7 @@ def test_operations_are_followed(name):
     assert tw.inspect(model, X).receptive_field == reads
     x, live = signal(3, 4, 41), tw.stream(model, X)
     parts = streamed(live, x, [1, 0, 13, 2, 25])
-    axis = live._graph.nodes[live._graph.results[0]].size.time
+    axis = live.graph.nodes[live.graph.results[0]].size.time
     torch.testing.assert_close(torch.cat(parts, axis), model(x))
 
 

@@ -19,7 +19,7 @@ F64 = torch.float64
 def assert_pure(model, x, chunk=None):
     """Steps of fixed shapes give what the model gives, after what comes before its first output."""
     live = tw.stream(model, x)
-    graph = live._graph
+    graph = live.graph
     time, result = graph.nodes[0].size.time, graph.results[0]
     chunk = chunk or graph.period * max(1, 8 // graph.period)
     length = x.shape[time] // chunk * chunk
@@ -132,7 +132,7 @@ def test_the_step_runs_in_onnx_runtime(name, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime", reason="a developer's dependency")
     model, x = networks.STREAMED[name]()
     model, x = model.float(), x.float()
-    pure = tw.stream(model, x).functional(tw.stream(model, x)._graph.period * 2)
+    pure = tw.stream(model, x).functional(tw.stream(model, x).graph.period * 2)
     path = pure.to_onnx(tmp_path / "step.onnx")
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     init_state, step = pure

@@ -17,7 +17,7 @@ def test_they_stream_equal(name):
     model, example = other_networks.NETWORKS[name]()
     inputs = example if isinstance(example, tuple) else (example,)
     live = tw.stream(model, example)
-    graph = live._graph
+    graph = live.graph
     signals = [inputs[place] for place in graph.places]
     length = signals[0].shape[graph.nodes[0].size.time]
     cuts = [0, 1, 1, length // 3, length - 7, length]

@@ -71,7 +71,7 @@ def test_slots_begin_and_end_apart(name):
     size[0] = batch
     live = tw.stream(model, x)
     live.reset(batch=batch)
-    time = live._graph.nodes[live._graph.results[0]].size.time
+    time = live.graph.nodes[live.graph.results[0]].size.time
     signals = [[] for _ in range(batch)]  # of each slot, the chunks of its signal now
     outputs = [[] for _ in range(batch)]
 

@@ -27,7 +27,7 @@ def test_signals_of_every_length_and_remainder(name):
     model, x = networks.STREAMED[name]()
     live = tw.stream(model, x)
     dice = random.Random(0)
-    period = live._graph.period
+    period = live.graph.period
     for length in {dice.randrange(period, 4 * period + 70) for _ in range(12)}:
         size = list(x.shape)
         size[-1] = length
@@ -41,14 +41,14 @@ def test_state_stays_bounded_and_nothing_is_computed_twice():
     seen, made = [], {}
 
     def watch(number, chunk):
-        made[number] = made.get(number, 0) + chunk.shape[live._graph.nodes[number].size.time]
+        made[number] = made.get(number, 0) + chunk.shape[live.graph.nodes[number].size.time]
 
     live._scheduler.watch = watch
     for _ in range(400):
         live.step(torch.randn(1, 1, 24, dtype=F64))
         seen.append(live.state_bytes)
     assert len(set(seen[100:])) == 1
-    totals = live._graph.counts(400 * 24)
+    totals = live.graph.counts(400 * 24)
     assert all(made[n] == totals[n][0] for n in made)  # every sample of every operation, once
     report = tw.inspect(model, x)
     assert seen[-1] <= 1.5 * report.state_bytes + 100_000
@@ -193,7 +193,7 @@ def test_an_output_comes_as_soon_as_what_it_reads():
     for name in ("tcn", "conv_tasnet", "unet", "mimi_decoder", "hifigan"):
         model, x = networks.STREAMED[name]()
         live = tw.stream(model, x)
-        graph = live._graph
+        graph = live.graph
         time, result = graph.nodes[0].size.time, graph.results[0]
         signal = torch.randn(x.shape, dtype=F64)
         length = x.shape[time]

@@ -50,7 +50,7 @@ def open_reader(
 
         reader = ArrayReader(path, -1 if axis is None else axis)
         if axis is None:
-            refuse_far_shorter(reader)
+            refuse_far_shorter(reader, reader.shape)
         return reader
     if suffix == ".parquet":
         from tapwise.signals.tables import ParquetReader

@@ -109,19 +109,19 @@ class ArrayReader(Reader):
 _MOST_TIMES = 4
 
 
-def refuse_far_shorter(reader: ArrayReader) -> None:
+def refuse_far_shorter(reader: Reader, shape: tuple[int, ...]) -> None:
     """Close and refuse an array with an axis far longer than that of time: the two may be the other way round.
 
     Raises:
         SignalError: with both readings.
     """
-    longest = int(np.argmax(reader.shape))
-    if reader.shape[longest] >= _MOST_TIMES * reader.length:
+    longest = int(np.argmax(shape))
+    if shape[longest] >= _MOST_TIMES * reader.length:
         reader.close()
-        other = reader.channels * reader.length // reader.shape[longest]
+        other = reader.channels * reader.length // shape[longest]
         raise SignalError(
-            f"{reader.path}: the shape {reader.shape} is (channels, length) with {reader.length:,} samples of "
-            f"{reader.channels:,} channels, or (length, channels) with {reader.shape[longest]:,} samples of {other:,}: "
+            f"{reader.path}: the shape {shape} is (channels, length) with {reader.length:,} samples of "
+            f"{reader.channels:,} channels, or (length, channels) with {shape[longest]:,} samples of {other:,}: "
             f"--axis -1 says the first, --axis {longest} the second"
         )
 

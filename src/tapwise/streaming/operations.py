@@ -6,6 +6,11 @@ chunk. Running the schedule only cuts, joins and computes tensors.
 # history   [ first needed ... seen )                 of each input, from the steps before
 # chunk                      [ seen ... seen_after )
 # outputs         [ emitted ... determined )          computed now
+
+A part of a long signal is computed by itself in the same way: of no history, by a schedule of its own.
+
+# inputs    [ first ... stop )                        exactly what the outputs need
+# outputs     [ start ... stop )
 """
 
 from __future__ import annotations
@@ -44,6 +49,18 @@ class Counts(NamedTuple):
         return self.outputs[1] - self.outputs[0]
 
 
+class Part(NamedTuple):
+    """How some of an operation's outputs are computed by themselves.
+
+    Arguments:
+        inputs: by input, the positions [first, stop) that the outputs need.
+        schedule: for ``run`` on exactly these inputs, with nothing from before them.
+    """
+
+    inputs: tuple[tuple[int, int], ...]
+    schedule: Any
+
+
 # What an operation remembers: tensors; of one that was registered, a dictionary of them.
 Buffers = list[Any]
 
@@ -59,6 +76,17 @@ class Operation(Protocol):
 
     def run(self, schedule: Any, buffers: Buffers, inputs: Sequence[Tensor]) -> tuple[Tensor | None, Buffers]:
         """The outputs, None where there are none, and the buffers after the step."""
+
+
+class PartialOperation(Operation, Protocol):
+    """An operation any outputs of which can be computed by themselves: all but those that carry a state."""
+
+    def part(self, start: int, stop: int, totals: Sequence[int]) -> Part:
+        """How the outputs [start, stop) are computed by themselves, at least one.
+
+        Arguments:
+            totals: by input, its samples in all.
+        """
 
 
 class Pointwise:
@@ -77,6 +105,9 @@ class Pointwise:
         emitted, stop = counts.outputs
         waits = any(after > stop or seen > emitted for seen, after in counts.inputs)
         return counts.n_outputs, waits and not self.is_unary
+
+    def part(self, start: int, stop: int, totals: Sequence[int]) -> Part:
+        return Part(((start, stop),) * len(totals), (stop - start, False))
 
     def run(self, schedule: Any, buffers: Buffers, inputs: Sequence[Tensor]) -> tuple[Tensor | None, Buffers]:
         count, waits = schedule
@@ -106,6 +137,11 @@ class Convolution:
 
     def schedule(self, counts: Counts) -> Any:
         return chunks.advance(self.geometry, *counts.outputs, *counts.inputs[0], length=counts.certain)
+
+    def part(self, start: int, stop: int, totals: Sequence[int]) -> Part:
+        part = partition.part(self.geometry, start, stop, totals[0])
+        count = part.inputs[1] - part.inputs[0]
+        return Part((part.inputs,), chunks.Advance(part.geometry, 0, count, count))
 
     def run(self, schedule: Any, buffers: Buffers, inputs: Sequence[Tensor]) -> tuple[Tensor | None, Buffers]:
         y, history = chunks.run(schedule, self.weight, self.bias, buffers[0], inputs[0])
@@ -150,6 +186,24 @@ class Padding(_WithHistory):
             sources = [[int(fold(p, seen)) - first for p in side] for side in (before, after)]
         return counts.n_outputs > 0, inside, sides, sources, first_after - first
 
+    def part(self, start: int, stop: int, totals: Sequence[int]) -> Part:
+        length, mode = totals[0], self.ends.padding_mode
+        low, high = start - self.ends.left, stop - self.ends.left
+        before, after = range(min(low, 0), min(high, 0)), range(max(low, length), max(high, length))
+        inside = min(max(low, 0), length), min(max(high, 0), length)
+        sources: Any = None
+        first, last = inside
+        if mode != "zeros" and (before or after):
+            fold = Geometry(1, padding_mode=mode).fold
+            sources = [[int(fold(p, length)) for p in side] for side in (before, after)]
+            copied = [*sources[0], *sources[1]]
+            is_empty = inside[0] == inside[1]
+            first = min(copied) if is_empty else min(first, *copied)
+            last = max(copied) + 1 if is_empty else max(last, max(copied) + 1)
+            sources = [[p - first for p in side] for side in sources]
+        within = (0, 0) if inside[0] == inside[1] else (inside[0] - first, inside[1] - first)
+        return Part(((first, last),), (True, within, (len(before), len(after)), sources, last - first))
+
     def run(self, schedule: Any, buffers: Buffers, inputs: Sequence[Tensor]) -> tuple[Tensor | None, Buffers]:
         has_outputs, (low, high), (left, right), sources, keep = schedule
         axis = self.axis
@@ -193,6 +247,14 @@ class Windowed(_WithHistory):
         if self.geometry.transposed:
             return (low, high, 0, 0, part.geometry.left, counts.n_outputs), first_after - first
         return (low, high, *part.geometry.padding, 0, counts.n_outputs), first_after - first
+
+    def part(self, start: int, stop: int, totals: Sequence[int]) -> Part:
+        part = partition.part(self.geometry, start, stop, totals[0])
+        count = part.inputs[1] - part.inputs[0]
+        left, right = part.geometry.padding
+        cut = left if self.geometry.transposed else 0
+        pads = (0, 0) if self.geometry.transposed else (left, right)
+        return Part((part.inputs,), ((0, count, *pads, cut, stop - start), count))
 
     def run(self, schedule: Any, buffers: Buffers, inputs: Sequence[Tensor]) -> tuple[Tensor | None, Buffers]:
         windows, keep = schedule

@@ -77,7 +77,8 @@ class Stream:
         self._at = Position((), graph.batch)
 
     @property
-    def _graph(self) -> Graph:
+    def graph(self) -> Graph:
+        """The model as operations with timelines, which the stream runs."""
         return self._scheduler.graph
 
     # Chunks
@@ -123,7 +124,7 @@ class Stream:
         with self._turn, torch.no_grad():
             chosen = None if mask is None else self._mask(mask)
             ending = {slot: n for slot, n in enumerate(self.seen) if chosen is None or chosen[slot]}
-            check_end(self._graph, ending, self.batch)
+            check_end(self.graph, ending, self.batch)
             leave_lost_pool()
             self._scheduler.check_model()
             result, at = self._advanced(self._at, None, True, chosen)
@@ -138,7 +139,7 @@ class Stream:
         """
         with self._turn:
             if batch is not None:
-                check_batch(self._graph, batch)
+                check_batch(self.graph, batch)
                 self._at = Position((), batch)
             else:
                 self._at = self._begun_anew(self._at, None if mask is None else self._mask(mask))
@@ -155,13 +156,13 @@ class Stream:
     @cached_property
     def delay(self) -> int:
         """Samples of the signal that an output waits for after its own moment; 0 for a causal model."""
-        by_node = extents(self._graph)
-        return max(0, *(by_node[n].latest for n in self._graph.results))
+        by_node = extents(self.graph)
+        return max(0, *(by_node[n].latest for n in self.graph.results))
 
     @property
     def stride(self) -> Fraction:
         """Samples of the signal for each output, exactly."""
-        return 1 / self._graph.rates[self._graph.results[0]]
+        return 1 / self.graph.rates[self.graph.results[0]]
 
     def output_length(self, length: int) -> int:
         """Outputs, of the first that the model returns, that a full signal of ``length`` samples gives.
@@ -172,24 +173,29 @@ class Stream:
         length = integer("length", length)
         if length < 0:
             raise ValueError(f"length must be at least 0, got {length}")
-        check_end(self._graph, {0: length}, 1)
+        check_end(self.graph, {0: length}, 1)
         with torch.no_grad():
             return self._scheduler.output_length(length)
 
     def missing(self, length: int) -> int:
         """Samples without which the model takes no signal of ``length``: 0 but for models that take multiples alone."""
-        return self._graph.missing(integer("length", length)) if length else 0
+        return self.graph.missing(integer("length", length)) if length else 0
 
     @property
     def n_signals(self) -> int:
         """Chunks that a step takes: the model's inputs that are signals."""
-        return self._graph.n_sources
+        return self.graph.n_sources
 
     @property
     def time_axes(self) -> tuple[int, int]:
         """The axis of time of the chunks, and of the first output."""
-        nodes = self._graph.nodes
-        return nodes[0].size.time, nodes[self._graph.results[0]].size.model_time
+        nodes = self.graph.nodes
+        return nodes[0].size.time, nodes[self.graph.results[0]].size.model_time
+
+    @property
+    def rows_are_independent(self) -> bool:
+        """Whether no row of a batch changes anything of another."""
+        return self._scheduler.inseparable is None
 
     @property
     def batch(self) -> int:
@@ -280,7 +286,7 @@ class Stream:
 
     def __repr__(self) -> str:
         title = f"{type(self._source[0]).__name__}, " if self._source else ""
-        n_operations = len(self._graph.nodes) - self.n_signals
+        n_operations = len(self.graph.nodes) - self.n_signals
         seen = self.seen[0] if len(set(self.seen)) == 1 else self.seen
         return (
             f"Stream({title}{n_operations} operations; batch {self.batch}, {seen} samples seen; delay {self.delay}, "
@@ -292,7 +298,7 @@ class Stream:
     def _checked(self, chunks: Sequence[Any]) -> Position:
         """Where the stream stands before the chunks; refuse those that don't fit, and a changed model."""
         leave_lost_pool()
-        graph, at = self._graph, self._at
+        graph, at = self.graph, self._at
         first, axes = chunks[0], len(graph.nodes[0].size.entries)
         if not at.groups and graph.batches and isinstance(first, Tensor) and first.ndim == axes > 0:
             at = replace(at, batch=int(chunks[0].shape[0]))  # a new stream takes the batch of its first chunk
@@ -325,7 +331,7 @@ class Stream:
         groups = self._begun(at)
         if not at.ragged and chosen is None:
             results, group = self._scheduler.run(groups[0], chunks, is_end)
-            return as_returned(self._graph, results, [group.seen] * at.batch, is_end), replace(at, groups=(group,))
+            return as_returned(self.graph, results, [group.seen] * at.batch, is_end), replace(at, groups=(group,))
         if chosen is not None:
             groups = tuple(self._scheduler.split(groups, chosen))
         outputs, after, seen = [], [], [0] * at.batch
@@ -346,8 +352,8 @@ class Stream:
         """Parts of slots as one batch, filled with zeros, and the length of each."""
         batch = len(seen)
         results, lengths = [], torch.zeros(batch, dtype=torch.int64)
-        for place, number in enumerate(self._graph.results):
-            node = self._graph.nodes[number]
+        for place, number in enumerate(self.graph.results):
+            node = self.graph.nodes[number]
             axis, per_row = batch_axis(node)
             longest = max((parts[place].shape[node.size.time] for _, parts in outputs), default=0)
             result = self._scheduler.empty(number, batch, longest)
@@ -359,7 +365,7 @@ class Stream:
                 if place == 0:
                     lengths[slots] = length
             results.append(result)
-        return as_returned(self._graph, results, seen, is_end), lengths
+        return as_returned(self.graph, results, seen, is_end), lengths
 
 
 def stream(model: nn.Module, example: Any, *, time: int | None = None) -> Stream:

@@ -1,0 +1,2 @@
+from .apply import Applied as Applied
+from .apply import apply as apply

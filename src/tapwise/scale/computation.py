@@ -1,0 +1,229 @@
+"""Computations: from a range of outputs to these outputs, read from a recording by itself."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tapwise.errors import SignalError
+from tapwise.evaluation import evaluating
+from tapwise.geometry import Geometry
+from tapwise.partition import first_row_of
+from tapwise.scale.layout import Moments
+from tapwise.scale.parts import PartialModel
+from tapwise.signals.base import Array, Reader
+from tapwise.signals.samples import refuse_nan
+
+# Samples of an example, where none is given.
+_EXAMPLE = 4096
+
+
+class Computation(ABC):
+    """What is done to a recording. Rows of channels are computed by themselves. It may be pickled.
+
+    Arguments:
+        channels_in: of the recording that make a row.
+        channels_out: of the outputs that a row gives.
+        dtype: of the outputs.
+        words: what it is, for a person.
+    """
+
+    channels_in: int
+    channels_out: int
+    dtype: np.dtype[Any]
+    moments: Moments
+    words: str
+
+    @property
+    @abstractmethod
+    def digest(self) -> str:
+        """What changes when the outputs would: numbers and settings of the layer or model."""
+
+    @abstractmethod
+    def output_length(self, length: int) -> int:
+        """Outputs for a recording of ``length`` samples."""
+
+    @abstractmethod
+    def samples(self, start: int, stop: int, length: int) -> tuple[int, int]:
+        """The samples [first, last) that the outputs [start, stop) need."""
+
+    @abstractmethod
+    def needed_bytes(self, n_rows: int, start: int, stop: int, length: int) -> int:
+        """The memory that computing outputs of some rows takes."""
+
+    @abstractmethod
+    def outputs(self, reader: Reader, rows: range, start: int, stop: int) -> Array:
+        """The outputs [start, stop) of some rows: (rows * channels_out, stop - start)."""
+
+
+class ModelComputation(Computation):
+    """A layer's or a model's outputs.
+
+    Arguments:
+        make: gives the model and an example of its input; it is called once in each process.
+        reader: the recording.
+        nan: ``"error"`` refuses a recording with a NaN; ``"propagate"`` gives it to the model.
+
+    Raises:
+        ValueError: channels that aren't the model's.
+        TimelineError: a model whose outputs can't be computed by parts.
+    """
+
+    def __init__(self, make: Callable[[], tuple[nn.Module, Any]], reader: Reader, nan: str = "propagate") -> None:
+        self._make, self._nan = make, nan
+        model, example = make()
+        first = example[0] if isinstance(example, tuple) else example
+        if not isinstance(first, Tensor) or first.ndim not in (2, 3) or first.shape[0] != 1:
+            got = list(first.shape) if isinstance(first, Tensor) else type(first).__name__
+            raise ValueError(f"expected an example (1, channels, time) or (1, time), got {got}")
+        if reader.dtype.kind == "c" and not first.is_complex():
+            raise SignalError(f"{reader.path}: got {reader.dtype} numbers, the model takes {first.dtype}")
+        self.__dict__["_loaded"] = (first, PartialModel(model, example))
+        partial = self._loaded[1]
+        self.channels_in = first.shape[3 - partial.time] if first.ndim == 3 else 1
+        _check_channels(reader, self.channels_in)
+        self.words = _words_of(model)
+        self.moments = Moments(partial.stride, _offset_of(model))
+        nothing = self._as_rows(partial.run(partial.part(0, 0, 0), self._as_input(np.empty((1, self.channels_in, 0)))))
+        self.channels_out, self.dtype = nothing.shape[1], nothing.dtype
+
+    @cached_property
+    def _loaded(self) -> tuple[Tensor, PartialModel]:
+        model, example = self._make()
+        return (example[0] if isinstance(example, tuple) else example), PartialModel(model, example)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_loaded"}
+
+    @property
+    def digest(self) -> str:
+        """Of the model's operations and numbers."""
+        like, partial = self._loaded
+        found = hashlib.sha256(f"{self._nan} {like.dtype} {self.words}".encode())
+        for node in partial.graph.nodes:
+            found.update(f"{node.name} {node.path} {node.inputs} {node.timeline} {node.size}".encode())
+        for name, tensor in partial.model.state_dict().items():
+            numbers = tensor.detach().cpu().contiguous().view(torch.uint8) if tensor.ndim else tensor.detach().cpu()
+            found.update(name.encode() + numbers.numpy().tobytes())
+        return found.hexdigest()
+
+    def output_length(self, length: int) -> int:
+        """Outputs for a recording of ``length`` samples.
+
+        Raises:
+            ShapeError: a length that the model doesn't take.
+        """
+        return self._loaded[1].output_length(length)
+
+    def samples(self, start: int, stop: int, length: int) -> tuple[int, int]:
+        """The samples that outputs need."""
+        return self._loaded[1].part(start, stop, length).samples
+
+    def needed_bytes(self, n_rows: int, start: int, stop: int, length: int) -> int:
+        """Of what the model's operations hold at once, and of the samples as they are read."""
+        like, partial = self._loaded
+        part = partial.part(start, stop, length)
+        n_rows = n_rows if partial.rows_are_independent else 1
+        read = (part.samples[1] - part.samples[0]) * self.channels_in
+        return n_rows * (part.numbers * max(like.itemsize, self.dtype.itemsize) + 2 * read * like.itemsize)
+
+    def outputs(self, reader: Reader, rows: range, start: int, stop: int) -> Array:
+        """The outputs of some rows."""
+        partial = self._loaded[1]
+        part = partial.part(start, stop, reader.length)
+        first, last = part.samples
+        channels = range(rows.start * self.channels_in, rows.stop * self.channels_in)
+        block = read_channels(reader, first, last, channels)
+        if self._nan == "error":
+            refuse_nan(reader, block, first, channels.start)
+        block = block if reader.full_scale == 1 else block / reader.full_scale
+        x = block.reshape(len(rows), self.channels_in, last - first)
+        batches = [x] if partial.rows_are_independent else [row[None] for row in x]
+        made = [self._as_rows(partial.run(part, self._as_input(batch))) for batch in batches]
+        y = np.concatenate(made) if len(made) > 1 else made[0]
+        return y.reshape(len(rows) * self.channels_out, stop - start)
+
+    def _as_input(self, x: Array) -> Tensor:
+        """(rows, channels, n) with the axes of the model's input."""
+        like, partial = self._loaded
+        signal = torch.from_numpy(np.ascontiguousarray(x, x.dtype.newbyteorder("="))).to(like.device, like.dtype)
+        if like.ndim == 2:
+            return signal[:, 0]
+        return signal if partial.time == 2 else signal.transpose(1, 2)
+
+    def _as_rows(self, y: Tensor) -> Array:
+        """A model's outputs as (rows, channels, n)."""
+        partial = self._loaded[1]
+        if y.ndim not in (2, 3) or partial.output_time == 0:
+            raise ValueError(f"the model gives outputs of size {list(y.shape)}: expected (1, channels, time)")
+        y = y.float() if y.dtype == torch.bfloat16 else y
+        y = y[:, None] if y.ndim == 2 else y.movedim(partial.output_time, 2)
+        rows: Array = y.detach().cpu().numpy()
+        return rows
+
+
+def read_channels(reader: Reader, start: int, stop: int, channels: range) -> Array:
+    """The samples [start, stop) of some channels."""
+    if len(channels) == reader.channels:
+        return reader.read(start, stop)
+    read: Any = reader.read
+    if reader.has_rows:
+        block: Array = read(start, stop, channels)
+        return block
+    every: Array = read(start, stop)
+    return every[channels.start : channels.stop]
+
+
+def _check_channels(reader: Reader, expected: int) -> None:
+    shape: tuple[int, ...] | None = getattr(reader, "shape", None)
+    if expected == 1:
+        return
+    others = (
+        [reader.channels] if shape is None else [n for a, n in enumerate(shape) if a != getattr(reader, "axis", -1)]
+    )
+    got = others[-1] if others else 1
+    if got != expected:
+        raise ValueError(f"{reader.path}: the model takes {expected} channels, the signal has {got}")
+
+
+def _words_of(model: nn.Module) -> str:
+    text = repr(model)
+    return text if "\n" not in text and len(text) < 200 else type(model).__name__
+
+
+def _offset_of(model: nn.Module) -> int:
+    """The sample that the first output belongs to: of one convolution as of a table's rows, of a model 0."""
+    if isinstance(model, nn.Conv1d):
+        return first_row_of(Geometry.of(model))
+    return 0
+
+
+def example_for(model: nn.Module, reader: Reader) -> Tensor:
+    """An example of a model's input, of the recording's channels or of one.
+
+    Raises:
+        ValueError: a model that takes neither.
+    """
+    first = next((p for p in model.parameters() if p.is_floating_point() or p.is_complex()), torch.empty(0))
+    if isinstance(model, nn.Conv1d | nn.ConvTranspose1d):
+        length = max(64, 4 * Geometry.of(model).effective_kernel_size)
+        return torch.zeros(1, model.in_channels, length, dtype=first.dtype, device=first.device)
+    shape: tuple[int, ...] = getattr(reader, "shape", (reader.channels, reader.length))
+    others = [n for axis, n in enumerate(shape) if axis != getattr(reader, "axis", 1)]
+    reasons = []
+    for channels in dict.fromkeys((others[-1] if others else 1, 1)):
+        example = torch.zeros(1, channels, _EXAMPLE, dtype=first.dtype, device=first.device)
+        try:
+            with evaluating(model):
+                model(example)
+            return example
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            reasons.append(f"{list(example.shape)}: {str(error).partition(chr(10))[0]}")
+    raise ValueError(f"give example=, a tensor that the model takes; it takes none of {'; '.join(reasons)}")

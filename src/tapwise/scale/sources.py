@@ -1,0 +1,117 @@
+"""Sources: what a recording may be, as a reader that several threads and other processes may use."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tapwise.signals import open_reader
+from tapwise.signals.base import Array, Reader
+from tapwise.signals.stored import StoredReader, open_stored
+from tapwise.signals.stored_array import Coordinate, Place, StoredArray, place_of
+
+
+def open_source(source: Any, axis: int | str | None) -> Reader:
+    """A reader of a recording.
+
+    Raises:
+        SignalError: what can't be read.
+        TypeError: what is no recording.
+    """
+    if isinstance(source, Reader):
+        return source if isinstance(source, StoredReader) else SharedReader(lambda: source)
+    package = type(source).__module__.partition(".")[0]
+    if package in ("zarr", "h5py"):
+        return StoredReader(open_stored(source), axis)
+    if isinstance(source, np.ndarray):
+        return StoredReader(MemoryArray(source), axis)
+    if not isinstance(source, str | os.PathLike):
+        raise TypeError(
+            f"got {type(source).__name__}, expected a path, a zarr.Array, an h5py.Dataset or a NumPy array; "
+            "tapwise.scale.map_array takes Dask and xarray arrays"
+        )
+    if place_of(source) is not None:
+        return StoredReader(open_stored(source), axis)
+    if isinstance(axis, str):
+        raise TypeError(f"axis must be an integer, got {axis!r}: names belong to stores")
+    return SharedReader(partial(open_reader, Path(source), axis=axis))
+
+
+def mark_of(reader: Reader) -> Any:
+    """What changes when a recording does: numbers and text."""
+    if isinstance(reader, StoredReader):
+        return reader.array.mark()
+    try:
+        status = reader.path.stat()
+    except OSError:
+        return None
+    return [status.st_size, status.st_mtime_ns]
+
+
+class SharedReader(Reader):
+    """A reader that one thread at a time uses, and that another process opens anew.
+
+    Arguments:
+        opener: opens the file.
+    """
+
+    def __init__(self, opener: Callable[[], Reader]) -> None:
+        self._opener = opener
+        self._lock = threading.Lock()
+        self._reader = reader = opener()
+        for name in ("path", "channels", "dtype", "quantum", "full_scale", "rate", "notes", "length"):
+            setattr(self, name, getattr(reader, name))
+        for name in ("shape", "axis"):
+            if hasattr(reader, name):
+                setattr(self, name, getattr(reader, name))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_opener": self._opener}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["_opener"])  # type: ignore[misc]
+
+    def read(self, start: int, stop: int) -> Array:
+        """The samples [start, stop) of every channel: (channels, stop - start)."""
+        with self._lock:
+            return self._reader.read(start, stop)
+
+    def place(self, sample: int) -> str:
+        """Where a sample stands, as the file has it."""
+        return self._reader.place(sample)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._reader.close()
+
+
+class MemoryArray(StoredArray):
+    """An array in memory, as those in stores are."""
+
+    def __init__(self, values: Array) -> None:
+        self._values, self.name = values, ""
+        self.place, self.shape, self.dtype = Place("the array", ""), values.shape, values.dtype
+        self.chunks, self.dims = None, (None,) * values.ndim
+        self.attributes, self.group_attributes = {}, {}
+
+    def read(self, index: tuple[slice, ...]) -> Array:
+        """The values of a region."""
+        return self._values[index]
+
+    def coordinates(self) -> dict[int, Coordinate]:
+        """None."""
+        return {}
+
+    def mark(self) -> Any:
+        """Of the values."""
+        digest = hashlib.sha256()
+        for part in np.array_split(self._values.reshape(-1), max(1, self._values.size >> 20)):
+            digest.update(np.ascontiguousarray(part).tobytes())
+        return digest.hexdigest()

@@ -1,0 +1,118 @@
+"""Tasks: complete chunks of the target, as many as the memory allows, and how each is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tapwise.scale.computation import Computation
+from tapwise.scale.layout import Layout
+from tapwise.scale.memory import in_words
+
+# Outputs of a task, all its channels together: large beside what reading and starting one takes.
+_USUAL = 1 << 23
+# A worker gets at least so many tasks, so that all end at about the same time.
+_TASKS_A_WORKER = 4
+
+
+@dataclass(frozen=True)
+class Task:
+    """Some outputs, in complete chunks of the target.
+
+    Arguments:
+        channels: of the target.
+        block: outputs that are computed at once.
+        rows: rows of channels that are computed at once.
+    """
+
+    start: int
+    stop: int
+    channels: range
+    block: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a target is divided.
+
+    Arguments:
+        outputs: of a task, along time.
+        channels: of a task.
+        block: outputs that are computed at once.
+        rows: rows that are computed at once.
+        task_bytes: memory that one task takes.
+    """
+
+    layout: Layout
+    outputs: int
+    channels: int
+    block: int
+    rows: int
+    task_bytes: int
+
+    def tasks(self) -> Iterator[Task]:
+        """All tasks, in the order of time."""
+        total, channels = self.layout.shape[self.layout.axis], self.layout.channels
+        for start in range(0, total, self.outputs):
+            for first in range(0, channels, self.channels):
+                yield Task(
+                    start,
+                    min(start + self.outputs, total),
+                    range(first, min(first + self.channels, channels)),
+                    self.block,
+                    self.rows,
+                )
+
+    @property
+    def n_tasks(self) -> int:
+        """How many there are."""
+        total, channels = self.layout.shape[self.layout.axis], self.layout.channels
+        return -(-total // self.outputs) * -(-channels // self.channels)
+
+
+def plan(layout: Layout, computation: Computation, length: int, workers: int, max_memory: int) -> Plan:
+    """Tasks as large as is usual, of which ``workers`` at once fit in the memory.
+
+    Arguments:
+        length: of the recording.
+        max_memory: bytes of all tasks that run at the same time.
+
+    Raises:
+        ValueError: a chunk that needs more memory.
+    """
+    budget = max_memory // workers
+    total, chunk = layout.shape[layout.axis], layout.chunks[layout.axis]
+    channels = _channels_together(layout, computation)
+    per_output = 2 * channels * layout.dtype.itemsize  # as computed, and as the store encodes it
+    n_chunks = -(-total // chunk)
+    at_most = max(1, _USUAL // max(channels * chunk, 1))
+    in_task = max(1, min(at_most, -(-n_chunks // (workers * _TASKS_A_WORKER))))
+    while in_task > 1 and in_task * chunk * per_output > budget // 3:
+        in_task //= 2
+    outputs = min(in_task * chunk, total)
+    held = outputs * per_output
+    rows, block = channels // computation.channels_out, outputs
+    middle = (total - block) // 2 // chunk * chunk  # where no end is near
+
+    def needed() -> int:
+        return held + computation.needed_bytes(rows, middle, middle + block, length)
+
+    while needed() > budget and (rows > 1 or block > 1):
+        rows, block = (-(-rows // 2), block) if rows > 1 else (rows, -(-block // 2))
+    if needed() > budget:
+        raise ValueError(
+            f"max_memory: {in_words(max_memory)} for {workers} worker{'s' * (workers > 1)} is too little: one chunk of "
+            f"the target, {chunk:,} outputs of {channels:,} channels, takes {in_words(needed())} in each; give more, or "
+            "shorter chunks (chunk=)"
+        )
+    return Plan(layout, outputs, channels, block, rows, needed())
+
+
+def _channels_together(layout: Layout, computation: Computation) -> int:
+    """Channels of a task: complete chunks, and complete rows."""
+    unit, all_channels = min(layout.channel_unit, layout.channels), layout.channels
+    together = unit
+    while together % computation.channels_out and together < all_channels:
+        together += unit
+    return min(together, all_channels)

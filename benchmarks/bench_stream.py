@@ -71,8 +71,8 @@ def ours(name: str) -> tuple[Step, dict[str, Any]]:
 
     model, example, chunk, ms = _model(name)
     live = tw.stream(model.eval(), example)
-    x = _chunk_like(example, live._graph.nodes[0].size.time, chunk)
-    nodes = live._graph.nodes
+    x = _chunk_like(example, live.graph.nodes[0].size.time, chunk)
+    nodes = live.graph.nodes
     facts = {"operations": len(nodes) - 1, "delay": live.delay, "chunk_ms": ms}
     return lambda: live.step(x), facts
 
@@ -86,10 +86,10 @@ def recomputed(name: str) -> tuple[Step, dict[str, Any]]:
 
     model, example, chunk, ms = _model(name)
     live = tw.stream(model.eval(), example)
-    reach = receptive_field_of(live._graph)
+    reach = receptive_field_of(live.graph)
     second = int(chunk * 1000 / ms)
     context = second if reach.first is None else min(reach.last - reach.first + 1, 4 * second)
-    x = _chunk_like(example, live._graph.nodes[0].size.time, context + chunk)
+    x = _chunk_like(example, live.graph.nodes[0].size.time, context + chunk)
 
     def step() -> Any:
         with torch.no_grad():
@@ -107,7 +107,7 @@ def bare(name: str) -> tuple[Step, dict[str, Any]]:
 
     model, example, chunk, _ = _model(name)
     live = tw.stream(model.eval(), example)
-    engine, nodes = live._scheduler, live._graph.nodes
+    engine, nodes = live._scheduler, live.graph.nodes
     x = _chunk_like(example, nodes[0].size.time, chunk)
     for _ in range(200):
         live.step(x)

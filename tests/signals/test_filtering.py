@@ -21,12 +21,13 @@ from tapwise.signals import filtering as blocks
 from tapwise.signals import open_reader, open_writer
 
 
-def applied(source: Path, target: Path, taps, geometry, rate=None, **options):
+def applied(source: Path, target: Path, taps, geometry, rate=None, progress=lambda n: None, **options):
     with open_reader(source) as reader:
+        filter = blocks.Filter(reader, np.asarray(taps, float), geometry, **options)
         length = geometry.output_length(reader.length)
         rate = reader.rate / geometry.stride if reader.rate else rate
         with open_writer(target, reader, length, rate, None) as writer:
-            return blocks.run(reader, writer, np.asarray(taps, float), geometry, **options)
+            return blocks.run(reader, writer, filter, progress)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
@@ -166,7 +167,7 @@ def test_what_cant_be_filtered_exactly_is_refused(tmp_path):
         applied(tmp_path / "x.npy", tmp_path / "y.npy", [1], Geometry(1))
     np.save(tmp_path / "x.npy", np.ones(9))
     with open_reader(tmp_path / "x.npy") as reader, pytest.raises(tw.SignalError, match="complex"):
-        blocks.run(reader, None, np.array([1j]), Geometry(1))
+        blocks.Filter(reader, np.array([1j]), Geometry(1))
 
 
 def test_a_signal_shorter_than_the_window_is_refused_before_a_file_is_written(tmp_path):
@@ -206,7 +207,7 @@ def test_a_table_beyond_its_ends(tmp_path):
     with open_reader(tmp_path / "t.csv") as reader:
         rows = rows_of_outputs(geometry, 3)
         with open_writer(tmp_path / "o.csv", reader, 4, None, rows) as writer:
-            blocks.run(reader, writer, np.array([1.0, 1.0]), geometry)
+            blocks.run(reader, writer, blocks.Filter(reader, np.array([1.0, 1.0]), geometry))
     table = pl.read_csv(tmp_path / "o.csv")
     assert table["day"].to_list() == ["a", "b", "c", None]
     assert table["value"].to_list() == [1, 3, 5, 3]

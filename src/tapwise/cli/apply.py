@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from tapwise.cli.options import (
+    NO_STORE_OPTIONS,
     NO_TABLE_OPTIONS,
     Axis,
     Causal,
@@ -17,6 +19,7 @@ from tapwise.cli.options import (
     PaddingOption,
     Rate,
     Size,
+    StoreOptions,
     Stride,
     TableOptions,
     Weights,
@@ -30,11 +33,17 @@ from tapwise.cli.terminal import say
 from tapwise.extras import need
 
 if TYPE_CHECKING:
+    from tapwise.geometry import Geometry
     from tapwise.signals import Reader
 
 
 def apply(
-    signal: Annotated[Path, Parameter(help="A .wav, .flac, .npy, .csv, .tsv or .parquet file.")],
+    signal: Annotated[
+        Path,
+        Parameter(
+            help="A .wav, .flac, .npy, .csv, .tsv or .parquet file, or a store: .zarr or .h5, .zarr:NAME for one array."
+        ),
+    ],
     result: Annotated[Path | None, Parameter(help="The file to write, as -o.")] = None,
     /,
     *,
@@ -65,6 +74,7 @@ def apply(
         Parameter(help="Draw before, after, their difference and their spectra: an .svg, .png or .pdf file."),
     ] = None,
     table: TableOptions = NO_TABLE_OPTIONS,
+    store: StoreOptions = NO_STORE_OPTIONS,
     rate: Rate = None,
     nan: Annotated[
         Literal["error", "propagate", "skip"],
@@ -82,6 +92,8 @@ def apply(
     A table's separator, decimal sign and heading are detected. What isn't the usual is told. The result is written alike. A first column of times isn't the signal.
 
     An array has the shape (length,) or (channels, length); with --axis 0, (length, channels).
+
+    Into a store, .zarr or .h5, parts are computed by several workers at once. A run that was killed goes on with --resume.
     """
     if output is not None and result is not None:
         raise ValueError(f"the file to write is given twice: {result} and -o {output}")
@@ -89,8 +101,11 @@ def apply(
         raise ValueError("give the filter as --taps, or a network as --model" + ", not both" * (taps is not None))
     from tapwise import signals
 
-    target = output or result or signal.with_suffix(f".filtered{signal.suffix}")
+    target = output or result or usual_target(signal)
     refuse_target(signal, target)
+    is_stored = signals.suffix_of(target) in signals.STORES
+    if store != NO_STORE_OPTIONS and not is_stored:
+        raise ValueError(f"{target}: --resume, --workers and the like belong to stores (.zarr, .h5)")
     if plot is not None and (plot.suffix.lower() not in (".svg", ".png", ".pdf") or not plot.parent.is_dir()):
         raise ValueError(f"--plot {plot}: expected the name of an .svg, .png or .pdf file in a folder that is there")
     if plot is not None and plot.suffix.lower() != ".svg":
@@ -108,9 +123,14 @@ def apply(
         if given := [name for name, value in settings.items() if value]:
             raise ValueError(f"{given[0]} belongs to --taps: a model has its own")
         refuse_missing(model, weights)
-        with table.open_reader(signal, axis) as reader:
-            rate = rate_of(signal, reader.rate, rate)
+        with opened(signal, axis, table, is_stored) as reader:
+            reader.rate = rate = rate_of(signal, reader.rate, rate)
             refuse_complex(plot, reader)
+            if is_stored:
+                from tapwise.cli.stores import run_model
+
+                run_model(model, weights, size, reader, target, rate, nan, store)
+                return
             from tapwise.cli.model_files import run_file
 
             live, _ = run_file(model, weights, size, reader, target, rate, nan)
@@ -125,8 +145,8 @@ def apply(
         )
     from tapwise.cli import taps as designs
 
-    with table.open_reader(signal, axis) as reader:
-        rate = rate_of(signal, reader.rate, rate)
+    with opened(signal, axis, table, is_stored) as reader:
+        reader.rate = rate = rate_of(signal, reader.rate, rate)
         refuse_complex(plot, reader)
         filter, groups = designs.for_channels(designs.parse(taps, rate), reader.channels, taps)
         used = as_used(taps, filter, flip, padding, causal, dilation)
@@ -150,15 +170,21 @@ def apply(
             rows = rows_of_outputs(geometry, reader.length)
         rate_out = None if rate is None else rate / stride
         announce_by(lambda text: say(text, error=True))
+        runnable = filtering.Filter(reader, used.weight, geometry, nan, mode == "shorter")
+        if is_stored:
+            from tapwise.cli.stores import run_into_store
+            from tapwise.scale.filter_computation import FilterComputation
+
+            run_into_store(FilterComputation(runnable, reader, used.words), reader, target, rate_out, store)
+            say(f"  K={geometry.kernel_size}, padding {geometry.padding}; taps: {used.words}{_ends(mode, geometry)}")
+            return
         with (
             signals.open_writer(
                 target, reader, outputs, rate_out, rows, reader.channels if filter.ndim == 1 else len(filter)
             ) as writer,
             Progress(outputs, rate_out) as progress,
         ):
-            summary = filtering.run(
-                reader, writer, used.weight, geometry, nan=nan, is_shortened=mode == "shorter", progress=progress
-            )
+            summary = filtering.run(reader, writer, runnable, progress)
         seconds = progress.seconds
     print_outputs(reader, reader.length, target, summary.outputs, rate_out)
     kernel = f"kernel {summary.plan.kernel}, " if summary.plan else ""
@@ -169,13 +195,43 @@ def apply(
         f"{speed(summary.outputs, seconds, rate_out)}"
     )
     print_losses(summary, reader.dtype, summary.outputs * summary.channels)
-    ends = f", {_ENDS[mode]} beyond the ends" if any(geometry.padding) else ", no padding"
-    say(f"  taps: {used.words}{ends}")
+    say(f"  taps: {used.words}{_ends(mode, geometry)}")
     for note in (*reader.notes, *writer.notes):
         say(f"  {note}", error=True)
     if plot is not None:
         with table.open_reader(signal, axis) as reader:
             save_plot(plot, reader, target, stride, first_row_of(geometry), rate)
+
+
+def opened(signal: Path, axis: int | None, table: TableOptions, is_shared: bool) -> Reader:
+    """A reader of a recording; one that several threads and other processes may use, where it is shared."""
+    if not is_shared:
+        return table.open_reader(signal, axis)
+    from tapwise.scale.sources import SharedReader
+    from tapwise.signals.stored import StoredReader
+
+    reader = table.open_reader(signal, axis)
+    if isinstance(reader, StoredReader):
+        return reader
+    reader.close()
+    return SharedReader(partial(table.open_reader, signal, axis))
+
+
+def usual_target(signal: Path) -> Path:
+    """The file beside a recording that holds its outputs."""
+    from tapwise.signals.stored_array import place_of
+
+    place = place_of(signal)
+    if place is None:
+        return signal.with_suffix(f".filtered{signal.suffix}")
+    store = Path(place.store)
+    target = str(store.with_suffix(f".filtered{store.suffix}"))
+    return Path(f"{target}:{place.name}" if place.name and not place.is_zarr else target)
+
+
+def _ends(mode: str, geometry: Geometry) -> str:
+    """What stands beyond the ends, in words."""
+    return f", {_ENDS[mode]} beyond the ends" if any(geometry.padding) else ", no padding"
 
 
 def save_plot(path: Path, before: Reader, target: Path, stride: float, offset: int, rate: float | None) -> None:

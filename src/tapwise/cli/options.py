@@ -92,6 +92,31 @@ class TableOptions:
 
 NO_TABLE_OPTIONS = TableOptions()
 
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class StoreOptions:
+    """How a store is written: by whom, in which memory, and what becomes of one that is there."""
+
+    resume: Annotated[
+        bool, Parameter(negative="", help="Go on with a store (.zarr, .h5) that the same run began and didn't finish.")
+    ] = False
+    overwrite: Annotated[bool, Parameter(negative="", help="Replace what something else made there.")] = False
+    workers: Annotated[
+        int | None, Parameter(converter=_integer, help="Parts that are computed at once. Default: as many as threads.")
+    ] = None
+    processes: Annotated[
+        bool, Parameter(negative="", help="Workers are processes of a cluster on this machine, by Dask.")
+    ] = False
+    scheduler: Annotated[str | None, Parameter(help="The address of a Dask cluster, which computes.")] = None
+    max_memory: Annotated[str, Parameter(help="Of all parts at once in one process.")] = "1GB"
+    chunk: Annotated[
+        int | None, Parameter(converter=_integer, help="Outputs of a stored chunk. Default: by the source's chunks.")
+    ] = None
+
+
+NO_STORE_OPTIONS = StoreOptions()
+
 # What a convolution's taps are where none are given.
 TUTORIAL_TAPS = "1,1,1"
 
@@ -184,6 +209,8 @@ def refuse_target(signal: Path | None, target: Path) -> None:
     from tapwise import signals
 
     signals.suffix_of(target)
+    if signal is not None and str(signal) == str(target):
+        raise ValueError(f"-o {target} is the recording itself: give another name")
     if signal is not None and target.exists() and signal.exists() and target.samefile(signal):
         raise ValueError(f"-o {target} is the recording itself: give another name")
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from tapwise.scale.sources import mark_of, open_source
 from tapwise.scale.target import FinishedError, Target
 from tapwise.scale.tasks import Plan, Task, plan
 from tapwise.signals.base import Array, Reader
+from tapwise.signals.samples import Losses
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Applied:
         n_computed: parts that this run computed; the others were there already.
         workers: that computed at the same time.
         seconds: that it took.
+        losses: what was clipped or overflowed in what this run computed.
     """
 
     target: str
@@ -48,6 +50,7 @@ class Applied:
     n_computed: int
     workers: int
     seconds: float
+    losses: Losses = field(default_factory=Losses)
 
     def __str__(self) -> str:
         there = self.n_tasks - self.n_computed
@@ -190,7 +193,7 @@ def run(
         missing = [t for t in planned.tasks() if not writer.is_written(t.start, t.stop, t.channels)]
         reports = _Reports(planned, len(missing), n_outputs, progress)
         with _executor(client, n_workers) as executor:
-            _compute(
+            losses = _compute(
                 executor, client, computation, reader, writer, missing, 2 * n_workers if client else n_workers, reports
             )
         if mark_of(reader) != mark:
@@ -202,7 +205,9 @@ def run(
     finally:
         writer.close()
     seconds = time.perf_counter() - started
-    return Applied(writer.place, writer.layout.shape, n_outputs, planned.n_tasks, len(missing), n_workers, seconds)
+    return Applied(
+        writer.place, writer.layout.shape, n_outputs, planned.n_tasks, len(missing), n_workers, seconds, losses
+    )
 
 
 class _Reports:
@@ -260,20 +265,22 @@ def _compute(
     tasks: list[Task],
     in_flight: int,
     report: Callable[[], None],
-) -> None:
+) -> Losses:
     """Run tasks, a few at a time; the first that fails ends the run once the others at work have ended."""
     writes_here = client is not None and target.writes_here
     shared: Any = (computation, reader, None if writes_here else target)
     if client is not None:
         shared = client.scatter(shared, broadcast=True, hash=False)
     waiting: dict[Future[Any], Task] = {}
+    losses = Losses()
 
     def settle() -> None:
         finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
         for future in finished:
             task = waiting.pop(future)
-            block = future.result()
-            if writes_here:
+            block, lost = future.result()
+            losses.add(lost)
+            if block is not None:
                 target.write(block, task.start, task.channels)
             report()
 
@@ -289,33 +296,34 @@ def _compute(
             future.cancel()
         wait([future for future in waiting if not future.cancelled()], timeout=60)
         raise
+    return losses
 
 
-def do(shared: tuple[Computation, Reader, Target | None], task: Task) -> Array | None:
+def do(shared: tuple[Computation, Reader, Target | None], task: Task) -> tuple[Array | None, Losses]:
     """Compute the outputs of a task and write them; without a target they are returned."""
     _alone()
-    computation, reader, target = shared
-    made = _outputs(computation, reader, task)
+    (computation, reader, target), losses = shared, Losses()
+    made = _outputs(computation, reader, task, losses)
     if target is None:
-        return made
+        return made, losses
     try:
         target.write(made, task.start, task.channels)
     except OSError as error:
         raise SignalError(f"{target.place}: can't be written: {error}; the run can be gone on with (resume)") from error
-    return None
+    return None, losses
 
 
-def _outputs(computation: Computation, reader: Reader, task: Task) -> Array:
+def _outputs(computation: Computation, reader: Reader, task: Task, losses: Losses) -> Array:
     """All outputs of a task: (channels, n)."""
     out = computation.channels_out
     rows = range(task.channels.start // out, task.channels.stop // out)
     if task.rows >= len(rows) and task.block >= task.stop - task.start:
-        return computation.outputs(reader, rows, task.start, task.stop)
+        return computation.outputs(reader, rows, task.start, task.stop, losses)
     made = np.empty((len(task.channels), task.stop - task.start), computation.dtype)
     for first in range(rows.start, rows.stop, task.rows):
         some = range(first, min(first + task.rows, rows.stop))
         at = slice(some.start * out - task.channels.start, some.stop * out - task.channels.start)
         for start in range(task.start, task.stop, task.block):
             stop = min(start + task.block, task.stop)
-            made[at, start - task.start : stop - task.start] = computation.outputs(reader, some, start, stop)
+            made[at, start - task.start : stop - task.start] = computation.outputs(reader, some, start, stop, losses)
     return made

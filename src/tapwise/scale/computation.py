@@ -6,6 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
+from math import floor
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,9 @@ from tapwise.evaluation import evaluating
 from tapwise.geometry import Geometry
 from tapwise.partition import first_row_of
 from tapwise.scale.layout import Moments
-from tapwise.scale.parts import PartialModel
+from tapwise.scale.parts import ModelPart, PartialModel
 from tapwise.signals.base import Array, Reader
-from tapwise.signals.samples import refuse_nan
+from tapwise.signals.samples import Losses, refuse_nan
 
 # Samples of an example, where none is given.
 _EXAMPLE = 4096
@@ -51,16 +52,16 @@ class Computation(ABC):
         """Outputs for a recording of ``length`` samples."""
 
     @abstractmethod
-    def samples(self, start: int, stop: int, length: int) -> tuple[int, int]:
-        """The samples [first, last) that the outputs [start, stop) need."""
-
-    @abstractmethod
     def needed_bytes(self, n_rows: int, start: int, stop: int, length: int) -> int:
         """The memory that computing outputs of some rows takes."""
 
     @abstractmethod
-    def outputs(self, reader: Reader, rows: range, start: int, stop: int) -> Array:
-        """The outputs [start, stop) of some rows: (rows * channels_out, stop - start)."""
+    def outputs(self, reader: Reader, rows: range, start: int, stop: int, losses: Losses) -> Array:
+        """The outputs [start, stop) of some rows: (rows * channels_out, stop - start).
+
+        Arguments:
+            losses: what is clipped or overflows is counted there.
+        """
 
 
 class ModelComputation(Computation):
@@ -115,32 +116,31 @@ class ModelComputation(Computation):
         return found.hexdigest()
 
     def output_length(self, length: int) -> int:
-        """Outputs for a recording of ``length`` samples.
+        """Outputs for a recording; what zeros give that have to follow it isn't counted."""
+        partial = self._loaded[1]
+        filled = partial.missing(length)
+        return max(0, partial.output_length(length + filled) - floor(filled / partial.stride))
 
-        Raises:
-            ShapeError: a length that the model doesn't take.
-        """
-        return self._loaded[1].output_length(length)
-
-    def samples(self, start: int, stop: int, length: int) -> tuple[int, int]:
-        """The samples that outputs need."""
-        return self._loaded[1].part(start, stop, length).samples
+    def _part(self, start: int, stop: int, length: int) -> ModelPart:
+        partial = self._loaded[1]
+        return partial.part(start, stop, length + partial.missing(length))
 
     def needed_bytes(self, n_rows: int, start: int, stop: int, length: int) -> int:
         """Of what the model's operations hold at once, and of the samples as they are read."""
         like, partial = self._loaded
-        part = partial.part(start, stop, length)
+        part = self._part(start, stop, length)
         n_rows = n_rows if partial.rows_are_independent else 1
         read = (part.samples[1] - part.samples[0]) * self.channels_in
         return n_rows * (part.numbers * max(like.itemsize, self.dtype.itemsize) + 2 * read * like.itemsize)
 
-    def outputs(self, reader: Reader, rows: range, start: int, stop: int) -> Array:
+    def outputs(self, reader: Reader, rows: range, start: int, stop: int, losses: Losses) -> Array:
         """The outputs of some rows."""
-        partial = self._loaded[1]
-        part = partial.part(start, stop, reader.length)
+        partial, part = self._loaded[1], self._part(start, stop, reader.length)
         first, last = part.samples
         channels = range(rows.start * self.channels_in, rows.stop * self.channels_in)
-        block = read_channels(reader, first, last, channels)
+        block = reader.read_channels(min(first, reader.length), min(last, reader.length), channels)
+        if block.shape[1] < last - first:  # zeros after the end, for a model that takes multiples alone
+            block = np.pad(block, ((0, 0), (0, last - first - block.shape[1])))
         if self._nan == "error":
             refuse_nan(reader, block, first, channels.start)
         block = block if reader.full_scale == 1 else block / reader.full_scale
@@ -167,18 +167,6 @@ class ModelComputation(Computation):
         y = y[:, None] if y.ndim == 2 else y.movedim(partial.output_time, 2)
         rows: Array = y.detach().cpu().numpy()
         return rows
-
-
-def read_channels(reader: Reader, start: int, stop: int, channels: range) -> Array:
-    """The samples [start, stop) of some channels."""
-    if len(channels) == reader.channels:
-        return reader.read(start, stop)
-    read: Any = reader.read
-    if reader.has_rows:
-        block: Array = read(start, stop, channels)
-        return block
-    every: Array = read(start, stop)
-    return every[channels.start : channels.stop]
 
 
 def _check_channels(reader: Reader, expected: int) -> None:

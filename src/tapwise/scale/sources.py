@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 from collections.abc import Callable
@@ -14,8 +13,8 @@ import numpy as np
 
 from tapwise.signals import open_reader
 from tapwise.signals.base import Array, Reader
-from tapwise.signals.stored import StoredReader, open_stored
-from tapwise.signals.stored_array import Coordinate, Place, StoredArray, place_of
+from tapwise.signals.stored import MemoryArray, StoredReader, open_stored
+from tapwise.signals.stored_array import place_of
 
 
 def open_source(source: Any, axis: int | str | None) -> Reader:
@@ -83,6 +82,11 @@ class SharedReader(Reader):
         with self._lock:
             return self._reader.read(start, stop)
 
+    def read_channels(self, start: int, stop: int, channels: range) -> Array:
+        """The samples [start, stop) of some channels: (channels, stop - start)."""
+        with self._lock:
+            return self._reader.read_channels(start, stop, channels)
+
     def place(self, sample: int) -> str:
         """Where a sample stands, as the file has it."""
         return self._reader.place(sample)
@@ -90,28 +94,3 @@ class SharedReader(Reader):
     def close(self) -> None:
         """Let go of the file."""
         self._reader.close()
-
-
-class MemoryArray(StoredArray):
-    """An array in memory, as those in stores are."""
-
-    def __init__(self, values: Array) -> None:
-        self._values, self.name = values, ""
-        self.place, self.shape, self.dtype = Place("the array", ""), values.shape, values.dtype
-        self.chunks, self.dims = None, (None,) * values.ndim
-        self.attributes, self.group_attributes = {}, {}
-
-    def read(self, index: tuple[slice, ...]) -> Array:
-        """The values of a region."""
-        return self._values[index]
-
-    def coordinates(self) -> dict[int, Coordinate]:
-        """None."""
-        return {}
-
-    def mark(self) -> Any:
-        """Of the values."""
-        digest = hashlib.sha256()
-        for part in np.array_split(self._values.reshape(-1), max(1, self._values.size >> 20)):
-            digest.update(np.ascontiguousarray(part).tobytes())
-        return digest.hexdigest()

@@ -10,7 +10,7 @@ from tapwise.scale.layout import Layout
 from tapwise.scale.memory import in_words
 
 # Outputs of a task, all its channels together: large beside what reading and starting one takes.
-_USUAL = 1 << 23
+_USUAL = 1 << 22
 # A worker gets at least so many tasks, so that all end at about the same time.
 _TASKS_A_WORKER = 4
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from tapwise.errors import SignalError
 from tapwise.signals.base import Reader as Reader
 from tapwise.signals.base import Source as Source
 from tapwise.signals.base import Writer as Writer
+from tapwise.signals.stored_array import HDF5, ZARR, place_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
 
 SOUNDS = (".wav", ".flac")
 TABLES = (".csv", ".tsv", ".parquet")
-SUFFIXES = (*SOUNDS, ".npy", *TABLES)
+_NPZ = re.compile(r"(.+\.npz)(?::(.+))?", re.IGNORECASE)
+STORES = (*ZARR, *HDF5)
+SUFFIXES = (*SOUNDS, ".npy", *TABLES, *STORES)
 
 
 def open_reader(
@@ -34,6 +38,8 @@ def open_reader(
     Raises:
         SignalError: a file that is missing, empty, damaged or of an unsupported kind.
     """
+    if (stored := _open_stored(path, columns, axis, table)) is not None:
+        return stored
     if not path.is_file():
         raise SignalError(f"{path}: there is no such file")
     if path.stat().st_size == 0:
@@ -66,9 +72,24 @@ def open_reader(
     return AudioReader(path)
 
 
+def _open_stored(path: Path, columns: tuple[str, ...], axis: int | None, table: TableFormat | None) -> Reader | None:
+    """A reader of an array in a store or in an NPZ file; None where the path names none."""
+    npz = _NPZ.fullmatch(str(path))
+    if npz is None and place_of(path) is None:
+        return None
+    if columns or table is not None:
+        raise SignalError(f"{path}: columns, separators and the like belong to tables ({', '.join(TABLES)})")
+    from tapwise.signals.stored import StoredReader, open_npz, open_stored
+
+    array = open_stored(path) if npz is None else open_npz(Path(npz[1]), npz[2] or "")
+    return StoredReader(array, axis)
+
+
 def open_result(path: Path, source: Reader) -> Reader:
     """A reader of what was written from a source, its axis or its columns alike."""
     suffix = suffix_of(path)
+    if suffix in STORES:
+        return open_reader(path, axis=getattr(source, "axis", None))
     if suffix == ".npy":
         from tapwise.signals.arrays import ArrayReader
 
@@ -132,6 +153,9 @@ def suffix_of(path: Path) -> str:
     Raises:
         SignalError: a kind of file that is neither read nor written.
     """
+    place = place_of(path)
+    if place is not None:
+        return Path(place.store).suffix.lower() or ".zarr"
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise SignalError(f"{path}: got the suffix {path.suffix!r}, expected one of {', '.join(SUFFIXES)}")

@@ -83,10 +83,13 @@ class ArrayReader(Reader):
         """Whether a channel's samples lie together."""
         return self._inner == 1
 
-    def read(self, start: int, stop: int, channels: range | None = None) -> Array:
-        """The samples [start, stop) of every channel, or of some: (channels, stop - start)."""
+    def read(self, start: int, stop: int) -> Array:
+        """The samples [start, stop) of every channel: (channels, stop - start)."""
+        return self.read_channels(start, stop, range(self.channels))
+
+    def read_channels(self, start: int, stop: int, channels: range) -> Array:
+        """The samples [start, stop) of some channels: (channels, stop - start)."""
         count = stop - start
-        channels = range(self.channels) if channels is None else channels
         if self._inner > 1:
             size, outer = self._inner, self.channels // self._inner
             frames = [self._values((n * self.length + start) * size, count * size) for n in range(outer)]

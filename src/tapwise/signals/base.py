@@ -67,6 +67,10 @@ class Reader(Source):
     def read(self, start: int, stop: int) -> Array:
         """The samples [start, stop) of every channel: (channels, stop - start)."""
 
+    def read_channels(self, start: int, stop: int, channels: range) -> Array:
+        """The samples [start, stop) of some channels: (channels, stop - start)."""
+        return self.read(start, stop)[channels.start : channels.stop]
+
     def blocks(self, size: int) -> Iterator[Array]:
         """The samples in order, ``size`` at a time and the rest at last: (channels, n)."""
         for start in range(0, self.length, size):

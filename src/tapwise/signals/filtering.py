@@ -58,17 +58,8 @@ class Summary(Losses):
     channels: int = 1
 
 
-def run(
-    reader: Reader,
-    writer: Writer,
-    taps: Array,
-    geometry: Geometry,
-    *,
-    nan: str = "error",
-    is_shortened: bool = False,
-    progress: Callable[[int], None] = lambda outputs: None,
-) -> Summary:
-    """Filter a signal and write the outputs.
+class Filter:
+    """A filter as it runs over a signal: any outputs are computed by themselves. It may be pickled.
 
     Arguments:
         taps: (K,) for every channel alike, or a weight (C_out, C_in / groups, K), used as they stand.
@@ -77,49 +68,81 @@ def run(
             read it, ``"skip"`` leaves it out: the other taps of a window grow in its place. That is for (K,)
             taps of 0 and above; a window with next to no weight on numbers gives NaN.
         is_shortened: taps in the padding are left out alike.
+
+    Raises:
+        SignalError: taps that the signal's dtype can't be filtered with.
+        ShapeError: a signal shorter than the window, without padding.
+    """
+
+    def __init__(
+        self, reader: Reader, taps: Array, geometry: Geometry, nan: str = "error", is_shortened: bool = False
+    ) -> None:
+        dtype = _SUM_DTYPES.get(reader.dtype.name, torch.float64)
+        if np.iscomplexobj(taps) and not dtype.is_complex:
+            raise SignalError(f"{reader.path}: complex taps need a complex signal, got {reader.dtype}")
+        self.geometry, self.nan, self.is_shortened, self.dtype = geometry, nan, is_shortened, dtype
+        self.is_alike = taps.ndim == 1  # every channel is a row of a batch
+        weight = torch.from_numpy(np.array(taps, order="C")).to(dtype)
+        self.weight = weight.reshape(1, 1, -1) if self.is_alike else weight
+        if not weight.isfinite().all():
+            raise SignalError(f"{reader.path}: taps beyond the range of {dtype}, in which it is filtered")
+        like = torch.empty((1, 1 if self.is_alike else reader.channels, reader.length), dtype=dtype, device="meta")
+        g, meta = geometry, self.weight.to("meta")
+        self.problem = Problem.of(like, meta, None, g.stride, g.padding, g.dilation, g.groups, g.padding_mode)
+        self.channels = reader.channels if self.is_alike else int(weight.shape[0])
+
+    def plan(self, start: int, stop: int, length: int) -> Plan:
+        """How some outputs are computed."""
+        needed, problem = partition.part(self.geometry, start, stop, length), self.problem
+        count = needed.inputs[1] - needed.inputs[0] + len(needed.left) + len(needed.right)
+        return choose(Problem(needed.geometry, problem.in_channels, problem.out_channels, count, self.dtype, "cpu"))
+
+    def outputs(self, reader: Reader, channels: range | None, start: int, stop: int, losses: Losses) -> Array:
+        """The outputs [start, stop) as the signal's samples are stored: (channels, stop - start).
+
+        Arguments:
+            channels: of the signal, where every one is filtered alike; None: all.
+            losses: what is clipped is counted there.
+
+        Raises:
+            SignalError: a NaN, or integers too large to be computed exactly.
+        """
+        read = Samples(reader, self.dtype, self.nan == "error", channels)
+        needed = partition.part(self.geometry, start, stop, reader.length)
+        pieces = [_copied(read, needed.left), read(*needed.inputs), _copied(read, needed.right)]
+        x = torch.cat([piece for piece in pieces if piece is not None], dim=-1)  # (channels, n)
+        gaps = x.isnan() if self.nan == "skip" and not read.finite else None
+        if gaps is not None:
+            x = x.masked_fill(gaps, 0)
+        with torch.no_grad():
+            if self.is_alike:
+                y = convolve(x[:, None], self.weight, None, needed.geometry)[:, 0]  # (channels, n)
+                if gaps is not None or (self.is_shortened and any(needed.geometry.padding)):
+                    y *= gain(gaps, x.shape[-1], self.weight, needed.geometry, self.is_shortened)
+            else:
+                y = convolve(x[None], self.weight, None, needed.geometry)[0]
+        return as_stored(y.numpy(), reader.dtype, reader.quantum, read.finite, losses, reader.path)
+
+
+def run(reader: Reader, writer: Writer, filter: Filter, progress: Callable[[int], None] = lambda n: None) -> Summary:
+    """Filter a signal and write the outputs.
+
+    Arguments:
         progress: called with the number of outputs written so far, first with 0 when all is ready.
 
     Raises:
         SignalError: a NaN, or integers too large to be computed exactly; nothing is committed.
-        ShapeError: a signal shorter than the window, without padding.
     """
-    dtype = _SUM_DTYPES.get(reader.dtype.name, torch.float64)
-    if np.iscomplexobj(taps) and not dtype.is_complex:
-        raise SignalError(f"{reader.path}: complex taps need a complex signal, got {reader.dtype}")
-    is_alike = taps.ndim == 1  # every channel is a row of a batch
-    weight = torch.from_numpy(np.array(taps, order="C")).to(dtype)
-    weight = weight.reshape(1, 1, -1) if is_alike else weight
-    if not weight.isfinite().all():
-        raise SignalError(f"{reader.path}: taps beyond the range of {dtype}, in which it is filtered")
-    like = torch.empty((1, 1 if is_alike else reader.channels, reader.length), dtype=dtype, device="meta")
-    g = geometry
-    problem = Problem.of(like, weight.to("meta"), None, g.stride, g.padding, g.dilation, g.groups, g.padding_mode)
-    outputs = problem.output_length
-    summary = Summary(outputs=outputs, channels=reader.channels if is_alike else weight.shape[0])
-    read = Samples(reader, dtype, nan == "error")
-    prepared = _prepared(problem, reader.channels if is_alike else 1)
+    outputs = filter.problem.output_length
+    summary = Summary(outputs=outputs, channels=filter.channels)
+    prepared = _prepared(filter.problem, reader.channels if filter.is_alike else 1)
     summary.is_uncompiled = not isinstance(prepared, nullcontext)
     with prepared:
         progress(0)
-        for channels, start, stop in _blocks(reader, writer, outputs, geometry, is_alike):
-            read.channels = channels
-            needed = partition.part(geometry, start, stop, reader.length)
-            pieces = [_copied(read, needed.left), read(*needed.inputs), _copied(read, needed.right)]
-            x = torch.cat([piece for piece in pieces if piece is not None], dim=-1)  # (channels, n)
-            gaps = x.isnan() if nan == "skip" and not read.finite else None
-            if gaps is not None:
-                x = x.masked_fill(gaps, 0)
+        for channels, start, stop in _blocks(reader, writer, outputs, filter.geometry, filter.is_alike):
             if summary.plan is None:
-                fans = problem.in_channels, problem.out_channels
-                summary.plan = choose(Problem(needed.geometry, *fans, x.shape[-1], dtype, "cpu"))
-            with torch.no_grad():
-                if is_alike:
-                    y = convolve(x[:, None], weight, None, needed.geometry)[:, 0]  # (channels, n)
-                    if gaps is not None or (is_shortened and any(needed.geometry.padding)):
-                        y *= gain(gaps, x.shape[-1], weight, needed.geometry, is_shortened)
-                else:
-                    y = convolve(x[None], weight, None, needed.geometry)[0]
-            stored = as_stored(y.numpy(), reader.dtype, reader.quantum, read.finite, summary, reader.path)
+                summary.plan = filter.plan(start, stop, reader.length)
+            stored = filter.outputs(reader, channels, start, stop, summary)
             if channels is None:
                 writer.write(stored)
                 progress(stop)

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from tapwise.errors import SignalError
-from tapwise.signals.arrays import ArrayReader
 from tapwise.signals.base import Array, Reader, Source
 
 # Beyond this, float64 doesn't hold every integer.
@@ -39,22 +38,27 @@ class Losses:
     overflowed: int = 0
     loudest: float = 0.0
 
+    def add(self, other: Losses) -> None:
+        """Count another part's losses too."""
+        self.clipped += other.clipped
+        self.overflowed += other.overflowed
+        self.loudest = max(self.loudest, other.loudest)
+
 
 class Samples:
     """Reads samples as the dtype to compute in, and looks at them on the way."""
 
-    def __init__(self, reader: Reader, dtype: torch.dtype, refuse_nan: bool) -> None:
+    def __init__(self, reader: Reader, dtype: torch.dtype, refuse_nan: bool, channels: range | None) -> None:
         self._reader, self._dtype, self._refuse_nan = reader, dtype, refuse_nan
         self.finite = True  # as long as all that was read is
-        self.channels: range | None = None  # that are read; None: all
+        self.channels = channels  # that are read; None: all
 
     def __call__(self, start: int, stop: int) -> Tensor:
         """The samples [start, stop): (channels, stop - start)."""
         if self.channels is None:
             block = self._reader.read(start, stop)
         else:
-            assert isinstance(self._reader, ArrayReader)
-            block = self._reader.read(start, stop, self.channels)
+            block = self._reader.read_channels(start, stop, self.channels)
         if block.dtype.kind in "fc":
             self.finite = self.finite and bool(np.isfinite(block).all())
             if self._refuse_nan:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from tapwise.errors import SignalError, listed
 from tapwise.signals.arrays import refuse_far_shorter
 from tapwise.signals.base import Array, Reader
 from tapwise.signals.hdf5_array import Hdf5Array, open_hdf5
-from tapwise.signals.stored_array import HDF5, TIMES, ZARR, Place, StoredArray, place_of
+from tapwise.signals.stored_array import HDF5, TIMES, ZARR, Coordinate, Place, StoredArray, place_of
 from tapwise.signals.zarr_array import ZarrArray, group_of, only_array, open_zarr
 
 
@@ -37,6 +39,56 @@ def open_stored(path: object) -> StoredArray:
     if place is None:
         raise SignalError(f"{path}: expected a name ending in {listed((*ZARR, *HDF5))}, or an address of a Zarr store")
     return open_zarr(place) if place.is_zarr else open_hdf5(place)
+
+
+class MemoryArray(StoredArray):
+    """An array in memory, as those in stores are.
+
+    Arguments:
+        place: the file that it was read from.
+    """
+
+    def __init__(self, values: Array, place: str = "the array") -> None:
+        self._values, self.name = values, ""
+        self.place, self.shape, self.dtype = Place(place, ""), values.shape, values.dtype
+        self.chunks, self.dims = None, (None,) * values.ndim
+        self.attributes, self.group_attributes = {}, {}
+
+    def read(self, index: tuple[slice, ...]) -> Array:
+        """The values of a region."""
+        return self._values[index]
+
+    def coordinates(self) -> dict[int, Coordinate]:
+        """None."""
+        return {}
+
+    def mark(self) -> Any:
+        """Of the values."""
+        digest = hashlib.sha256()
+        for part in np.array_split(self._values.reshape(-1), max(1, self._values.size >> 20)):
+            digest.update(np.ascontiguousarray(part).tobytes())
+        return digest.hexdigest()
+
+
+def open_npz(path: Path, name: str) -> MemoryArray:
+    """An array of an NPZ file, in memory.
+
+    Raises:
+        SignalError: no such file or array, or one of several that isn't named.
+    """
+    try:
+        with np.load(path) as file:
+            names = [n for n in file.files if not name or n == name]
+            if len(names) != 1:
+                raise SignalError(
+                    f"{path}: name the array, as {path}:{(file.files or ['NAME'])[0]}; the file has "
+                    f"{listed(file.files) or 'none'}"
+                )
+            return MemoryArray(file[names[0]], f"{path}:{names[0]}")
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        if isinstance(error, SignalError):
+            raise
+        raise SignalError(f"{path}: not an NPZ file: {str(error).partition(chr(10))[0]}") from error
 
 
 class StoredReader(Reader):
@@ -67,9 +119,12 @@ class StoredReader(Reader):
         """Some channels can be read without the others."""
         return True
 
-    def read(self, start: int, stop: int, channels: range | None = None) -> Array:
-        """The samples [start, stop) of every channel, or of some: (channels, stop - start)."""
-        channels = range(self.channels) if channels is None else channels
+    def read(self, start: int, stop: int) -> Array:
+        """The samples [start, stop) of every channel: (channels, stop - start)."""
+        return self.read_channels(start, stop, range(self.channels))
+
+    def read_channels(self, start: int, stop: int, channels: range) -> Array:
+        """The samples [start, stop) of some channels: (channels, stop - start)."""
         index = [slice(None)] * len(self.shape)
         index[self.axis] = slice(start, stop)
         others = [n for axis, n in enumerate(self.shape) if axis != self.axis]

@@ -1,0 +1,94 @@
+"""tapwise apply into a Zarr store or an HDF5 file: by parts, on threads or a cluster, resumable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tapwise.cli import models
+from tapwise.cli.options import StoreOptions
+from tapwise.cli.progress import Progress, print_losses, print_outputs, speed
+from tapwise.cli.terminal import say
+from tapwise.engine.compiled import announce_by
+from tapwise.extras import need
+from tapwise.scale.apply import Applied, run
+from tapwise.scale.computation import Computation, ModelComputation
+from tapwise.scale.memory import bytes_of
+from tapwise.signals.base import Reader
+
+
+def run_into_store(
+    computation: Computation, reader: Reader, target: Path, rate: float | None, options: StoreOptions
+) -> Applied:
+    """Compute all outputs into a store, and say what was done.
+
+    Arguments:
+        rate: samples a second of the outputs, or None.
+    """
+    announce_by(lambda text: say(text, error=True))
+    n_outputs = computation.output_length(reader.length)
+    with cluster(options) as client, Progress(n_outputs, rate) as progress:
+        done = run(
+            computation,
+            reader,
+            target,
+            client=client,
+            max_memory=bytes_of(options.max_memory),
+            resume=options.resume,
+            overwrite=options.overwrite,
+            workers=options.workers,
+            chunk=options.chunk,
+            progress=progress,
+        )
+    print_outputs(reader, reader.length, target, done.n_outputs, rate)
+    there = done.n_tasks - done.n_computed
+    before = f"{there:,} of {done.n_tasks:,} parts were there already, " if there else ""
+    by = f"{done.workers} worker{'s' * (done.workers > 1)}"
+    say(f"  shape {done.shape}, {before}{by}, {done.seconds:.2f} s, {speed(done.n_outputs, done.seconds, rate)}")
+    print_losses(done.losses, computation.dtype, done.n_outputs * computation.channels_out)
+    for note in reader.notes:
+        say(f"  {note}", error=True)
+    return done
+
+
+@contextmanager
+def cluster(options: StoreOptions) -> Iterator[Any]:
+    """The cluster that the options name or ask for; None for threads of this process."""
+    if options.scheduler is None and not options.processes:
+        yield None
+        return
+    distributed = need("distributed")
+    with ExitStack() as stack:
+        if options.scheduler is not None:
+            try:
+                client = distributed.Client(options.scheduler, timeout=10)
+            except (OSError, ValueError) as error:
+                raise ValueError(f"--scheduler {options.scheduler}: {error}") from None
+        else:
+            workers = options.workers or 2
+            local = distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
+            client = distributed.Client(stack.enter_context(local))
+        yield stack.enter_context(client)
+
+
+def run_model(
+    name: str,
+    weights: Path | None,
+    size: str,
+    reader: Reader,
+    target: Path,
+    rate: float | None,
+    nan: str,
+    options: StoreOptions,
+) -> Applied:
+    """Run the model of a name into a store."""
+    computation = ModelComputation(partial(models.load, name, weights, size), reader, nan)
+    rate_out = None if rate is None else float(Fraction(rate) / computation.moments.stride)
+    done = run_into_store(computation, reader, target, rate_out, options)
+    by_channel = ", each channel by itself" if computation.channels_in == 1 < reader.channels else ""
+    say(f"  {name}{by_channel}")
+    return done

@@ -35,7 +35,9 @@ def opened(signal: Any, axis: int | str | None) -> tuple[Tensor, Wrap]:
         if kind in _OPENERS:
             return _OPENERS[kind](signal, axis)
     package, name = kinds[0]
-    if package in ("pandas", "polars", "xarray", "dask"):
+    if package == "dask":
+        raise TypeError("got a Dask array, which tapwise.scale.map_array filters lazily, by a layer")
+    if package in ("pandas", "polars", "xarray"):
         raise TypeError(f"got a {package} {name}, expected an array, a tensor, a Series, a DataFrame or a DataArray")
     if isinstance(signal, np.ma.MaskedArray):
         raise TypeError("got a masked array: x.filled(numpy.nan) with nan='skip' leaves out what is masked")

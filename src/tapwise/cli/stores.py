@@ -15,9 +15,9 @@ from tapwise.cli.progress import Progress, print_losses, print_outputs, speed
 from tapwise.cli.terminal import say
 from tapwise.engine.compiled import announce_by
 from tapwise.extras import need
-from tapwise.scale.apply import Applied, run
 from tapwise.scale.computation import Computation, ModelComputation
 from tapwise.scale.memory import bytes_of
+from tapwise.scale.out_of_core import Applied, run
 from tapwise.signals.base import Reader
 
 
@@ -44,6 +44,9 @@ def run_into_store(
             chunk=options.chunk,
             progress=progress,
         )
+    if not done.n_computed:
+        say(str(done))
+        return done
     print_outputs(reader, reader.length, target, done.n_outputs, rate)
     there = done.n_tasks - done.n_computed
     before = f"{there:,} of {done.n_tasks:,} parts were there already, " if there else ""

@@ -20,7 +20,7 @@ def begin(target: Any, layout: Layout, record: Mapping[str, Any], *, resume: boo
     Arguments:
         target: a path, an address, a Zarr store, group or array.
         record: what makes the array; its ``recipe`` decides whether two runs are the same.
-        resume: go on with what was begun; False: begin anew.
+        resume: go on with what was begun; False: refuse it.
         overwrite: replace an array that something else made.
 
     Raises:

@@ -51,6 +51,9 @@ class Computation(ABC):
     def output_length(self, length: int) -> int:
         """Outputs for a recording of ``length`` samples."""
 
+    def prepare(self, n_rows: int, n_outputs: int, length: int) -> None:  # noqa: B027
+        """Compile what so many outputs of so many rows need, before several threads ask for it."""
+
     @abstractmethod
     def needed_bytes(self, n_rows: int, start: int, stop: int, length: int) -> int:
         """The memory that computing outputs of some rows takes."""
@@ -121,6 +124,11 @@ class ModelComputation(Computation):
         filled = partial.missing(length)
         return max(0, partial.output_length(length + filled) - floor(filled / partial.stride))
 
+    def samples(self, start: int, stop: int, length: int) -> tuple[int, int]:
+        """The samples [first, last) of a recording that outputs need."""
+        first, last = self._part(start, stop, length).samples
+        return min(first, length), min(last, length)
+
     def _part(self, start: int, stop: int, length: int) -> ModelPart:
         partial = self._loaded[1]
         return partial.part(start, stop, length + partial.missing(length))
@@ -138,7 +146,7 @@ class ModelComputation(Computation):
         partial, part = self._loaded[1], self._part(start, stop, reader.length)
         first, last = part.samples
         channels = range(rows.start * self.channels_in, rows.stop * self.channels_in)
-        block = reader.read_channels(min(first, reader.length), min(last, reader.length), channels)
+        block = reader.read_channels(*self.samples(start, stop, reader.length), channels)
         if block.shape[1] < last - first:  # zeros after the end, for a model that takes multiples alone
             block = np.pad(block, ((0, 0), (0, last - first - block.shape[1])))
         if self._nan == "error":

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from fractions import Fraction
 
 from tapwise import partition
+from tapwise.engine import compiled
+from tapwise.engine.kernels import KERNELS
+from tapwise.engine.plan import choose_kernel
 from tapwise.scale.computation import Computation
 from tapwise.scale.layout import Moments
 from tapwise.signals.base import Array, Reader
@@ -32,6 +36,12 @@ class FilterComputation(Computation):
     def output_length(self, length: int) -> int:
         """Outputs for a recording of ``length`` samples."""
         return self.filter.geometry.output_length(length)
+
+    def prepare(self, n_rows: int, n_outputs: int, length: int) -> None:
+        """Compile the loops of the filter's kernel."""
+        first, last = partition.part(self.filter.geometry, 0, n_outputs, length).inputs
+        block = replace(self.filter.problem, length=last - first, device="cpu")
+        compiled.prepare(KERNELS[choose_kernel(block)].compiled_loops(block))
 
     def needed_bytes(self, n_rows: int, start: int, stop: int, length: int) -> int:
         """Of the samples as they are read and as they are filtered, and of the outputs before they are stored."""

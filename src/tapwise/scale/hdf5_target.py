@@ -129,7 +129,7 @@ def begin_hdf5(place: Place, layout: Layout, record: Mapping[str, Any], resume: 
     partial, regions = _hidden(path)
     if path.exists():
         before = _record_of(h5py, path, name)
-        if before is not None and before.get("recipe") == record["recipe"] and resume:
+        if before is not None and before.get("recipe") == record["recipe"]:
             raise FinishedError(str(place))
         if not overwrite:
             raise refused(str(place), "is there already", ANOTHER)

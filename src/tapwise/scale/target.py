@@ -64,9 +64,9 @@ def made_otherwise(place: str, before: Any, is_same: bool, existing: Any, layout
         held = "" if existing is None else f" {np.dtype(existing.dtype)} of shape {existing.shape}"
         what = f"holds{held or ' another array'}, and {layout.dtype} of {layout.shape} is to be written"
         return refused(place, what, ANOTHER)
-    state = "made" if before.get("complete") else "begun"
     if is_same:
-        return refused(place, f"was {state} by the same run", f"say resume (--resume), {ANOTHER}")
+        return refused(place, "was begun by the same run", f"say resume (--resume), {ANOTHER}")
+    state = "made" if before.get("complete") else "begun"
     layer, source = before.get("layer", "another layer"), before.get("source")
     what = f"was {state} by another run ({layer} on {source}), or its source or weights have changed since"
     return refused(place, what, ANOTHER)

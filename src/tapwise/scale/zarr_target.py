@@ -87,9 +87,9 @@ def begin_zarr(
         before = existing.attrs.get(RECORD)
         same = isinstance(before, dict) and before.get("recipe") == record["recipe"]
         fits = existing.shape == layout.shape and np.dtype(existing.dtype) == layout.dtype
+        if same and fits and before["complete"]:
+            raise FinishedError(place)
         if same and fits and resume:
-            if before["complete"]:
-                raise FinishedError(place)
             array = zarr.open_array(store, path=name, mode="r+")
             unit = array.shards or array.chunks
             return ZarrTarget(array, replace(layout, chunks=tuple(unit)), place)

@@ -53,6 +53,8 @@ class Applied:
     losses: Losses = field(default_factory=Losses)
 
     def __str__(self) -> str:
+        if not self.n_computed:
+            return f"{self.target}: {self.n_outputs:,} outputs, shape {self.shape}: the same run has made it before"
         there = self.n_tasks - self.n_computed
         before = f", {there:,} of {self.n_tasks:,} parts were there already" if there else ""
         return f"{self.target}: {self.n_outputs:,} outputs, shape {self.shape}, in {self.seconds:.2f} s{before}"
@@ -88,7 +90,7 @@ def apply(
         axis: of time, as a number or a name; None: the dimension named ``"time"``, else the last.
         client: a ``dask.distributed.Client``, whose cluster then computes; None: threads of this process.
         max_memory: of all parts that are computed at the same time in one process, as ``"500MB"``.
-        resume: go on with a target that the same run began. False: refuse it.
+        resume: go on with a target that the same run began and didn't finish. False: refuse it.
         overwrite: replace a target that something else made.
         workers: threads; None: as many as torch uses.
         example: a tensor that the model takes, (1, channels, time); None: zeros of the source's channels.
@@ -192,6 +194,8 @@ def run(
         planned = plan(writer.layout, computation, reader.length, at_once, max_memory)
         missing = [t for t in planned.tasks() if not writer.is_written(t.start, t.stop, t.channels)]
         reports = _Reports(planned, len(missing), n_outputs, progress)
+        if missing:
+            computation.prepare(missing[0].rows, missing[0].block, reader.length)
         with _executor(client, n_workers) as executor:
             losses = _compute(
                 executor, client, computation, reader, writer, missing, 2 * n_workers if client else n_workers, reports

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
@@ -14,11 +15,17 @@ from tapwise.cli.options import StoreOptions
 from tapwise.cli.progress import Progress, print_losses, print_outputs, speed
 from tapwise.cli.terminal import say
 from tapwise.engine.compiled import announce_by
+from tapwise.errors import TimelineError
 from tapwise.extras import need
+from tapwise.scale.begin import begin
 from tapwise.scale.computation import Computation, ModelComputation
+from tapwise.scale.layout import Moments, layout_of
 from tapwise.scale.memory import bytes_of
 from tapwise.scale.out_of_core import Applied, run
+from tapwise.scale.sequential_writer import SequentialWriter
 from tapwise.signals.base import Reader
+from tapwise.signals.models import ChannelStream, Kind
+from tapwise.signals.models import run as run_stream
 
 
 def run_into_store(
@@ -87,11 +94,51 @@ def run_model(
     rate: float | None,
     nan: str,
     options: StoreOptions,
-) -> Applied:
-    """Run the model of a name into a store."""
-    computation = ModelComputation(partial(models.load, name, weights, size), reader, nan)
+) -> None:
+    """Run the model of a name into a store: by parts, or, where it carries a state, from beginning to end."""
+    make = partial(models.load, name, weights, size)
+    try:
+        computation = ModelComputation(make, reader, nan)
+    except TimelineError as error:
+        live = _streamed(make, reader, error)
+        if options != StoreOptions(overwrite=options.overwrite, chunk=options.chunk):
+            raise ValueError(
+                f"{error}\n  so --resume, --workers, --processes, --scheduler and --max-memory can't be kept: leave them out"
+            ) from None
+        _run_in_order(name, live, reader, target, rate, nan, options)
+        return
     rate_out = None if rate is None else float(Fraction(rate) / computation.moments.stride)
     done = run_into_store(computation, reader, target, rate_out, options)
     by_channel = ", each channel by itself" if computation.channels_in == 1 < reader.channels else ""
-    say(f"  {name}{by_channel}")
-    return done
+    if done.n_computed:
+        say(f"  {name}{by_channel}")
+
+
+def _streamed(make: Any, reader: Reader, error: TimelineError) -> ChannelStream:
+    """A stream of a model that can't be computed by parts; the reason, where it can't be streamed either."""
+    try:
+        model, example = make()
+        return ChannelStream(model, example, reader.channels, reader.path)
+    except TimelineError:
+        raise error from None
+
+
+def _run_in_order(
+    name: str, live: ChannelStream, reader: Reader, target: Path, rate: float | None, nan: str, options: StoreOptions
+) -> None:
+    outputs = live.output_length(reader.length)
+    if not outputs:
+        raise ValueError(f"{reader.path}: of {reader.length:,} samples the model makes no output")
+    rate_out = None if rate is None else float(Fraction(rate) / live.stride)
+    layout = layout_of(reader, outputs, live.out_channels, live.dtype, Moments(live.stride), options.chunk)
+    record = {"layer": name, "source": str(reader.path), "recipe": secrets.token_hex(16)}
+    store = begin(target, layout, record, resume=False, overwrite=options.overwrite)
+    with SequentialWriter(store, record) as writer, Progress(outputs, rate_out) as progress:
+        summary = run_stream(reader, writer, live, Kind(live.dtype), nan=nan, progress=progress)
+    print_outputs(reader, reader.length, target, summary.outputs, rate_out)
+    say(
+        f"  {name}, from beginning to end, since it carries a state, {progress.seconds:.2f} s, "
+        f"{speed(summary.outputs, progress.seconds, rate_out)}"
+    )
+    for note in reader.notes:
+        say(f"  {note}", error=True)

@@ -117,10 +117,6 @@ def apply(
     if not isinstance(layer_or_model, nn.Module):
         raise TypeError(f"expected a torch.nn.Module, got {type(layer_or_model).__name__}")
     budget = bytes_of(max_memory)
-    if workers is not None and integer("workers", workers) < 1:
-        raise ValueError(f"workers must be at least 1, got {workers}")
-    if chunk is not None and integer("chunk", chunk) < 1:
-        raise ValueError(f"chunk must be at least 1, got {chunk}")
     with open_source(source, axis) as reader:
         model = layer_or_model
         given = example_for(model, reader) if example is None else example
@@ -164,6 +160,10 @@ def run(
     progress: Callable[[int], None] = lambda n_outputs: None,
 ) -> Applied:
     """Compute all outputs of a recording and write them, as ``apply`` has it."""
+    if workers is not None and integer("workers", workers) < 1:
+        raise ValueError(f"workers must be at least 1, got {workers}")
+    if chunk is not None and integer("chunk", chunk) < 1:
+        raise ValueError(f"chunk must be at least 1, got {chunk}")
     started = time.perf_counter()
     n_outputs = computation.output_length(reader.length)
     if not n_outputs:

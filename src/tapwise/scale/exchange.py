@@ -1,0 +1,296 @@
+"""Exchange: samples that travel between ranks, forward and backward, while the rest is computed.
+
+Forward, a rank sends runs of its shard to the ranks whose windows reach into it. Backward, their gradients come back
+and are added. Every rank takes part in every exchange, also with an empty shard: one that didn't would leave the
+others waiting.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from tapwise.scale.shards import Run, Transfer
+
+
+class RankError(RuntimeError):
+    """A collective that failed or took too long: names the layer."""
+
+
+@dataclass
+class Ranks:
+    """The ranks over which sequences are divided, and what they sent.
+
+    Arguments:
+        group: of torch.distributed.
+        timeout: seconds that a collective may take.
+        sent_bytes: by this rank, of samples and their gradients.
+        length_bytes: by this rank, of the lengths of shards.
+        exchanges: collectives of samples that it took part in.
+    """
+
+    group: Any
+    timeout: float = 300.0
+    sent_bytes: int = 0
+    length_bytes: int = 0
+    exchanges: int = 0
+    path: str = field(default="", repr=False)
+
+    @property
+    def rank(self) -> int:
+        """The place of this process in the group."""
+        return dist.get_rank(self.group)
+
+    @property
+    def size(self) -> int:
+        """How many ranks there are."""
+        return dist.get_world_size(self.group)
+
+    def lengths(self, numbers: Sequence[int], device: torch.device) -> list[tuple[int, ...]]:
+        """For each number of this rank, those of all ranks."""
+        if self.size == 1:
+            return [(n,) for n in numbers]
+        own = torch.tensor(numbers, dtype=torch.int64, device=device)
+        every = [torch.empty_like(own) for _ in range(self.size)]
+        self.length_bytes += own.numel() * own.element_size() * (self.size - 1)
+        with self.naming("the lengths of its shards"):
+            work = dist.all_gather(every, own, group=self.group, async_op=True)
+            work.wait(timedelta(seconds=self.timeout))
+        return list(zip(*(tensor.tolist() for tensor in every), strict=True))
+
+    def begin(self, sent: Tensor, sends: Sequence[int], receives: Sequence[int]) -> tuple[Tensor, Any]:
+        """Start to send rows of a tensor (n, ...), some to each rank; what comes, and the work to be waited for."""
+        rows = sent.contiguous()
+        came = rows.new_empty((sum(receives), *rows.shape[1:]))
+        row_bytes = math.prod(rows.shape[1:]) * rows.element_size()
+        if not row_bytes:  # of an empty batch, on every rank
+            return came, None
+        self.sent_bytes += sum(sends) * row_bytes
+        self.exchanges += 1
+        to, of = _as_bytes(came, row_bytes), _as_bytes(rows, row_bytes)
+        with self.naming("its halo"):
+            work = dist.all_to_all_single(to, of, list(receives), list(sends), group=self.group, async_op=True)
+        return came, (work, of)  # what is sent must live until it has gone
+
+    def finish(self, work: Any) -> None:
+        """Wait for a collective.
+
+        Raises:
+            RankError: one that failed, or took too long.
+        """
+        if work is None:
+            return
+        with self.naming("its halo"):
+            work = work[0] if isinstance(work, tuple) else work
+            work.wait(timedelta(seconds=self.timeout))
+
+    @contextmanager
+    def naming(self, what: str) -> Any:
+        """Errors of torch.distributed, with the layer at which they came."""
+        try:
+            yield
+        except RankError:
+            raise
+        except RuntimeError as error:
+            raise RankError(
+                f"rank {self.rank}: {self.path or 'the model'} couldn't exchange {what} within {self.timeout:g} s: a rank "
+                f"has ended or is late ({str(error).partition(chr(10))[0][:200]})"
+            ) from error
+
+
+def _as_bytes(rows: Tensor, row_bytes: int) -> Tensor:
+    """(n, ...) as bytes (n, row_bytes), since not every backend sends every dtype."""
+    flat = torch.view_as_real(rows) if rows.is_complex() else rows
+    return flat.reshape(-1).view(torch.uint8).view(rows.shape[0], row_bytes)
+
+
+@dataclass
+class Link:
+    """One exchange: what travels, and the works that are on their way.
+
+    Arguments:
+        shards: of the samples.
+    """
+
+    ranks: Ranks
+    transfer: Transfer
+    n_samples: int
+    work: Any = None
+    reverse: Any = None
+    path: str = ""
+
+    @property
+    def n_sent(self) -> list[int]:
+        """Samples to each rank."""
+        return [sum(b - a for a, b in runs) for runs in self.transfer.sends]
+
+    def rows_of(self, x: Tensor) -> Tensor:
+        """The runs of the shard that are sent, time first."""
+        runs = [run for to_rank in self.transfer.sends for run in to_rank]
+        return _cut(x, runs)
+
+    def begin(self, x: Tensor) -> tuple[Tensor, Any]:
+        """Start to send runs of (batch, channels, n); (m, batch, channels) that come."""
+        self.ranks.path = self.path
+        return self.ranks.begin(self.rows_of(x), self.n_sent, self.transfer.receives)
+
+    def begin_return(self, grad: Tensor) -> tuple[Tensor, Any]:
+        """Start to send gradients of what came, (batch, channels, m), back to where it is from."""
+        self.ranks.path = self.path
+        return self.ranks.begin(grad.permute(2, 0, 1), self.transfer.receives, self.n_sent)
+
+    def finish(self, work: Any) -> None:
+        """Wait for what was begun."""
+        self.ranks.path = self.path
+        self.ranks.finish(work)
+
+    def added(self, rows: Tensor) -> Tensor:
+        """The gradient of the shard, (batch, channels, n), from those of its runs."""
+        grad = rows.new_zeros((*rows.shape[1:], self.n_samples))
+        at = 0
+        for runs in self.transfer.sends:
+            for start, stop in runs:
+                grad[..., start:stop] += rows[at : at + stop - start].permute(1, 2, 0)
+                at += stop - start
+        return grad
+
+
+def _cut(x: Tensor, runs: Sequence[Run]) -> Tensor:
+    parts = [x[..., start:stop] for start, stop in runs]
+    joined = torch.cat(parts, -1) if parts else x[..., :0]
+    return joined.permute(2, 0, 1)
+
+
+# In each function below, an anchor is a tensor that requires a gradient on every rank. What is computed of it does so
+# too, also on a rank whose own outputs need nothing of what travels: so all ranks join in gradients of gradients.
+
+
+class _Gather(torch.autograd.Function):
+    """(batch, channels, n) -> (batch, channels, m): what a rank receives."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, link: Link, anchor: Tensor | None) -> Tensor:
+        ctx.link, ctx.anchor = link, anchor
+        came, work = link.begin(x)
+        link.finish(work)
+        return came.permute(1, 2, 0).contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return _Return.apply(grad, ctx.link, ctx.anchor), None, None  # type: ignore[no-untyped-call]
+
+
+class _Return(torch.autograd.Function):
+    """(batch, channels, m) -> (batch, channels, n): the adjoint, gradients sent back and added."""
+
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, link: Link, anchor: Tensor | None) -> Tensor:
+        ctx.link, ctx.anchor = link, anchor
+        rows, work = link.begin_return(grad)
+        link.finish(work)
+        return link.added(rows)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return _Gather.apply(grad, ctx.link, ctx.anchor), None, None  # type: ignore[no-untyped-call]
+
+
+class _Begin(torch.autograd.Function):
+    """``_Gather`` begun; ``_End`` waits for it. Backward, ``_End`` begins and this waits."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, link: Link, anchor: Tensor | None) -> Tensor:
+        ctx.link, ctx.anchor = link, anchor
+        came, link.work = link.begin(x)
+        return came.permute(1, 2, 0)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        link: Link = ctx.link
+        if link.reverse is None:  # a gradient that has a gradient itself
+            return _Return.apply(grad, link, ctx.anchor), None, None  # type: ignore[no-untyped-call]
+        (rows, work), link.reverse = link.reverse, None
+        link.finish(work)
+        return link.added(rows), None, None
+
+
+class _End(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, came: Tensor, link: Link) -> Tensor:
+        ctx.link = link
+        work, link.work = link.work, None
+        link.finish(work)
+        return came.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        if not torch.is_grad_enabled():
+            ctx.link.reverse = ctx.link.begin_return(grad)
+        return grad, None
+
+
+class _Tied(torch.autograd.Function):
+    """The outputs; backward, zeros for inputs and weights that they would otherwise not lead back to.
+
+    As of a convolution, what is zero for an input depends on the weights, and the other way round: gradients of
+    gradients then take the same way on every rank.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, n_inputs: int, *others: Tensor) -> Tensor:
+        ctx.n_inputs = n_inputs
+        ctx.save_for_backward(*others)
+        return y.view_as(y)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        inputs, weights = ctx.saved_tensors[: ctx.n_inputs], ctx.saved_tensors[ctx.n_inputs :]
+        of_inputs = _Zeros.apply(grad, len(inputs), *inputs, *weights)  # type: ignore[no-untyped-call]
+        of_weights = _Zeros.apply(grad, len(weights), *weights, *inputs)  # type: ignore[no-untyped-call]
+        return (grad, None, *of_inputs, *of_weights)
+
+
+class _Zeros(torch.autograd.Function):
+    """Zeros like the first tensors, that depend on a gradient and on the other tensors without changing with them."""
+
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, n: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.n = n
+        ctx.save_for_backward(grad, *tensors[n:])
+        return tuple(torch.zeros_like(tensor) for tensor in tensors[:n])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        grad, *others = ctx.saved_tensors
+        return (torch.zeros_like(grad), None, *[None] * ctx.n, *map(torch.zeros_like, others))
+
+
+def begin(x: Tensor, link: Link, anchor: Tensor | None) -> Tensor:
+    """Start an exchange; what comes is not to be read before ``end``.
+
+    Arguments:
+        anchor: what the outputs depend on besides, on every rank.
+    """
+    came: Tensor = _Begin.apply(x, link, anchor if x.requires_grad else None)  # type: ignore[no-untyped-call]
+    return came
+
+
+def end(came: Tensor, link: Link) -> Tensor:
+    """Wait for an exchange: (batch, channels, m), samples by rank in order."""
+    arrived: Tensor = _End.apply(came, link)  # type: ignore[no-untyped-call]
+    return arrived
+
+
+def tied(y: Tensor, inputs: Sequence[Tensor | None], weights: Sequence[Tensor | None]) -> Tensor:
+    """The outputs, whose backward reaches all inputs and weights too, with zeros."""
+    some, others = ([t for t in tensors if t is not None] for tensors in (inputs, weights))
+    result: Tensor = _Tied.apply(y, len(some), *some, *others)  # type: ignore[no-untyped-call]
+    return result

@@ -1,0 +1,203 @@
+"""Layers over sequences in shards: convolutions, pooling, padding, upsampling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tapwise.engine.dispatch import convolve
+from tapwise.errors import ShapeError, listed
+from tapwise.geometry import Geometry
+from tapwise.padding import single
+from tapwise.scale.exchange import Link, Ranks, begin, end, tied
+from tapwise.scale.shards import Edge, Piece, Shards, transfer
+
+# From a window of exactly the samples that outputs read, and the geometry of these, to the outputs.
+Compute = Callable[[Tensor, Geometry], Tensor]
+
+
+@dataclass
+class Sequences:
+    """What a model's sequences are divided like, since its forward began.
+
+    Arguments:
+        seen: all divisions that its inputs and its layers gave.
+    """
+
+    ranks: Ranks
+    seen: set[Shards] = field(default_factory=set)
+
+    def begin(self, tensors: list[Tensor]) -> None:
+        """A forward begins with these inputs: their last axes are divided."""
+        self.ranks.path = "the model's input"
+        self.seen.clear()
+        if tensors:
+            found = self.ranks.lengths([x.shape[-1] for x in tensors], tensors[0].device)
+            self.seen.update(map(Shards.of_lengths, found))
+
+    def shards_of(self, x: Tensor, path: str) -> Shards:
+        """How a layer's input is divided.
+
+        Raises:
+            ShapeError: a division that no layer before has given.
+        """
+        self.ranks.path = path
+        shards = Shards.of_lengths(self.ranks.lengths([x.shape[-1]], x.device)[0])
+        if self.seen and shards not in self.seen:
+            raise ShapeError(
+                f"{path}: its input was cut or padded by each rank for itself",
+                got=f"shards of {listed(map(str, shards.lengths()))} samples",
+                expected=" or ".join(sorted(listed(map(str, s.lengths())) for s in self.seen)),
+                fix="pad within the convolution (tapwise.CausalConv1d, padding=(left, right)) or by a padding module",
+            )
+        return shards
+
+
+def computed(
+    x: Tensor,
+    geometry: Geometry,
+    sequences: Sequences,
+    path: str,
+    compute: Compute,
+    channels: int,
+    weights: tuple[Tensor | None, ...] = (),
+) -> Tensor:
+    """The outputs that belong to this rank.
+
+    Arguments:
+        x: (batch, channels, n) of the rank's own shard.
+        geometry: the operation as a convolution: which samples each output reads.
+        channels: of the outputs.
+        weights: all that the outputs depend on besides.
+    """
+    ranks = sequences.ranks
+    shards = sequences.shards_of(x, path)
+    rate = Fraction(geometry.stride) if geometry.transposed else Fraction(1, geometry.stride)
+    outputs = shards.outputs(rate, geometry.output_length(shards.length))
+    sequences.seen.add(outputs)
+    plan = transfer(geometry, shards, outputs, ranks.rank)
+    link = Link(ranks, plan, x.shape[-1], path=path)
+    # The interior is computed while the halo travels.
+    came = None if plan.is_local else begin(x, link, weights[0] if weights else None)
+    parts: list[Tensor | None] = [
+        None if isinstance(part, Edge) else compute(x[..., part.start : part.stop], part.geometry)
+        for part in plan.parts
+    ]
+    halo = None if came is None else end(came, link)
+    for n, part in enumerate(plan.parts):
+        if isinstance(part, Edge):
+            parts[n] = compute(_window(part.pieces, x, halo, plan.receives, ranks.rank), part.geometry)
+    made = [part for part in parts if part is not None]
+    empty = [] if made else [x.new_zeros((x.shape[0], channels, 0))]
+    y = torch.cat(made, -1) if len(made) > 1 else (*made, *empty)[0]
+    return tied(y, (halo, x), weights) if halo is not None or not made else y
+
+
+def _window(pieces: tuple[Piece, ...], x: Tensor, halo: Tensor | None, receives: tuple[int, ...], rank: int) -> Tensor:
+    """The window of an edge, put together from the shard and from what came."""
+    before = [sum(receives[:source]) for source in range(len(receives))]
+    parts = []
+    for piece in pieces:
+        if piece.source == rank:
+            parts.append(x.narrow(-1, piece.start, piece.count))
+        else:
+            assert halo is not None
+            parts.append(halo.narrow(-1, before[piece.source] + piece.start, piece.count))
+    return torch.cat(parts, -1) if parts else x[..., :0]
+
+
+def _batched(x: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
+    return run(x) if x.ndim == 3 else run(x[None])[0]
+
+
+def convolution(layer: Any, sequences: Sequences, path: str, x: Tensor) -> Tensor:
+    """A convolution, transposed or not."""
+    geometry, weight, bias = Geometry.of(layer), layer.weight, layer.bias
+    refuse_dtensors(path, x, weight, bias)
+
+    def compute(window: Tensor, local: Geometry) -> Tensor:
+        return convolve(window, weight, bias, local)
+
+    return _batched(x, lambda x: computed(x, geometry, sequences, path, compute, layer.out_channels, (weight, bias)))
+
+
+def convolution_of_input(
+    layer: Any, sequences: Sequences, path: str, x: Tensor, weight: Tensor, bias: Tensor | None
+) -> Tensor:
+    """A convolution of a layer whose own forward calls it."""
+    return convolution(layer, sequences, path, x)
+
+
+def max_pooling(layer: Any, sequences: Sequences, path: str, x: Tensor) -> Tensor:
+    """The largest of each window."""
+    geometry = _pooling_geometry(layer, single("dilation", layer.dilation))
+    refuse_dtensors(path, x)
+
+    def compute(window: Tensor, local: Geometry) -> Tensor:
+        lowest = float("-inf") if window.is_floating_point() else torch.iinfo(window.dtype).min
+        padded = functional.pad(window, local.padding, value=lowest)
+        return functional.max_pool1d(padded, local.kernel_size, local.stride, 0, local.dilation)
+
+    return _batched(x, lambda x: computed(x, geometry, sequences, path, compute, x.shape[1]))
+
+
+def average_pooling(layer: Any, sequences: Sequences, path: str, x: Tensor) -> Tensor:
+    """The mean of each window."""
+    geometry = _pooling_geometry(layer, 1)
+    refuse_dtensors(path, x)
+
+    def compute(window: Tensor, local: Geometry) -> Tensor:
+        return functional.avg_pool1d(functional.pad(window, local.padding), local.kernel_size, local.stride)
+
+    return _batched(x, lambda x: computed(x, geometry, sequences, path, compute, x.shape[1]))
+
+
+def _pooling_geometry(layer: Any, dilation: int) -> Geometry:
+    kernel_size = single("kernel_size", layer.kernel_size)
+    stride = kernel_size if layer.stride is None else single("stride", layer.stride)
+    return Geometry(kernel_size, stride, dilation, single("padding", layer.padding))
+
+
+def padding(layer: Any, sequences: Sequences, path: str, x: Tensor) -> Tensor:
+    """Padding at the true ends of the sequence."""
+    pads = layer.padding if isinstance(layer.padding, tuple) else (layer.padding,) * 2
+    mode = _PADDING_MODES[next(kind for kind in _PADDING_MODES if isinstance(layer, kind))]
+    geometry, value = Geometry(1, padding=pads, padding_mode=mode), getattr(layer, "value", 0.0)
+    refuse_dtensors(path, x)
+
+    def compute(window: Tensor, local: Geometry) -> Tensor:
+        return functional.pad(window, local.padding, value=value) if any(local.padding) else window
+
+    return _batched(x, lambda x: computed(x, geometry, sequences, path, compute, x.shape[1]))
+
+
+_PADDING_MODES: dict[Any, str] = {
+    nn.ReflectionPad1d: "reflect",
+    nn.ReplicationPad1d: "replicate",
+    nn.CircularPad1d: "circular",
+    nn.ConstantPad1d: "zeros",
+}
+
+
+def upsampling(layer: Any, sequences: Sequences, path: str, x: Tensor) -> Tensor:
+    """Each sample several times."""
+    refuse_dtensors(path, x)
+    shards, factor = sequences.shards_of(x, path), int(layer.scale_factor)
+    sequences.seen.add(Shards(tuple(bound * factor for bound in shards.bounds)))
+    return x.repeat_interleave(factor, -1)
+
+
+def refuse_dtensors(path: str, *tensors: Tensor | None) -> None:
+    """Refuse DTensors, which torch's own convolution computes wrongly where time is divided."""
+    for tensor in tensors:
+        if type(tensor).__name__ == "DTensor":
+            raise TypeError(
+                f"{path}: got a DTensor, expected each rank's own part as a tensor: give x.to_local(), "
+                "or divide the sequence by tapwise.scale.shard"
+            )

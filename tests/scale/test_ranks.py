@@ -26,7 +26,9 @@ def torchrun(ranks, what, cases, seed, program=PROGRAM):
     return done.stdout
 
 
-@pytest.mark.parametrize(("ranks", "what", "cases"), [(2, "layers", 40), (3, "models", 1), (2, "wrapped", 2)])
+@pytest.mark.parametrize(
+    ("ranks", "what", "cases"), [(2, "layers", 40), (3, "models", 1), (2, "wrapped", 2), (3, "traffic", 0)]
+)
 def test_a_few_ranks(ranks, what, cases):
     assert "the same" in torchrun(ranks, what, cases, 0)
 

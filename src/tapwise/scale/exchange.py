@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from tapwise.scale.shards import Run, Transfer
+from tapwise.scale.shards import Run, Shards, Transfer
 
 
 class RankError(RuntimeError):
@@ -35,6 +36,7 @@ class Ranks:
         sent_bytes: by this rank, of samples and their gradients.
         length_bytes: by this rank, of the lengths of shards.
         exchanges: collectives of samples that it took part in.
+        swaps: convolutions for which channels were exchanged for time.
     """
 
     group: Any
@@ -42,6 +44,7 @@ class Ranks:
     sent_bytes: int = 0
     length_bytes: int = 0
     exchanges: int = 0
+    swaps: int = 0
     path: str = field(default="", repr=False)
 
     @property
@@ -287,6 +290,62 @@ def end(came: Tensor, link: Link) -> Tensor:
     """Wait for an exchange: (batch, channels, m), samples by rank in order."""
     arrived: Tensor = _End.apply(came, link)  # type: ignore[no-untyped-call]
     return arrived
+
+
+class _Swap(torch.autograd.Function):
+    """Some time of all channels becomes all time of some channels, or the other way round: each is the other's adjoint.
+
+    # rank 0    c0 [ t0 ]  c1 [ t0 ]        c0 [ t0 | t1 ]
+    # rank 1    c0 [ t1 ]  c1 [ t1 ]   ->   c1 [ t0 | t1 ]
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, ranks: Ranks, shards: Shards, bounds: tuple[int, ...], to_channels: bool
+    ) -> Tensor:
+        ctx.settings = ranks, shards, bounds, to_channels
+        ctx.path = ranks.path
+        batch, own = x.shape[0], ranks.rank
+        counts = [b - a for a, b in pairwise(bounds)]
+        if to_channels:
+            parts = [x[:, a:b] for a, b in pairwise(bounds)]
+            shapes = [(batch, counts[own], n) for n in shards.lengths()]
+        else:
+            parts = [x[..., a:b] for a, b in pairwise(shards.bounds)]
+            shapes = [(batch, n, shards.lengths()[own]) for n in counts]
+        sent = torch.cat([part.reshape(-1) for n, part in enumerate(parts) if n != own])
+        sends = [0 if n == own else part.numel() for n, part in enumerate(parts)]
+        receives = [0 if n == own else math.prod(shape) for n, shape in enumerate(shapes)]
+        came, work = ranks.begin(sent, sends, receives)
+        ranks.finish(work)
+        pieces = [
+            piece.view(shape) for piece, shape in zip(torch.split(came, receives), _without(shapes, own), strict=True)
+        ]
+        pieces[own] = parts[own]
+        return torch.cat(pieces, -1 if to_channels else 1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        ranks, shards, bounds, to_channels = ctx.settings
+        ranks.path = ctx.path
+        back = _Swap.apply(grad, ranks, shards, bounds, not to_channels)  # type: ignore[no-untyped-call]
+        return back, None, None, None, None
+
+
+def _without(shapes: Sequence[tuple[int, ...]], own: int) -> list[tuple[int, ...]]:
+    return [(0,) if n == own else shape for n, shape in enumerate(shapes)]
+
+
+def swapped(x: Tensor, ranks: Ranks, shards: Shards, bounds: tuple[int, ...], to_channels: bool) -> Tensor:
+    """Exchange channels for time, or back.
+
+    Arguments:
+        x: (batch, all channels, the rank's time), or (batch, the rank's channels, all time).
+        shards: of the time.
+        bounds: of rank r, the channels [bounds[r], bounds[r + 1]).
+    """
+    result: Tensor = _Swap.apply(x, ranks, shards, bounds, to_channels)  # type: ignore[no-untyped-call]
+    return result
 
 
 def tied(y: Tensor, inputs: Sequence[Tensor | None], weights: Sequence[Tensor | None]) -> Tensor:

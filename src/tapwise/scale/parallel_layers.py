@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
@@ -15,7 +15,8 @@ from tapwise.engine.dispatch import convolve
 from tapwise.errors import ShapeError, listed
 from tapwise.geometry import Geometry
 from tapwise.padding import single
-from tapwise.scale.exchange import Link, Ranks, begin, end, tied
+from tapwise.scale import costs
+from tapwise.scale.exchange import Link, Ranks, begin, end, swapped, tied
 from tapwise.scale.shards import Edge, Piece, Shards, transfer
 
 # From a window of exactly the samples that outputs read, and the geometry of these, to the outputs.
@@ -58,6 +59,14 @@ class Sequences:
             )
         return shards
 
+    def through(self, x: Tensor, geometry: Geometry, path: str) -> tuple[Shards, Shards]:
+        """How a layer's input and its output are divided."""
+        shards = self.shards_of(x, path)
+        rate = Fraction(geometry.stride) if geometry.transposed else Fraction(1, geometry.stride)
+        outputs = shards.outputs(rate, geometry.output_length(shards.length))
+        self.seen.add(outputs)
+        return shards, outputs
+
 
 def computed(
     x: Tensor,
@@ -76,11 +85,21 @@ def computed(
         channels: of the outputs.
         weights: all that the outputs depend on besides.
     """
-    ranks = sequences.ranks
-    shards = sequences.shards_of(x, path)
-    rate = Fraction(geometry.stride) if geometry.transposed else Fraction(1, geometry.stride)
-    outputs = shards.outputs(rate, geometry.output_length(shards.length))
-    sequences.seen.add(outputs)
+    shards, outputs = sequences.through(x, geometry, path)
+    return _by_halos(x, geometry, sequences.ranks, shards, outputs, path, compute, channels, weights)
+
+
+def _by_halos(
+    x: Tensor,
+    geometry: Geometry,
+    ranks: Ranks,
+    shards: Shards,
+    outputs: Shards,
+    path: str,
+    compute: Compute,
+    channels: int,
+    weights: tuple[Tensor | None, ...],
+) -> Tensor:
     plan = transfer(geometry, shards, outputs, ranks.rank)
     link = Link(ranks, plan, x.shape[-1], path=path)
     # The interior is computed while the halo travels.
@@ -120,11 +139,48 @@ def convolution(layer: Any, sequences: Sequences, path: str, x: Tensor) -> Tenso
     """A convolution, transposed or not."""
     geometry, weight, bias = Geometry.of(layer), layer.weight, layer.bias
     refuse_dtensors(path, x, weight, bias)
+    return _batched(x, lambda x: _convolution(x, weight, bias, geometry, layer.out_channels, sequences, path))
+
+
+def _convolution(
+    x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, fan_out: int, sequences: Sequences, path: str
+) -> Tensor:
+    ranks, fan_in, size = sequences.ranks, x.shape[1], (x.shape[0], x.shape[1])
+    shards, outputs = sequences.through(x, geometry, path)
+    plan = transfer(geometry, shards, outputs, ranks.rank)
+    if geometry.groups == fan_in > 1 and not plan.is_local:
+        by_channels = costs.swap_bytes(shards, outputs, x.shape[0], fan_in, fan_out, x.element_size())
+        if by_channels < costs.halo_bytes(plan, *size, x.element_size()):
+            return _by_channels(x, weight, bias, geometry, fan_out, ranks, shards, outputs)
 
     def compute(window: Tensor, local: Geometry) -> Tensor:
         return convolve(window, weight, bias, local)
 
-    return _batched(x, lambda x: computed(x, geometry, sequences, path, compute, layer.out_channels, (weight, bias)))
+    return _by_halos(x, geometry, ranks, shards, outputs, path, compute, fan_out, (weight, bias))
+
+
+def _by_channels(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    geometry: Geometry,
+    fan_out: int,
+    ranks: Ranks,
+    shards: Shards,
+    outputs: Shards,
+) -> Tensor:
+    """A depthwise convolution whose windows are longer than the shards: each rank computes some channels of all time."""
+    ranks.swaps += 1
+    bounds, multiple = costs.channel_bounds(x.shape[1], ranks.size), fan_out // x.shape[1]
+    first, last = bounds[ranks.rank], bounds[ranks.rank + 1]
+    own = swapped(x, ranks, shards, bounds, True)
+    if first == last:
+        y = tied(own.new_zeros((x.shape[0], 0, outputs.length)), (own,), (weight, bias))
+    else:
+        some = weight[first:last] if geometry.transposed else weight[first * multiple : last * multiple]
+        of = None if bias is None else bias[first * multiple : last * multiple]
+        y = convolve(own, some, of, replace(geometry, groups=last - first))
+    return swapped(y, ranks, outputs, tuple(bound * multiple for bound in bounds), False)
 
 
 def convolution_of_input(

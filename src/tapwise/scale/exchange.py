@@ -71,7 +71,7 @@ class Ranks:
 
     def begin(self, sent: Tensor, sends: Sequence[int], receives: Sequence[int]) -> tuple[Tensor, Any]:
         """Start to send rows of a tensor (n, ...), some to each rank; what comes, and the work to be waited for."""
-        rows = sent.contiguous()
+        rows = sent.new_empty(sent.shape).copy_(sent)  # without the odd strides of axes of one entry
         came = rows.new_empty((sum(receives), *rows.shape[1:]))
         row_bytes = math.prod(rows.shape[1:]) * rows.element_size()
         if not row_bytes:  # of an empty batch, on every rank
@@ -117,33 +117,23 @@ def _as_bytes(rows: Tensor, row_bytes: int) -> Tensor:
 
 @dataclass
 class Link:
-    """One exchange: what travels, and the works that are on their way.
-
-    Arguments:
-        shards: of the samples.
-    """
+    """One exchange: how many samples travel, and the works that are on their way."""
 
     ranks: Ranks
     transfer: Transfer
-    n_samples: int
+    path: str
     work: Any = None
     reverse: Any = None
-    path: str = ""
 
     @property
     def n_sent(self) -> list[int]:
         """Samples to each rank."""
         return [sum(b - a for a, b in runs) for runs in self.transfer.sends]
 
-    def rows_of(self, x: Tensor) -> Tensor:
-        """The runs of the shard that are sent, time first."""
-        runs = [run for to_rank in self.transfer.sends for run in to_rank]
-        return _cut(x, runs)
-
-    def begin(self, x: Tensor) -> tuple[Tensor, Any]:
-        """Start to send runs of (batch, channels, n); (m, batch, channels) that come."""
+    def begin(self, sent: Tensor) -> tuple[Tensor, Any]:
+        """Start to send (batch, channels, n), some to each rank in order; (m, batch, channels) that come."""
         self.ranks.path = self.path
-        return self.ranks.begin(self.rows_of(x), self.n_sent, self.transfer.receives)
+        return self.ranks.begin(sent.permute(2, 0, 1), self.n_sent, self.transfer.receives)
 
     def begin_return(self, grad: Tensor) -> tuple[Tensor, Any]:
         """Start to send gradients of what came, (batch, channels, m), back to where it is from."""
@@ -155,29 +145,13 @@ class Link:
         self.ranks.path = self.path
         self.ranks.finish(work)
 
-    def added(self, rows: Tensor) -> Tensor:
-        """The gradient of the shard, (batch, channels, n), from those of its runs."""
-        grad = rows.new_zeros((*rows.shape[1:], self.n_samples))
-        at = 0
-        for runs in self.transfer.sends:
-            for start, stop in runs:
-                grad[..., start:stop] += rows[at : at + stop - start].permute(1, 2, 0)
-                at += stop - start
-        return grad
-
-
-def _cut(x: Tensor, runs: Sequence[Run]) -> Tensor:
-    parts = [x[..., start:stop] for start, stop in runs]
-    joined = torch.cat(parts, -1) if parts else x[..., :0]
-    return joined.permute(2, 0, 1)
-
 
 # In each function below, an anchor is a tensor that requires a gradient on every rank. What is computed of it does so
 # too, also on a rank whose own outputs need nothing of what travels: so all ranks join in gradients of gradients.
 
 
 class _Gather(torch.autograd.Function):
-    """(batch, channels, n) -> (batch, channels, m): what a rank receives."""
+    """(batch, channels, n) that is sent -> (batch, channels, m) that comes."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, link: Link, anchor: Tensor | None) -> Tensor:
@@ -192,14 +166,14 @@ class _Gather(torch.autograd.Function):
 
 
 class _Return(torch.autograd.Function):
-    """(batch, channels, m) -> (batch, channels, n): the adjoint, gradients sent back and added."""
+    """(batch, channels, m) -> (batch, channels, n): the adjoint, gradients sent back."""
 
     @staticmethod
     def forward(ctx: Any, grad: Tensor, link: Link, anchor: Tensor | None) -> Tensor:
         ctx.link, ctx.anchor = link, anchor
         rows, work = link.begin_return(grad)
         link.finish(work)
-        return link.added(rows)
+        return rows.permute(1, 2, 0).contiguous()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
@@ -222,7 +196,7 @@ class _Begin(torch.autograd.Function):
             return _Return.apply(grad, link, ctx.anchor), None, None  # type: ignore[no-untyped-call]
         (rows, work), link.reverse = link.reverse, None
         link.finish(work)
-        return link.added(rows), None, None
+        return rows.permute(1, 2, 0), None, None
 
 
 class _End(torch.autograd.Function):
@@ -238,6 +212,42 @@ class _End(torch.autograd.Function):
         if not torch.is_grad_enabled():
             ctx.link.reverse = ctx.link.begin_return(grad)
         return grad, None
+
+
+class _Split(torch.autograd.Function):
+    """A shard, and runs of its samples beside it; backward, their gradients are added in one pass over the shard's."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, runs: tuple[Run, ...]) -> tuple[Tensor, Tensor]:
+        ctx.runs = runs
+        return x.view_as(x), torch.cat([x[..., a:b] for a, b in runs] or [x[..., :0]], -1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, of_runs: Tensor) -> tuple[Tensor, None]:
+        return _Merge.apply(grad, of_runs, ctx.runs), None  # type: ignore[no-untyped-call]
+
+
+class _Merge(torch.autograd.Function):
+    """The adjoint of ``_Split``."""
+
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, of_runs: Tensor, runs: tuple[Run, ...]) -> Tensor:
+        ctx.runs = runs
+        merged, at = grad.clone(), 0
+        for start, stop in runs:
+            merged[..., start:stop] += of_runs[..., at : at + stop - start]
+            at += stop - start
+        return merged
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        return (*_Split.apply(grad, ctx.runs), None)  # type: ignore[no-untyped-call]
+
+
+def split(x: Tensor, runs: Sequence[Run]) -> tuple[Tensor, Tensor]:
+    """A shard (batch, channels, n), and (batch, channels, m) of some runs of it, joined."""
+    result: tuple[Tensor, Tensor] = _Split.apply(x, tuple(runs))  # type: ignore[no-untyped-call]
+    return result
 
 
 class _Tied(torch.autograd.Function):

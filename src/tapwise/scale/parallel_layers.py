@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tapwise.chunks import narrowed
 from tapwise.engine.dispatch import convolve
 from tapwise.errors import ShapeError, listed
 from tapwise.geometry import Geometry
 from tapwise.padding import single
 from tapwise.scale import costs
-from tapwise.scale.exchange import Link, Ranks, begin, end, swapped, tied
+from tapwise.scale.exchange import Link, Ranks, begin, end, split, swapped, tied
 from tapwise.scale.shards import Edge, Piece, Shards, transfer
 
 # From a window of exactly the samples that outputs read, and the geometry of these, to the outputs.
@@ -101,34 +102,52 @@ def _by_halos(
     weights: tuple[Tensor | None, ...],
 ) -> Tensor:
     plan = transfer(geometry, shards, outputs, ranks.rank)
-    link = Link(ranks, plan, x.shape[-1], path=path)
+    halo, edges, came = None, x[..., :0], None
+    own = [
+        piece for part in plan.parts if isinstance(part, Edge) for piece in part.pieces if piece.source == ranks.rank
+    ]
+    link = Link(ranks, plan, path)
+    n_sent = sum(link.n_sent)
+    if own or not plan.is_local:
+        runs = [run for to_rank in plan.sends for run in to_rank]
+        x, edges = split(x, [*runs, *((piece.start, piece.start + piece.count) for piece in own)])
+    if not plan.is_local:
+        came = begin(edges[..., :n_sent], link, weights[0] if weights else None)
     # The interior is computed while the halo travels.
-    came = None if plan.is_local else begin(x, link, weights[0] if weights else None)
     parts: list[Tensor | None] = [
-        None if isinstance(part, Edge) else compute(x[..., part.start : part.stop], part.geometry)
+        None if isinstance(part, Edge) else compute(narrowed(x, part.start, part.stop), part.geometry)
         for part in plan.parts
     ]
     halo = None if came is None else end(came, link)
+    windows = _Windows(edges[..., n_sent:], halo, plan.receives, ranks.rank)
     for n, part in enumerate(plan.parts):
         if isinstance(part, Edge):
-            parts[n] = compute(_window(part.pieces, x, halo, plan.receives, ranks.rank), part.geometry)
+            parts[n] = compute(windows.next(part.pieces), part.geometry)
     made = [part for part in parts if part is not None]
-    empty = [] if made else [x.new_zeros((x.shape[0], channels, 0))]
-    y = torch.cat(made, -1) if len(made) > 1 else (*made, *empty)[0]
-    return tied(y, (halo, x), weights) if halo is not None or not made else y
+    if not made:
+        return tied(x.new_zeros((x.shape[0], channels, 0)), (halo, x), weights)
+    y = torch.cat(made, -1) if len(made) > 1 else made[0]
+    return y if halo is None else tied(y, (halo,), weights)
 
 
-def _window(pieces: tuple[Piece, ...], x: Tensor, halo: Tensor | None, receives: tuple[int, ...], rank: int) -> Tensor:
-    """The window of an edge, put together from the shard and from what came."""
-    before = [sum(receives[:source]) for source in range(len(receives))]
-    parts = []
-    for piece in pieces:
-        if piece.source == rank:
-            parts.append(x.narrow(-1, piece.start, piece.count))
-        else:
-            assert halo is not None
-            parts.append(halo.narrow(-1, before[piece.source] + piece.start, piece.count))
-    return torch.cat(parts, -1) if parts else x[..., :0]
+class _Windows:
+    """The windows of edges, put together from samples of the own shard, in order, and from what came."""
+
+    def __init__(self, own: Tensor, halo: Tensor | None, receives: tuple[int, ...], rank: int) -> None:
+        self._own, self._halo, self._rank, self._at = own, halo, rank, 0
+        self._first = [sum(receives[:source]) for source in range(len(receives))]
+
+    def next(self, pieces: tuple[Piece, ...]) -> Tensor:
+        """The window of the next edge."""
+        parts = []
+        for piece in pieces:
+            if piece.source == self._rank:
+                parts.append(self._own.narrow(-1, self._at, piece.count))
+                self._at += piece.count
+            else:
+                assert self._halo is not None
+                parts.append(self._halo.narrow(-1, self._first[piece.source] + piece.start, piece.count))
+        return torch.cat(parts, -1) if parts else self._own[..., :0]
 
 
 def _batched(x: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:

@@ -88,7 +88,7 @@ def plan(layout: Layout, computation: Computation, length: int, workers: int, ma
     n_chunks = -(-total // chunk)
     at_most = max(1, _USUAL // max(channels * chunk, 1))
     in_task = max(1, min(at_most, -(-n_chunks // (workers * _TASKS_A_WORKER))))
-    while in_task > 1 and in_task * chunk * per_output > budget // 3:
+    while in_task > 1 and in_task * chunk * per_output > budget // 2:
         in_task //= 2
     outputs = min(in_task * chunk, total)
     held = outputs * per_output

@@ -295,7 +295,7 @@ def traffic(mesh, _, __):
         swap = costs.swap_bytes(shards, shards, batch, channels, channels, 4) if groups == channels > 1 else halo
         assert sent == 2 * min(halo, swap), (case, sent, halo, swap)
         assert layer.sequence_ranks.swaps == (swap < halo)
-        assert layer.sequence_ranks.length_bytes == 2 * 8 * (ranks - 1)
+        assert layer.sequence_ranks.length_bytes == (1 + 4 + 3) * 8 * (ranks - 1)  # of input, layer, output
 
 
 class Cuts(nn.Module):

@@ -17,10 +17,10 @@ from tapwise.cli.terminal import say
 from tapwise.engine.compiled import announce_by
 from tapwise.errors import TimelineError
 from tapwise.extras import need
+from tapwise.scale.amounts import bytes_of
 from tapwise.scale.begin import begin
 from tapwise.scale.computation import Computation, ModelComputation
 from tapwise.scale.layout import Moments, layout_of
-from tapwise.scale.memory import bytes_of
 from tapwise.scale.out_of_core import Applied, run
 from tapwise.scale.sequential_writer import SequentialWriter
 from tapwise.signals.base import Reader
@@ -80,7 +80,7 @@ def cluster(options: StoreOptions) -> Iterator[Any]:
                 raise ValueError(f"--scheduler {options.scheduler}: {error}") from None
         else:
             workers = options.workers or 2
-            local = distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
+            local = distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0")
             client = distributed.Client(stack.enter_context(local))
         yield stack.enter_context(client)
 
@@ -103,8 +103,10 @@ def run_model(
         live = _streamed(make, reader, error)
         if options != StoreOptions(overwrite=options.overwrite, chunk=options.chunk):
             raise ValueError(
-                f"{error}\n  so --resume, --workers, --processes, --scheduler and --max-memory can't be kept: leave them out"
+                f"{error.operation} in {error.path}: {error.reason}: leave out --resume, --workers, --processes, "
+                "--scheduler and --max-memory, and it runs from beginning to end"
             ) from None
+        say(f"{name} carries a state: it runs from beginning to end, without --resume", error=True)
         _run_in_order(name, live, reader, target, rate, nan, options)
         return
     rate_out = None if rate is None else float(Fraction(rate) / computation.moments.stride)
@@ -132,10 +134,11 @@ def _run_in_order(
     rate_out = None if rate is None else float(Fraction(rate) / live.stride)
     layout = layout_of(reader, outputs, live.out_channels, live.dtype, Moments(live.stride), options.chunk)
     record = {"layer": name, "source": str(reader.path), "recipe": secrets.token_hex(16)}
-    store = begin(target, layout, record, resume=False, overwrite=options.overwrite)
+    store = begin(target, layout, record, source=reader, resume=False, overwrite=options.overwrite)
     with SequentialWriter(store, record) as writer, Progress(outputs, rate_out) as progress:
         summary = run_stream(reader, writer, live, Kind(live.dtype), nan=nan, progress=progress)
     print_outputs(reader, reader.length, target, summary.outputs, rate_out)
+    print_losses(summary, live.dtype, summary.outputs * live.out_channels)
     say(
         f"  {name}, from beginning to end, since it carries a state, {progress.seconds:.2f} s, "
         f"{speed(summary.outputs, progress.seconds, rate_out)}"

@@ -113,9 +113,14 @@ class ModelComputation(Computation):
         found = hashlib.sha256(f"{self._nan} {like.dtype} {self.words}".encode())
         for node in partial.graph.nodes:
             found.update(f"{node.name} {node.path} {node.inputs} {node.timeline} {node.size}".encode())
-        for name, tensor in partial.model.state_dict().items():
-            numbers = tensor.detach().cpu().contiguous().view(torch.uint8) if tensor.ndim else tensor.detach().cpu()
-            found.update(name.encode() + numbers.numpy().tobytes())
+            for leaf in getattr(node.work, "leaves", (getattr(node.work, "value", None),)):  # constants of the code
+                found.update(_bytes_of(leaf))
+        for path, module in partial.model.named_modules():
+            found.update(f"{path} {type(module).__qualname__}".encode())
+            tensors = {**module._parameters, **module._buffers}  # those too that no state_dict holds
+            for name, value in sorted({**module.__dict__, **tensors}.items()):
+                if not name.startswith("_") and name != "training":
+                    found.update(name.encode() + _bytes_of(value))
         return found.hexdigest()
 
     def output_length(self, length: int) -> int:
@@ -155,6 +160,8 @@ class ModelComputation(Computation):
         x = block.reshape(len(rows), self.channels_in, last - first)
         batches = [x] if partial.rows_are_independent else [row[None] for row in x]
         made = [self._as_rows(partial.run(part, self._as_input(batch))) for batch in batches]
+        if self.dtype.kind in "fc" and np.isfinite(x).all():
+            losses.overflowed += sum(int((~np.isfinite(rows)).sum()) for rows in made)
         y = np.concatenate(made) if len(made) > 1 else made[0]
         return y.reshape(len(rows) * self.channels_out, stop - start)
 
@@ -175,6 +182,18 @@ class ModelComputation(Computation):
         y = y[:, None] if y.ndim == 2 else y.movedim(partial.output_time, 2)
         rows: Array = y.detach().cpu().numpy()
         return rows
+
+
+def _bytes_of(value: Any) -> bytes:
+    """What a setting or a tensor is, as bytes; nothing of other objects."""
+    if isinstance(value, Tensor):
+        numbers = value.detach().cpu().contiguous().reshape(-1)
+        return str(tuple(value.shape)).encode() + numbers.view(torch.uint8).numpy().tobytes()
+    if isinstance(value, bool | int | float | complex | str | bytes | torch.dtype | None):
+        return repr(value).encode()
+    if isinstance(value, tuple | list):
+        return b"".join(map(_bytes_of, value))
+    return b""
 
 
 def _check_channels(reader: Reader, expected: int) -> None:

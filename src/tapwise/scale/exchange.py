@@ -26,7 +26,7 @@ class RankError(RuntimeError):
     """A collective that failed or took too long: names the layer."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Ranks:
     """The ranks over which sequences are divided, and what they sent.
 
@@ -46,6 +46,12 @@ class Ranks:
     exchanges: int = 0
     swaps: int = 0
     path: str = field(default="", repr=False)
+
+    def __deepcopy__(self, memo: Any) -> Ranks:
+        return self  # of a copied model, the same group
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a parallelized model can't be pickled: save its state_dict, and parallelize a new one")
 
     @property
     def rank(self) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -11,7 +13,7 @@ import numpy as np
 
 from tapwise.signals.base import Array, Reader
 from tapwise.signals.stored import StoredReader
-from tapwise.signals.stored_array import RECORD, Coordinate
+from tapwise.signals.stored_array import RATES, RECORD, Coordinate
 from tapwise.signals.zarr_array import ZarrArray
 
 # Numbers of a chunk, where the source has none to go by.
@@ -36,6 +38,7 @@ class Layout:
         axis: of time.
         name: in its store, where its place names none.
         zarr_format: the version of Zarr, where it is stored so.
+        is_consolidated: whether its group keeps a copy of what all its arrays are, as xarray writes it.
     """
 
     shape: tuple[int, ...]
@@ -48,6 +51,7 @@ class Layout:
     coordinates: dict[int, Coordinate] = field(default_factory=dict)
     name: str = ""
     zarr_format: int = 3
+    is_consolidated: bool = False
 
     @property
     def inner(self) -> int:
@@ -115,9 +119,11 @@ def layout_of(
         table.pop(RECORD, None)
         table.pop("_ARRAY_DIMENSIONS", None)
     if source.rate:
-        name = array.rate[0] if array and array.rate else "sampling_rate"
-        is_group = array is not None and name not in attributes and name in group_attributes
-        (group_attributes if is_group else attributes)[name] = _number(Fraction(source.rate) / moments.stride)
+        rate = _number(Fraction(source.rate) / moments.stride)
+        names = [(table, name) for table in (attributes, group_attributes) for name in RATES if name in table]
+        for table, name in names or [(attributes, "sampling_rate")]:
+            if table.get(name, source.rate) == source.rate:
+                table[name] = rate
     coordinates: dict[int, Coordinate] = {}
     if array and len(new) == len(shape):
         for at, coordinate in array.coordinates().items():
@@ -127,6 +133,7 @@ def layout_of(
             elif new[at] == shape[at]:
                 coordinates[at] = coordinate
     zarr_format = array.zarr_format if isinstance(array, ZarrArray) else 3
+    is_consolidated = isinstance(array, ZarrArray) and array.is_consolidated
     return Layout(
         tuple(new),
         axis,
@@ -138,7 +145,22 @@ def layout_of(
         coordinates,
         array.name if array and array.name else "signal",
         zarr_format,
+        is_consolidated,
     )
+
+
+def jsonable(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes that JSON can hold, as Zarr keeps them."""
+    kept = {}
+    for name, value in attributes.items():
+        if name in (RECORD, "_ARRAY_DIMENSIONS"):
+            continue
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError):
+            continue
+        kept[name] = value
+    return kept
 
 
 def _number(value: Fraction) -> float | int:

@@ -32,7 +32,8 @@ def map_array(layer_or_model: nn.Module, array: Any, *, axis: int | str | None =
     Arguments:
         layer_or_model: what ``tapwise.inspect`` reads, but for recurrences. Run as in evaluation.
         array: a ``dask.array.Array``, an ``xarray.DataArray``, whose coordinates are kept (that of time moved and
-            divided as the strides have it), or a NumPy array.
+            divided as the strides have it; others along time are left out where they aren't of one axis and of numbers or
+            dates), or a NumPy array.
         axis: of time, of a DataArray its name too; None: the dimension named ``"time"``, else the last.
         example: a tensor that the model takes, (1, channels, time); None: zeros of the array's channels.
 
@@ -57,6 +58,8 @@ def map_array(layer_or_model: nn.Module, array: Any, *, axis: int | str | None =
         raise TypeError(f"got {type(array).__name__}, expected an array of Dask, xarray or NumPy")
     if not hasattr(array, "ndim") or array.ndim == 0 or array.dtype.kind not in "fiuc":
         raise TypeError(f"expected an array of numbers with at least one axis, got {array!r}")
+    if any(math.isnan(n) for n in array.shape):
+        raise ValueError("the array's chunks have unknown sizes: array.compute_chunk_sizes() finds them")
     return _Mapped(layer_or_model, array, _axis_of(array.ndim, axis), example).result
 
 
@@ -132,7 +135,7 @@ def _ranges(chunks: tuple[int, ...], stride: Fraction, n_outputs: int) -> Iterat
 def _computed(values: Array, computation: ModelComputation, first: int, start: int, stop: int, length: int) -> Array:
     """The outputs [start, stop), from the samples of (..., n) that begin at ``first``."""
     others = values.shape[:-1]
-    reader = BlockReader(others, values.dtype, length, values.reshape(-1, values.shape[-1]), first)
+    reader = BlockReader(others, values.dtype, length, values.reshape(math.prod(others), values.shape[-1]), first)
     rows = range(reader.channels // computation.channels_in)
     with _one_thread():
         made = computation.outputs(reader, rows, start, stop, Losses())

@@ -17,13 +17,13 @@ from torch import nn
 
 from tapwise.errors import SignalError
 from tapwise.padding import integer
+from tapwise.scale.amounts import bytes_of
 from tapwise.scale.begin import begin
 from tapwise.scale.computation import Computation, ModelComputation, example_for
 from tapwise.scale.layout import layout_of
-from tapwise.scale.memory import bytes_of
 from tapwise.scale.sources import mark_of, open_source
 from tapwise.scale.target import FinishedError, Target
-from tapwise.scale.tasks import Plan, Task, plan
+from tapwise.scale.tasks import Division, Task, divide
 from tapwise.signals.base import Array, Reader
 from tapwise.signals.samples import Losses
 
@@ -40,7 +40,7 @@ class Applied:
         n_computed: parts that this run computed; the others were there already.
         workers: that computed at the same time.
         seconds: that it took.
-        losses: what was clipped or overflowed in what this run computed.
+        losses: what was clipped, or was neither NaN nor infinite before and is now, in what this run computed.
     """
 
     target: str
@@ -57,6 +57,8 @@ class Applied:
             return f"{self.target}: {self.n_outputs:,} outputs, shape {self.shape}: the same run has made it before"
         there = self.n_tasks - self.n_computed
         before = f", {there:,} of {self.n_tasks:,} parts were there already" if there else ""
+        if self.losses.overflowed:
+            before += f"; {self.losses.overflowed:,} outputs are beyond the dtype's range"
         return f"{self.target}: {self.n_outputs:,} outputs, shape {self.shape}, in {self.seconds:.2f} s{before}"
 
 
@@ -79,7 +81,9 @@ def apply(
 
     The outputs are those of one run over all of the recording. Each task reads exactly the samples that its
     outputs need, and writes complete chunks of the target. Attributes and coordinates of the source are kept;
-    the coordinate of time is moved and the sampling rate divided as the strides have it.
+    the coordinate of time is moved and the sampling rate divided as the strides have it: an output of one convolution
+    belongs to the sample that a table's row would (the last that it reads, of a centred one the middle), output j of a
+    model to ``j * stride``. Samples are computed in the model's dtype, which is the target's.
 
     Arguments:
         layer_or_model: what ``tapwise.inspect`` reads, but for recurrences. Run as in evaluation.
@@ -184,16 +188,16 @@ def run(
         "source": str(reader.path),
         "recipe": _recipe(computation, reader, mark, layout.axis),
     }
-    plan(layout, computation, reader.length, at_once, max_memory)  # refuses what doesn't fit, before anything is made
+    divide(layout, computation, reader, at_once, max_memory)  # refuses what doesn't fit, before anything is made
     try:
-        writer = begin(target, layout, record, resume=resume, overwrite=overwrite)
+        writer = begin(target, layout, record, source=reader, resume=resume, overwrite=overwrite)
     except FinishedError as finished:
-        planned = plan(layout, computation, reader.length, at_once, max_memory)
-        return Applied(str(finished), layout.shape, n_outputs, planned.n_tasks, 0, n_workers, 0.0)
+        division = divide(layout, computation, reader, at_once, max_memory)
+        return Applied(str(finished), layout.shape, n_outputs, division.n_tasks, 0, n_workers, 0.0)
     try:
-        planned = plan(writer.layout, computation, reader.length, at_once, max_memory)
-        missing = [t for t in planned.tasks() if not writer.is_written(t.start, t.stop, t.channels)]
-        reports = _Reports(planned, len(missing), n_outputs, progress)
+        division = divide(writer.layout, computation, reader, at_once, max_memory)
+        missing = [t for t in division.tasks() if not writer.is_written(t.start, t.stop, t.channels)]
+        reports = _Progress(division, len(missing), n_outputs, progress)
         if missing:
             computation.prepare(missing[0].rows, missing[0].block, reader.length)
         with _executor(client, n_workers) as executor:
@@ -210,15 +214,15 @@ def run(
         writer.close()
     seconds = time.perf_counter() - started
     return Applied(
-        writer.place, writer.layout.shape, n_outputs, planned.n_tasks, len(missing), n_workers, seconds, losses
+        writer.place, writer.layout.shape, n_outputs, division.n_tasks, len(missing), n_workers, seconds, losses
     )
 
 
-class _Reports:
+class _Progress:
     """Counts finished tasks and reports outputs."""
 
-    def __init__(self, planned: Plan, n_missing: int, n_outputs: int, progress: Callable[[int], None]) -> None:
-        self._total, self._done = planned.n_tasks, planned.n_tasks - n_missing
+    def __init__(self, division: Division, n_missing: int, n_outputs: int, progress: Callable[[int], None]) -> None:
+        self._total, self._done = division.n_tasks, division.n_tasks - n_missing
         self._n_outputs, self._progress = n_outputs, progress
         progress(self._done * n_outputs // self._total)
 

@@ -43,6 +43,30 @@ class Sequences:
             found = self.ranks.lengths([x.shape[-1] for x in tensors], tensors[0].device)
             self.seen.update(map(Shards.of_lengths, found))
 
+    def end(self, tensors: list[Tensor]) -> None:
+        """A forward ends with these outputs.
+
+        Raises:
+            ShapeError: outputs along none of whose axes a sequence is divided as a layer divided it.
+        """
+        self.ranks.path = "the model's output"
+        sizes = [n for x in tensors for n in x.shape]
+        if not sizes or not self.seen or self.ranks.size == 1:
+            return
+        found = iter(map(Shards.of_lengths, self.ranks.lengths(sizes, tensors[0].device)))
+        for x in tensors:
+            divisions = [next(found) for _ in x.shape]
+            if not self.seen & set(divisions):
+                raise ShapeError(
+                    "the model's output was cut or padded by each rank for itself",
+                    got=f"shards of {listed(map(str, divisions[-1].lengths()))} samples",
+                    expected=self._expected(),
+                    fix="cut after tapwise.scale.gather, or let the last layer give as many samples",
+                )
+
+    def _expected(self) -> str:
+        return " or ".join(sorted(listed(map(str, s.lengths())) for s in self.seen))
+
     def shards_of(self, x: Tensor, path: str) -> Shards:
         """How a layer's input is divided.
 
@@ -50,12 +74,19 @@ class Sequences:
             ShapeError: a division that no layer before has given.
         """
         self.ranks.path = path
-        shards = Shards.of_lengths(self.ranks.lengths([x.shape[-1]], x.device)[0])
+        lengths, *others = self.ranks.lengths([x.shape[-1], *x.shape[:-1], x.element_size()], x.device)
+        if any(len(set(sizes)) > 1 for sizes in others):
+            raise ShapeError(
+                f"{path}: its input differs between ranks in more than its time",
+                got=f"{list(x.shape)} of {x.dtype} on rank {self.ranks.rank}",
+                expected="the same batch, channels and dtype on every rank",
+            )
+        shards = Shards.of_lengths(lengths)
         if self.seen and shards not in self.seen:
             raise ShapeError(
                 f"{path}: its input was cut or padded by each rank for itself",
                 got=f"shards of {listed(map(str, shards.lengths()))} samples",
-                expected=" or ".join(sorted(listed(map(str, s.lengths())) for s in self.seen)),
+                expected=self._expected(),
                 fix="pad within the convolution (tapwise.CausalConv1d, padding=(left, right)) or by a padding module",
             )
         return shards

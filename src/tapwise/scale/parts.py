@@ -92,7 +92,8 @@ class PartialModel:
         if states:
             paths = listed(dict.fromkeys(node.path or "the model itself" for node in states), 4)
             raise TimelineError(
-                f"carries a state from the first sample to the last, so that no part can be computed by itself ({paths})",
+                "carries a state from the first sample to the last, so that no part can be computed by itself"
+                + (f" ({paths})" if len({node.path for node in states}) > 1 else ""),
                 states[0].path,
                 states[0].name,
                 "run it from beginning to end, by tapwise.stream",

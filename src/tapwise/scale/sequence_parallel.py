@@ -11,26 +11,32 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from tapwise.errors import TimelineError
+from tapwise.network.reading import read
+from tapwise.network.timeline import Aligned
 from tapwise.padding import single
 from tapwise.scale import parallel_layers
 from tapwise.scale.exchange import Ranks
 from tapwise.scale.parallel_layers import Sequences
 
 
-def parallelize(model: nn.Module, mesh: Any, *, timeout: float = 300.0) -> nn.Module:
+def parallelize(model: nn.Module, mesh: Any, *, example: Any = None, timeout: float = 300.0) -> nn.Module:
     """Let a model run on sequences that are divided over ranks, along their last axis; changed in place.
 
     Each rank calls the model on its own shard, of any length, empty too, and gets the outputs whose moments it
     holds. Together these are what the model gives for the full sequence, and so are the gradients, summed over the
     ranks: of inputs on the rank that holds them, of weights a share on each. Convolutions, transposed ones, pooling
-    and padding layers exchange what their windows need; while it travels, the rest is computed. All else works
-    sample by sample.
+    and padding layers exchange what their windows need; while it travels, the rest is computed.
+
+    All else has to work sample by sample. Modules that don't are refused. What the model's own code calls, as a mean over time
+    or ``F.pad``, is seen only where an example is given: then the model is read as ``tapwise.inspect`` reads it.
 
     It goes before ``DistributedDataParallel`` or ``fully_shard``, which average gradients over ranks: let each rank's
     loss be its sum over its own outputs, times the number of ranks, divided by the number of all outputs.
 
     Arguments:
         mesh: a one-dimensional ``DeviceMesh``, or a process group.
+        example: a tensor that the model takes, of a full sequence, or a tuple of its inputs; None: modules alone are
+            looked at.
         timeout: seconds that a rank waits for others, before it raises ``RankError``.
 
     Returns:
@@ -54,6 +60,8 @@ def parallelize(model: nn.Module, mesh: Any, *, timeout: float = 300.0) -> nn.Mo
     if not timeout > 0:
         raise ValueError(f"timeout must be a positive number of seconds, got {timeout}")
     sequences = Sequences(Ranks(group, timeout))
+    if example is not None:
+        refuse_mixing(model, example)
     replaced = [(module, path, _forward_of(module, path)) for path, module in model.named_modules()]
     for module, path, (name, function) in ((m, p, f) for m, p, f in replaced if f is not None):
         module.__dict__[name] = partial(function, module, sequences, path or "the model itself")
@@ -62,6 +70,7 @@ def parallelize(model: nn.Module, mesh: Any, *, timeout: float = 300.0) -> nn.Mo
         for path, module in model.named_modules()
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(module, nn.SyncBatchNorm)
     }
+    model.register_forward_hook(partial(_end, sequences))
     model.register_forward_pre_hook(partial(_begin, sequences, norms), with_kwargs=True, prepend=True)
     model.__dict__["sequence_ranks"] = sequences.ranks
     return model
@@ -85,7 +94,7 @@ def group_of(mesh: Any) -> Any:
 
 def _begin(sequences: Sequences, norms: dict[str, Any], model: nn.Module, arguments: Any, named: Any) -> None:
     for path, norm in norms.items():
-        if norm.training:
+        if norm.training or getattr(norm, "running_mean", None) is None:
             raise TimelineError(
                 "takes its statistics over its own shard alone",
                 path,
@@ -98,6 +107,30 @@ def _begin(sequences: Sequences, norms: dict[str, Any], model: nn.Module, argume
     sequences.begin(tensors)
 
 
+def _end(sequences: Sequences, model: nn.Module, arguments: Any, outputs: Any) -> None:
+    sequences.end([x for x in pytree.tree_leaves(outputs) if isinstance(x, Tensor) and x.ndim > 1])
+
+
+def refuse_mixing(model: nn.Module, example: Any) -> None:
+    """Refuse operations that mix time and aren't a layer's that exchanges what it needs.
+
+    Raises:
+        TimelineError: the first one, by the path of its module.
+    """
+    graph, _ = read(model, example)
+    for node in graph.nodes:
+        if not node.inputs or (isinstance(node.timeline, Aligned) and not node.timeline.endless):
+            continue
+        module = model.get_submodule(node.path)
+        if node.timeline.endless or _forward_of(module, node.path) is None:
+            raise TimelineError(
+                "mixes time in the model's own code, which each rank would do for itself",
+                node.path,
+                node.name,
+                "use a layer for it (tapwise.Conv1d with padding=, nn.MaxPool1d, nn.ConstantPad1d)",
+            )
+
+
 def _forward_of(module: nn.Module, path: str) -> tuple[str, Any] | None:
     """The method of a module that is replaced, and by what; None for one that stays.
 
@@ -105,9 +138,17 @@ def _forward_of(module: nn.Module, path: str) -> tuple[str, Any] | None:
         TimelineError: a module that mixes time.
     """
     name = type(module).__name__
+    if isinstance(module, nn.Softmax | nn.LogSoftmax | nn.Softmin | nn.GLU) and module.dim in (-1, 2):
+        raise TimelineError("works along the last axis, which is time", path, name, "give dim=1, the channels")
     for kinds, (reason, remedy) in _REFUSED.items():
         if isinstance(module, kinds):
             raise TimelineError(reason, path, name, remedy)
+    bases = [kind for kind in _EXCHANGE if isinstance(module, kind)]
+    is_own = not type(module).__module__.startswith("tapwise.") and all(
+        type(module).forward is not kind.forward for kind in bases
+    )
+    if bases and is_own and not isinstance(module, nn.Conv1d):
+        raise TimelineError("has a forward of its own", path, name, "put what it adds into a module around it")
     if isinstance(module, nn.Conv1d):
         own = type(module).forward is not nn.Conv1d.forward and not type(module).__module__.startswith("tapwise.")
         return (
@@ -129,6 +170,8 @@ def _forward_of(module: nn.Module, path: str) -> tuple[str, Any] | None:
             raise TimelineError("counts no padding", path, name, "give count_include_pad=True, or pad before it")
         return "forward", parallel_layers.average_pooling
     if isinstance(module, nn.ConstantPad1d | nn.ReflectionPad1d | nn.ReplicationPad1d | nn.CircularPad1d):
+        if min(module.padding) < 0:
+            raise TimelineError("cuts the ends", path, name, "let the layer before it give fewer samples")
         return "forward", parallel_layers.padding
     if isinstance(module, nn.Upsample):
         factor = module.scale_factor
@@ -143,6 +186,17 @@ def _forward_of(module: nn.Module, path: str) -> tuple[str, Any] | None:
     return None
 
 
+_EXCHANGE: tuple[Any, ...] = (
+    nn.Conv1d,
+    nn.ConvTranspose1d,
+    nn.MaxPool1d,
+    nn.AvgPool1d,
+    nn.ConstantPad1d,
+    nn.ReflectionPad1d,
+    nn.ReplicationPad1d,
+    nn.CircularPad1d,
+    nn.Upsample,
+)
 _ATTENDS = ("reads all of time at once", "keep it on one rank: tapwise.scale.gather before it, shard after it")
 _CARRIES = ("carries a state from each moment to the next", _ATTENDS[1])
 _AVERAGES = ("takes its statistics over all of time", "norm over channels alone, or BatchNorm in evaluation")
@@ -157,6 +211,10 @@ _REFUSED: dict[Any, tuple[str, str]] = {
     (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d): (
         "works over more than one axis",
         "use one-dimensional convolutions",
+    ),
+    (nn.Flatten, nn.Unflatten, nn.Fold, nn.Unfold, nn.LocalResponseNorm): (
+        "moves or joins axes, time perhaps",
+        "reshape channels alone, outside of the parallelized model",
     ),
     nn.modules.lazy.LazyModuleMixin: ("has no weight yet", "run the model once first"),
 }

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from tapwise.scale.amounts import in_words
 from tapwise.scale.computation import Computation
 from tapwise.scale.layout import Layout
-from tapwise.scale.memory import in_words
+from tapwise.signals.base import Reader
+from tapwise.signals.stored import StoredReader
 
 # Outputs of a task, all its channels together: large beside what reading and starting one takes.
 _USUAL = 1 << 22
@@ -33,7 +36,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Division:
     """How a target is divided.
 
     Arguments:
@@ -71,23 +74,26 @@ class Plan:
         return -(-total // self.outputs) * -(-channels // self.channels)
 
 
-def plan(layout: Layout, computation: Computation, length: int, workers: int, max_memory: int) -> Plan:
+def divide(layout: Layout, computation: Computation, reader: Reader, workers: int, max_memory: int) -> Division:
     """Tasks as large as is usual, of which ``workers`` at once fit in the memory.
 
     Arguments:
-        length: of the recording.
+        reader: the recording; a chunk of its store is held while a part of it is read.
         max_memory: bytes of all tasks that run at the same time.
 
     Raises:
         ValueError: a chunk that needs more memory.
     """
-    budget = max_memory // workers
+    budget, length = max_memory // workers, reader.length
+    chunk_bytes, chunk_samples = _chunk_of(reader)
     total, chunk = layout.shape[layout.axis], layout.chunks[layout.axis]
     channels = _channels_together(layout, computation)
     per_output = 2 * channels * layout.dtype.itemsize  # as computed, and as the store encodes it
     n_chunks = -(-total // chunk)
     at_most = max(1, _USUAL // max(channels * chunk, 1))
-    in_task = max(1, min(at_most, -(-n_chunks // (workers * _TASKS_A_WORKER))))
+    # Not less than a chunk of the source, which would be read again for each of its parts.
+    at_least = max(1, round(chunk_samples / computation.moments.stride) // chunk)
+    in_task = max(at_least, min(at_most, -(-n_chunks // (workers * _TASKS_A_WORKER))))
     while in_task > 1 and in_task * chunk * per_output > budget // 2:
         in_task //= 2
     outputs = min(in_task * chunk, total)
@@ -96,17 +102,25 @@ def plan(layout: Layout, computation: Computation, length: int, workers: int, ma
     middle = (total - block) // 2 // chunk * chunk  # where no end is near
 
     def needed() -> int:
-        return held + computation.needed_bytes(rows, middle, middle + block, length)
+        return held + chunk_bytes + computation.needed_bytes(rows, middle, middle + block, length)
 
     while needed() > budget and (rows > 1 or block > 1):
         rows, block = (-(-rows // 2), block) if rows > 1 else (rows, -(-block // 2))
     if needed() > budget:
         raise ValueError(
             f"max_memory: {in_words(max_memory)} for {workers} worker{'s' * (workers > 1)} is too little: one chunk of "
-            f"the target, {chunk:,} outputs of {channels:,} channels, takes {in_words(needed())} in each; give more, or "
-            "shorter chunks (chunk=)"
+            f"the target, {chunk:,} outputs of {channels:,} channels, takes {in_words(needed())} in each"
+            + (f", of which a chunk of the source takes {in_words(chunk_bytes)}" if chunk_bytes else "")
+            + "; give more, fewer workers, or shorter chunks (chunk=)"
         )
-    return Plan(layout, outputs, channels, block, rows, needed())
+    return Division(layout, outputs, channels, block, rows, needed())
+
+
+def _chunk_of(reader: Reader) -> tuple[int, int]:
+    """Bytes of a chunk of the source, and its samples along time; 0 where it has none."""
+    if not isinstance(reader, StoredReader) or not reader.array.chunks:
+        return 0, 0
+    return math.prod(reader.array.chunks) * reader.dtype.itemsize, reader.array.chunks[reader.axis]
 
 
 def _channels_together(layout: Layout, computation: Computation) -> int:

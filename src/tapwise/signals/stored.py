@@ -34,6 +34,10 @@ def open_stored(path: object) -> StoredArray:
         data: Any = path
         if not hasattr(data, "shape"):
             raise SignalError(f"got an h5py {type(data).__name__}, expected a Dataset")
+        if data.file.driver == "core":
+            raise SignalError(
+                f"{data.name}: lies in an HDF5 file in memory, which no other thread opens: give its values, data[:]"
+            )
         return Hdf5Array(Place(data.file.filename, data.name.strip("/")))
     place = place_of(path)
     if place is None:
@@ -103,6 +107,8 @@ class StoredReader(Reader):
         shape, dtype = array.shape, array.dtype
         if dtype.kind not in "fiuc" or not shape:
             raise SignalError(f"{self.path}: got {dtype} of shape {shape}, expected numbers of at least one axis")
+        if dtype.name in ("float128", "float96", "complex256", "complex192"):
+            raise SignalError(f"{self.path}: got {dtype} numbers, which are computed in no more than 64 bits a part")
         if math.prod(shape) == 0:
             raise SignalError(f"{self.path}: the array is empty: its shape is {shape}")
         self.axis = _axis_of(array, axis, self.path)
@@ -135,7 +141,7 @@ class StoredReader(Reader):
             index[0 if self.axis > 0 else 1] = slice(first, last)
             cut = slice(channels.start - first * inner, channels.stop - first * inner)
         values = np.moveaxis(self.array.read(tuple(index)), self.axis, -1)
-        block = values.reshape(-1, stop - start)[cut]
+        block = values.reshape(math.prod(values.shape[:-1]), stop - start)[cut]
         return block.astype(self.dtype, copy=False)
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -47,6 +48,10 @@ class Place(NamedTuple):
         """Whether the store is on this machine's disk."""
         return "://" not in self.store
 
+    def absolute(self) -> Place:
+        """The same place for a process that works in another folder."""
+        return self._replace(store=os.path.abspath(self.store)) if self.is_local else self
+
     def __str__(self) -> str:
         return f"{self.store}:{self.name}" if self.name else self.store
 
@@ -62,6 +67,8 @@ def place_of(path: object) -> Place | None:
     """
     text = str(path)
     match = _PLACE.fullmatch(text)
+    if match is None and any(os.path.exists(os.path.join(text, name)) for name in ("zarr.json", ".zarray", ".zgroup")):
+        return Place(text, "")
     if match is None:
         return Place(text, "") if "://" in text else None
     return Place(match["store"], (match["name"] or "")[1:].strip("/"))

@@ -30,6 +30,7 @@ class ZarrArray(StoredArray):
         # What is written at once: shards, where there are any.
         self.chunks = array.shards or array.chunks
         self.attributes = plain(array.attrs)
+        self.is_consolidated = getattr(getattr(group, "metadata", None), "consolidated_metadata", None) is not None
         self.group_attributes = {} if group is None else plain(group.attrs)
         names = getattr(array.metadata, "dimension_names", None) or self.attributes.get("_ARRAY_DIMENSIONS")
         self.dims = tuple(names or (None,) * len(self.shape))
@@ -68,7 +69,7 @@ def open_zarr(place: Place) -> StoredArray:
     if place.is_local and not Path(place.store).exists():
         raise SignalError(f"{place.store}: there is no such store")
     try:
-        found = zarr.open(place.store, mode="r")
+        found = zarr.open(place.absolute().store, mode="r")
         found = found[place.name] if place.name else found
     except KeyError:
         names = _array_names(found)

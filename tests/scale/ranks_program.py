@@ -316,13 +316,31 @@ class Pads(Cuts):
         return self.second(nn.functional.pad(x, (2, 0)))
 
 
+class CutsLast(nn.Module):
+    """Cut where no layer follows."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv1d(1, 1, 3, padding=2)
+
+    def forward(self, x):
+        return self.first(x)[..., :-1]
+
+
 def cuts(mesh, _, __):
-    """Models that pad or cut each shard are refused, on every rank, by the path of the layer."""
-    for model in (Cuts(), Pads()):
+    """What each rank does to its own shard is refused, on every rank, by the path of the layer; so are unlike ranks."""
+    x = torch.randn(1, 1, 20)
+    cases = [
+        (Cuts(), x, "second: its input was cut or padded"),
+        (Pads(), x, "second: its input was cut or padded"),
+        (CutsLast(), x, "the model's output was cut or padded"),
+        (Cuts(), torch.randn(1 + dist.get_rank(), 1, 20), "first: its input differs between ranks"),
+    ]
+    for model, given, said in cases:
         try:
-            parallelize(model, mesh)(torch.randn(1, 1, 20))
+            parallelize(model, mesh)(given)
         except tw.ShapeError as error:
-            if "second: its input was cut or padded" in str(error):
+            if said in str(error):
                 print("refused", flush=True)
 
 

@@ -1,5 +1,8 @@
 """Sequences over ranks: what two to four processes compute together is what one computes alone."""
 
+import copy
+import pickle
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +69,11 @@ def test_one_rank_computes_all(alone):
     assert model.sequence_ranks.sent_bytes == 0
 
 
+class Loud(nn.ConvTranspose1d):
+    def forward(self, x):
+        return torch.tanh(super().forward(x))
+
+
 def attention():
     return nn.Sequential(nn.Conv1d(4, 4, 3), nn.TransformerEncoderLayer(4, 2))
 
@@ -85,6 +93,10 @@ def attention():
         (nn.Sequential(nn.Upsample(scale_factor=2, mode="linear")), "Upsample in 0: interpolates"),
         (nn.Sequential(nn.LazyConv1d(3, 3)), "LazyConv1d in 0: has no weight"),
         (nn.Sequential(nn.Conv2d(1, 1, 3)), "Conv2d in 0"),
+        (nn.Sequential(nn.Conv1d(1, 4, 3), nn.Softmax(-1)), "Softmax in 1: works along the last axis"),
+        (nn.Sequential(nn.Conv1d(1, 4, 3), nn.Flatten()), "Flatten in 1"),
+        (nn.Sequential(nn.ConstantPad1d((-1, 2), 0.0)), "ConstantPad1d in 0: cuts the ends"),
+        (nn.Sequential(Loud(1, 1, 3)), "Loud in 0: has a forward of its own"),
     ],
 )
 def test_what_mixes_time_is_refused_by_its_path(alone, model, path):
@@ -94,15 +106,67 @@ def test_what_mixes_time_is_refused_by_its_path(alone, model, path):
     assert [dict(module.__dict__) for module in model.modules()] == before
 
 
+class Own(nn.Module):
+    """A convolution, and what its model's own code does."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.conv, self.function = nn.Conv1d(2, 2, 3, padding=1), function
+
+    def forward(self, x):
+        return self.function(self.conv(x))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x - x.mean(-1, keepdim=True),
+        lambda x: x.cumsum(-1),
+        lambda x: x.roll(1, -1),
+        lambda x: x[..., :-1],
+        lambda x: nn.functional.pad(x, (1, 0)),
+        lambda x: nn.functional.max_pool1d(x, 2),
+        lambda x: nn.functional.conv1d(x, torch.ones(2, 2, 3), padding=1),
+        lambda x: nn.functional.interpolate(x, scale_factor=2, mode="linear"),
+        lambda x: x.softmax(-1),
+    ],
+)
+def test_with_an_example_a_models_own_code_is_looked_at(alone, function):
+    with pytest.raises(TimelineError):
+        tw.scale.parallelize(Own(function), alone, example=torch.randn(1, 2, 64))
+    tw.scale.parallelize(Own(torch.tanh), alone, example=torch.randn(1, 2, 64))
+
+
+@pytest.mark.parametrize("name", ["tcn", "wavenet", "unet"])
+def test_with_an_example_what_layers_exchange_passes(alone, name):
+    models = runpy.run_path(str(PROGRAM))["MODELS"]
+    model = tw.scale.parallelize(models[name](), alone, example=torch.randn(1, 1, 128))
+    assert model(torch.randn(1, 1, 64)).shape == (1, 1, 64)
+
+
+def test_a_copy_runs_over_the_same_ranks(alone):
+    model = tw.scale.parallelize(nn.Sequential(nn.Conv1d(1, 1, 3), nn.ReLU()), alone)
+    other, x = copy.deepcopy(model), torch.randn(1, 1, 20)
+    other[0].weight.data += 1
+    assert not torch.equal(model(x), other(x))
+    torch.testing.assert_close(other(x), nn.functional.conv1d(x, other[0].weight, other[0].bias).relu())
+    with pytest.raises(TypeError, match="save its state_dict"):
+        pickle.dumps(model)
+    assert list(model.state_dict()) == ["0.weight", "0.bias"]
+
+
 def test_a_norm_over_time_is_refused_while_it_trains(alone):
     model = tw.scale.parallelize(nn.Sequential(nn.Conv1d(1, 4, 3), nn.BatchNorm1d(4)), alone)
     with pytest.raises(TimelineError, match="BatchNorm1d in 1: takes its statistics over its own shard"):
         model(torch.randn(2, 1, 20))
     model.eval()(torch.randn(2, 1, 20))
+    of_batch = nn.Sequential(nn.Conv1d(1, 4, 3), nn.BatchNorm1d(4, track_running_stats=False)).eval()
+    with pytest.raises(TimelineError, match="BatchNorm1d in 1"):
+        tw.scale.parallelize(of_batch, alone)(torch.randn(2, 1, 20))
 
 
 def test_what_ranks_cut_or_pad_for_themselves_is_refused():
-    assert torchrun(2, "cuts", 0, 0).count("refused") == 4
+    assert torchrun(2, "cuts", 0, 0).count("refused") == 8
 
 
 def test_dtensors_are_refused(alone):

@@ -5,7 +5,7 @@ JOBS ?= 2
 # One thread a test process: with two processes on two cores, spinning pools would fight.
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: demo test test-all check bench rates fuzz mutants docs gallery reports faults clean format
+.PHONY: demo test test-all check bench soak rates fuzz mutants docs gallery reports faults clean format
 
 demo: .venv/ready
 	$(BIN)/python examples/demo.py
@@ -48,7 +48,14 @@ bench: .venv/ready
 	$(BIN)/python benchmarks/bench_models.py --name models-cpu
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt cached-conv pytorch-tcn
 	$(BIN)/python benchmarks/bench_stream.py --name stream-cpu
+	$(BIN)/python benchmarks/bench_scale.py --name scale-cpu
+	$(BIN)/python benchmarks/scale_model.py --name scale-model
 	$(BIN)/python benchmarks/report.py
+	$(BIN)/python benchmarks/scale_report.py
+
+# A recording of a thousand million samples: its rate, and that memory stays flat. Some minutes and 8 GB of disk.
+soak: .venv/ready
+	$(BIN)/python benchmarks/bench_scale.py --samples 1e6 1e8 1e9 --subjects copy apply --name scale-soak
 
 # The rates by which plans are predicted, measured here; nothing else may run meanwhile.
 rates: .venv/ready

@@ -60,6 +60,7 @@ def rank_program() -> None:
         return min(times)
 
     compute = best(local)
+    copy = best(x.detach().clone)
     small, large = torch.zeros(ranks, 1), torch.zeros(ranks, 1 << 18)
 
     def exchange(t: Any) -> Any:
@@ -78,6 +79,7 @@ def rank_program() -> None:
             "compute": compute,
             "latency": latency,
             "rate": rate,
+            "copy": copy,
             "measured": measured,
             "sent": sent,
         }
@@ -93,17 +95,21 @@ def ranks_measured(ranks: int) -> dict[str, Any]:
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))
     found: dict[str, Any] = json.loads(line.removeprefix("RESULT "))
-    found["predicted"] = seconds_of_ranks(found["compute"], found["latency"], found["rate"], found["sent"], 4)
+    found["predicted"] = seconds_of_ranks(
+        found["compute"], found["latency"], found["rate"], found["sent"], 4, found["copy"]
+    )
     return found
 
 
-def seconds_of_ranks(compute: float, latency: float, rate: float, sent: float, layers: int) -> float:
+def seconds_of_ranks(compute: float, latency: float, rate: float, sent: float, layers: int, copy: float = 0.0) -> float:
     """A step of ``layers`` layers, forward and backward: what is computed, and what can't be hidden behind it.
 
     A layer asks for the lengths of the shards once, and exchanges twice; samples travel while the interior is computed.
+    Where halos are exchanged, edges and interior are joined, and gradients added, in a pass each.
     """
-    waiting = layers * 3 * latency
-    return waiting + max(compute, sent / rate)
+    if not sent:
+        return compute
+    return layers * (3 * latency + 2 * copy) + max(compute, sent / rate)
 
 
 # Workers
@@ -211,7 +217,13 @@ def main() -> None:
         workers = [workers_measured(Path(name), n, rates) for n in (1, 2, 4)]
     for row in workers:
         print(f"{row['workers']} workers: {row['measured']:.3f} s, predicted {row['predicted']:.3f} s")
-    result = {"ranks": ranks, "rates": rates, "workers": workers, "simulated": simulated(rates)}
+    result = {
+        "cores": os.cpu_count(),
+        "ranks": ranks,
+        "rates": rates,
+        "workers": workers,
+        "simulated": simulated(rates),
+    }
     if options.name:
         from bench_conv1d import machine
 

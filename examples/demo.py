@@ -83,10 +83,14 @@ def main() -> None:
     live = ["examples/denoise/live.py", str(OUT)]
     print(f"\n$ python {' '.join(live)}", flush=True)
     subprocess.run([sys.executable, *live], check=True)
+    store = str(OUT / "denoised.zarr")
+    weights = ["--model", model, "--weights", "examples/denoise/denoiser.safetensors"]
+    tapwise("apply", str(OUT / "noisy.wav"), store, *weights, "--overwrite")  # by parts, on all cores
     tapwise("explore", "--no-open", "-o", str(OUT / "tutorial.html"))
     print(f"\nIn {time.perf_counter() - started:.1f} s this wrote")
     for path in sorted(OUT.iterdir()):
-        print(f"  {path}  ({path.stat().st_size:,} bytes)")
+        files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+        print(f"  {path}  ({sum(file.stat().st_size for file in files):,} bytes)")
     page = (OUT / "tutorial.html").resolve().as_uri()
     print(f"\nOpen {page} in a browser: every number can be changed.")
 

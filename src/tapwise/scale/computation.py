@@ -18,7 +18,7 @@ from tapwise.evaluation import evaluating
 from tapwise.geometry import Geometry
 from tapwise.partition import first_row_of
 from tapwise.scale.layout import Moments
-from tapwise.scale.parts import ModelPart, PartialModel
+from tapwise.scale.parts import ModelPart, PartialLayer, PartialModel
 from tapwise.signals.base import Array, Reader
 from tapwise.signals.samples import Losses, refuse_nan
 
@@ -89,7 +89,7 @@ class ModelComputation(Computation):
             raise ValueError(f"expected an example (1, channels, time) or (1, time), got {got}")
         if reader.dtype.kind == "c" and not first.is_complex():
             raise SignalError(f"{reader.path}: got {reader.dtype} numbers, the model takes {first.dtype}")
-        self.__dict__["_loaded"] = (first, PartialModel(model, example))
+        self.__dict__["_loaded"] = (first, _partial(model, example))
         partial = self._loaded[1]
         self.channels_in = first.shape[3 - partial.time] if first.ndim == 3 else 1
         _check_channels(reader, self.channels_in)
@@ -99,9 +99,9 @@ class ModelComputation(Computation):
         self.channels_out, self.dtype = nothing.shape[1], nothing.dtype
 
     @cached_property
-    def _loaded(self) -> tuple[Tensor, PartialModel]:
+    def _loaded(self) -> tuple[Tensor, PartialModel | PartialLayer]:
         model, example = self._make()
-        return (example[0] if isinstance(example, tuple) else example), PartialModel(model, example)
+        return (example[0] if isinstance(example, tuple) else example), _partial(model, example)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_loaded"}
@@ -111,10 +111,9 @@ class ModelComputation(Computation):
         """Of the model's operations and numbers."""
         like, partial = self._loaded
         found = hashlib.sha256(f"{self._nan} {like.dtype} {self.words}".encode())
-        for node in partial.graph.nodes:
-            found.update(f"{node.name} {node.path} {node.inputs} {node.timeline} {node.size}".encode())
-            for leaf in getattr(node.work, "leaves", (getattr(node.work, "value", None),)):  # constants of the code
-                found.update(_bytes_of(leaf))
+        found.update(partial.description.encode())
+        for leaf in partial.constants:
+            found.update(_bytes_of(leaf))
         for path, module in partial.model.named_modules():
             found.update(f"{path} {type(module).__qualname__}".encode())
             tensors = {**module._parameters, **module._buffers}  # those too that no state_dict holds
@@ -182,6 +181,10 @@ class ModelComputation(Computation):
         y = y[:, None] if y.ndim == 2 else y.movedim(partial.output_time, 2)
         rows: Array = y.detach().cpu().numpy()
         return rows
+
+
+def _partial(model: nn.Module, example: Any) -> PartialModel | PartialLayer:
+    return PartialLayer(model) if PartialLayer.is_one(model) else PartialModel(model, example)
 
 
 def _bytes_of(value: Any) -> bytes:

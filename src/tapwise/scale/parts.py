@@ -12,13 +12,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import pairwise
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from tapwise import chunks, partition
 from tapwise.errors import ShapeError, StreamMismatchError, TimelineError, listed
+from tapwise.geometry import Geometry
+from tapwise.layers import CausalConv1d, CausalConvTranspose1d, Conv1d, ConvTranspose1d
 from tapwise.network.graph import Node
 from tapwise.network.operations import Registered
 from tapwise.streaming.checks import check_end
@@ -86,6 +90,17 @@ class PartialModel:
         ]
         self._last_readers = self._find_last_readers()
         self._check_once(graph.example_length)
+
+    @property
+    def description(self) -> str:
+        """The operations, as text."""
+        return "\n".join(f"{n.name} {n.path} {n.inputs} {n.timeline} {n.size}" for n in self.graph.nodes)
+
+    @property
+    def constants(self) -> list[Any]:
+        """Numbers and tensors that the model's own code gives to its operations."""
+        works = [node.work for node in self.graph.nodes]
+        return [leaf for work in works for leaf in getattr(work, "leaves", (getattr(work, "value", None),))]
 
     def _refuse_states(self) -> None:
         states = [n for n in self.graph.nodes if n.timeline.endless or isinstance(n.work, Registered)]
@@ -258,6 +273,66 @@ class PartialModel:
             raise StreamMismatchError(
                 "parts of the model's outputs, computed by themselves, aren't what the model gives"
             )
+
+
+class PartialLayer:
+    """One convolution, any outputs of which can be computed by themselves: as ``PartialModel``, without reading a model.
+
+    Arguments:
+        model: a layer of torch's or of ours, as it is.
+    """
+
+    rows_are_independent, time, output_time = True, 2, 2
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model, self.geometry = model, Geometry.of(model)
+        self.stride = Fraction(1, self.geometry.stride) if self.geometry.transposed else Fraction(self.geometry.stride)
+        self.description, self.constants = str(self.geometry), list[Any]()
+
+    @staticmethod
+    def is_one(model: nn.Module) -> bool:
+        """Whether a model is just such a layer: nothing else runs with it."""
+        has_hooks = any(bool(getattr(model, name)) for name in ("_forward_hooks", "_forward_pre_hooks"))
+        return type(model) in _LAYERS and not has_hooks and not {"forward", "_conv_forward"} & set(model.__dict__)
+
+    def output_length(self, length: int) -> int:
+        """Outputs for a full signal of ``length`` samples."""
+        return self.geometry.output_length(length)
+
+    def missing(self, length: int) -> int:
+        """Samples without which the layer takes no signal: none."""
+        return 0
+
+    def part(self, start: int, stop: int, length: int) -> ModelPart:
+        """How the outputs [start, stop) for a full signal of ``length`` samples are computed by themselves."""
+        if start == stop:
+            return ModelPart((start, stop), (0, 0), (), (), 0)
+        own = partition.part(self.geometry, start, stop, length)
+        copied = [*own.left, *own.right]
+        first, last = own.inputs
+        if copied:
+            is_empty = first == last
+            first = min(copied) if is_empty else min(first, *copied)
+            last = max(copied) + 1 if is_empty else max(last, max(copied) + 1)
+        model: Any = self.model
+        numbers = 2 * (last - first) * model.in_channels + (stop - start) * model.out_channels
+        left, right = (tuple(j - first for j in side) for side in (own.left, own.right))
+        inside = own.inputs[0] - first, own.inputs[1] - first
+        advance = chunks.Advance(own.geometry, *inside, last - first, left, right)
+        return ModelPart((start, stop), (first, last), (), (Part(((first, last),), advance),), numbers)
+
+    def run(self, part: ModelPart, samples: Tensor) -> Tensor:
+        """The outputs of a part, from the range ``part.samples`` of the signal: (batch, in_channels, n)."""
+        model: Any = self.model
+        if not part.parts or part.parts[0] is None:
+            return samples.new_empty((samples.shape[0], model.out_channels, 0), dtype=model.weight.dtype)
+        with torch.no_grad():
+            y, _ = chunks.run(part.parts[0].schedule, model.weight, model.bias, samples[..., :0], samples)
+        assert y is not None
+        return y
+
+
+_LAYERS = (nn.Conv1d, nn.ConvTranspose1d, Conv1d, CausalConv1d, ConvTranspose1d, CausalConvTranspose1d)
 
 
 def _hull(one: Range, other: Range) -> Range:

@@ -13,7 +13,7 @@ from tapwise.signals.base import Reader
 from tapwise.signals.stored import StoredReader
 
 # Outputs of a task, all its channels together: large beside what reading and starting one takes.
-_USUAL = 1 << 22
+_USUAL = 1 << 21
 # A worker gets at least so many tasks, so that all end at about the same time.
 _TASKS_A_WORKER = 4
 

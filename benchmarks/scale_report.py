@@ -64,7 +64,7 @@ def chart(rows: list[dict[str, Any]]) -> str:
         parts.append(f'<text x="{at + span_x / 2:.0f}" y="{top + span_y + 36}" text-anchor="middle">samples</text>')
         return parts
 
-    body = panel(left, "time", "seconds", 1.0, -1, 2, "s")
+    body = panel(left, "time", "seconds", 1.0, -2, 2, "s")
     body += panel(left + span_x + 90, "memory above the imports", "bytes", 1e6, 0, 3, "MB")
     style = (
         ".p{--ink:#1b1f24;--page:#fff;--line:#0072b2;--grid:#d7dce1}"

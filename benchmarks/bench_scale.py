@@ -57,7 +57,7 @@ def _copy(source: Path, target: Path, threads: int) -> None:
 def _apply(source: Path, target: Path, threads: int) -> None:
     import tapwise as tw
 
-    tw.scale.apply(_layer(), source, target, workers=threads, max_memory="250MB")
+    tw.scale.apply(_layer(), source, target, workers=threads)
 
 
 def _map_overlap(source: Path, target: Path, threads: int) -> None:

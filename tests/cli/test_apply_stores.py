@@ -135,3 +135,10 @@ def test_a_store_that_is_there_is_replaced_only_when_told(stores, tmp_path, type
     assert "the same run has made it before" in typed("apply eeg.zarr o.zarr --taps 1,2")
     typed("apply eeg.zarr o.zarr --taps 1,2,3 --overwrite")
     assert zarr.open_group(tmp_path / "o.zarr")["raw"].shape == (4, 4998)
+
+
+def test_a_picture_of_what_a_store_holds(stores, tmp_path, typed):
+    typed("apply eeg.zarr o.zarr --taps mean:8 --plot filter.svg")
+    typed("apply eeg.zarr o.h5:y --model models.py:convolutional --plot model.svg")
+    for name in ("filter.svg", "model.svg"):
+        assert "<svg" in (tmp_path / name).read_text()

@@ -93,7 +93,7 @@ def apply(
 
     An array has the shape (length,) or (channels, length); with --axis 0, (length, channels).
 
-    Into a store, .zarr or .h5, parts are computed by several workers at once. A run that was killed goes on with --resume.
+    Into a store, .zarr or .h5, parts are computed by several workers at once. A run that was killed goes on with --resume: until it is complete, a .zarr can be seen already, and says so in its attribute tapwise.
     """
     if output is not None and result is not None:
         raise ValueError(f"the file to write is given twice: {result} and -o {output}")
@@ -129,7 +129,9 @@ def apply(
             if is_stored:
                 from tapwise.cli.stores import run_model
 
-                run_model(model, weights, size, reader, target, rate, nan, store)
+                strides = run_model(model, weights, size, reader, target, rate, nan, store)
+                if plot is not None:
+                    save_plot(plot, reader, target, strides, 0, rate)
                 return
             from tapwise.cli.model_files import run_file
 
@@ -177,6 +179,8 @@ def apply(
 
             run_into_store(FilterComputation(runnable, reader, used.words), reader, target, rate_out, store)
             say(f"  K={geometry.kernel_size}, padding {geometry.padding}; taps: {used.words}{_ends(mode, geometry)}")
+            if plot is not None:
+                save_plot(plot, reader, target, stride, first_row_of(geometry), rate)
             return
         with (
             signals.open_writer(

@@ -94,8 +94,12 @@ def run_model(
     rate: float | None,
     nan: str,
     options: StoreOptions,
-) -> None:
-    """Run the model of a name into a store: by parts, or, where it carries a state, from beginning to end."""
+) -> float:
+    """Run the model of a name into a store: by parts, or, where it carries a state, from beginning to end.
+
+    Returns:
+        Samples of the recording for each output.
+    """
     make = partial(models.load, name, weights, size)
     try:
         computation = ModelComputation(make, reader, nan)
@@ -108,12 +112,13 @@ def run_model(
             ) from None
         say(f"{name} carries a state: it runs from beginning to end, without --resume", error=True)
         _run_in_order(name, live, reader, target, rate, nan, options)
-        return
+        return float(live.stride)
     rate_out = None if rate is None else float(Fraction(rate) / computation.moments.stride)
     done = run_into_store(computation, reader, target, rate_out, options)
     by_channel = ", each channel by itself" if computation.channels_in == 1 < reader.channels else ""
     if done.n_computed:
         say(f"  {name}{by_channel}")
+    return float(computation.moments.stride)
 
 
 def _streamed(make: Any, reader: Reader, error: TimelineError) -> ChannelStream:

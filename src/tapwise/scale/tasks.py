@@ -13,7 +13,7 @@ from tapwise.signals.base import Reader
 from tapwise.signals.stored import StoredReader
 
 # Outputs of a task, all its channels together: large beside what reading and starting one takes.
-_USUAL = 1 << 21
+_USUAL = 1 << 22
 # A worker gets at least so many tasks, so that all end at about the same time.
 _TASKS_A_WORKER = 4
 
@@ -94,8 +94,10 @@ def divide(layout: Layout, computation: Computation, reader: Reader, workers: in
     # Not less than a chunk of the source, which would be read again for each of its parts.
     at_least = max(1, round(chunk_samples / computation.moments.stride) // chunk)
     in_task = max(at_least, min(at_most, -(-n_chunks // (workers * _TASKS_A_WORKER))))
-    while in_task > 1 and in_task * chunk * per_output > budget // 2:
-        in_task //= 2
+    # An eighth of the memory, since allocators keep what several tasks gave back; a source's chunk may take half.
+    for least, share in ((at_least, 8), (1, 2)):
+        while in_task > least and in_task * chunk * per_output > budget // share:
+            in_task = max(least, in_task // 2)
     outputs = min(in_task * chunk, total)
     held = outputs * per_output
     rows, block = channels // computation.channels_out, outputs

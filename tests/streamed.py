@@ -26,7 +26,7 @@ def assert_streams(model, x, dice, live=None, bound=1e-12):
     offline = model(x)
     sizes = chunks_of(dice, x.shape[-1])
     seen, came = 0, 0
-    graph = live._graph
+    graph = live.graph
     result = graph.results[0]
     parts = []
     for chunk in x.split(sizes, -1):

@@ -23,7 +23,7 @@ RUN = """
 import sys, numpy as np, tapwise as tw
 layer = tw.Conv1d.from_taps(np.hanning(65) / 32)
 say = lambda n: print(n, flush=True)
-done = tw.scale.apply(layer, sys.argv[1], sys.argv[2], chunk=500, progress=say, workers=2, max_memory="300kB")
+done = tw.scale.apply(layer, sys.argv[1], sys.argv[2], chunk=500, progress=say, workers=2, max_memory="150kB")
 print("computed", done.n_computed, done.n_tasks, flush=True)
 """
 
@@ -50,7 +50,9 @@ def killed_and_resumed(folder, suffix, kills, seed):
     for _ in range(kills):
         run = started(folder / "in.zarr", target)
         n_before.append(int(run.stdout.readline()))
-        time.sleep(chance.uniform(0, 0.06))
+        while int(run.stdout.readline().split()[-1]) <= n_before[-1] < 400_000 - 32:  # until it has done something
+            pass
+        time.sleep(chance.uniform(0, 0.03))
         run.send_signal(signal.SIGKILL)
         run.communicate()
         if suffix == ".h5":

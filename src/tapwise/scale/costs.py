@@ -1,4 +1,4 @@
-"""What a division of work costs: bytes on the wire, bytes read, bytes held. Formulas on integers alone."""
+"""What travels between ranks, in bytes: by halos, or where channels are exchanged for time. Formulas on integers alone."""
 
 from __future__ import annotations
 

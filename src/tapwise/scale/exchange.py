@@ -152,6 +152,14 @@ class Link:
         self.ranks.finish(work)
 
 
+# Of one layer, forward, then backward in the reverse order. What stands between begin and end is computed meanwhile:
+#
+#     x -> _Split -> x     -> interior ------------------> y   (_Split joins the gradients of x and of its runs)
+#                 -> runs  -> _Begin ... _End -> edges --> y   (_Tied: a rank without edges joins all the same)
+#
+# Backward, _End begins to send gradients back and notes it in ``link.reverse``; _Begin waits for it. Where gradients
+# get gradients themselves nothing is begun early, ``link.reverse`` is None, and _Return does both.
+#
 # In each function below, an anchor is a tensor that requires a gradient on every rank. What is computed of it does so
 # too, also on a rank whose own outputs need nothing of what travels: so all ranks join in gradients of gradients.
 

@@ -200,6 +200,7 @@ class MovedCoordinate:
             self.dtype = np.dtype(np.float64)
 
     def __getitem__(self, index: slice) -> Array:
+        # Output j stands at sample j * stride + offset: below, the sample before it, and a part of the way to the next.
         start, stop, _ = index.indices(self.shape[0])
         stride, offset = self.moments.stride, self.moments.offset
         at = np.arange(start, stop, dtype=np.int64) * stride.numerator  # in 1 / denominator samples

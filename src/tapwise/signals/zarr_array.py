@@ -95,7 +95,7 @@ def only_array(group: Any, place: Place) -> ZarrArray:
 
 
 def _array_names(group: Any) -> list[str]:
-    return [] if hasattr(group, "shape") else [name for name, _ in group.arrays()]
+    return [] if hasattr(group, "shape") else sorted(name for name, _ in group.arrays())
 
 
 def group_of(array: Any) -> Any:

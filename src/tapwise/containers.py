@@ -28,7 +28,7 @@ def opened(signal: Any, axis: int | str | None) -> tuple[Tensor, Wrap]:
         IndexError: an axis that isn't there.
     """
     if isinstance(signal, Tensor):
-        place = _axis_of(signal.ndim, axis)
+        place = axis_of(signal.ndim, axis)
         return signal.movedim(place, -1), lambda y, rows: y.movedim(-1, place)
     kinds = [(kind.__module__.partition(".")[0], kind.__name__) for kind in type(signal).__mro__]  # of subclasses too
     for kind in kinds:
@@ -42,11 +42,17 @@ def opened(signal: Any, axis: int | str | None) -> tuple[Tensor, Wrap]:
     if isinstance(signal, np.ma.MaskedArray):
         raise TypeError("got a masked array: x.filled(numpy.nan) with nan='skip' leaves out what is masked")
     values = np.asarray(signal)
-    place = _axis_of(values.ndim, axis)
+    place = axis_of(values.ndim, axis)
     return _tensor_of(np.moveaxis(values, place, -1)), lambda y, rows: np.moveaxis(_array_of(y), -1, place)
 
 
-def _axis_of(ndim: int, axis: int | str | None) -> int:
+def axis_of(ndim: int, axis: int | str | None) -> int:
+    """The axis of time, counted from 0; None: the last.
+
+    Raises:
+        TypeError: a name.
+        IndexError: an axis that isn't there.
+    """
     axis = -1 if axis is None else axis
     if isinstance(axis, str):
         raise TypeError(f"axis must be an integer, got {axis!r}: names belong to a DataArray")
@@ -80,7 +86,7 @@ def _complete(rows: Rows, kind: str) -> list[int]:
 
 
 def _pandas_series(series: Any, axis: int | str | None) -> tuple[Tensor, Wrap]:
-    _axis_of(1, axis)
+    axis_of(1, axis)
 
     def wrap(y: Tensor, rows: Rows) -> Any:
         index = series.index.take(_complete(rows, "Series"))
@@ -114,7 +120,7 @@ def _pandas_frame(frame: Any, axis: int | str | None) -> tuple[Tensor, Wrap]:
 
 
 def _polars_series(series: Any, axis: int | str | None) -> tuple[Tensor, Wrap]:
-    _axis_of(1, axis)
+    axis_of(1, axis)
     return _polars_values(series), lambda y, rows: type(series)(series.name, _array_of(y))
 
 
@@ -150,7 +156,7 @@ def _data_array(array: Any, axis: int | str | None) -> tuple[Tensor, Wrap]:
         dims = ", ".join(map(repr, array.dims))
         raise ValueError(f"say which dimension of the DataArray is time, axis={array.dims[0]!r}: it has {dims}")
     else:
-        place = _axis_of(array.ndim, axis)
+        place = axis_of(array.ndim, axis)
 
     def wrap(y: Tensor, rows: Rows) -> Any:
         at_rows = array.isel({array.dims[place]: _complete(rows, "DataArray")})

@@ -316,6 +316,24 @@ class Pads(Cuts):
         return self.second(nn.functional.pad(x, (2, 0)))
 
 
+def late(mesh, _, __):
+    """The last rank is late: the others raise once their time is over."""
+    x = torch.randn(1, 1, 50)
+    model = parallelize(tcn(), mesh, timeout=2)
+    model(x)
+    if dist.get_rank() == dist.get_world_size() - 1:
+        time.sleep(8)
+        os._exit(0)
+    started = time.monotonic()
+    try:
+        model(x)
+    except tw.scale.RankError:
+        if 1.5 < time.monotonic() - started < 6:
+            print("ended in time", flush=True)
+    time.sleep(7)  # torchrun would end the late one
+    os._exit(0)
+
+
 class CutsLast(nn.Module):
     """Cut where no layer follows."""
 

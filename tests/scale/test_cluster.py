@@ -3,14 +3,13 @@
 import os
 import signal
 
+import distributed
 import h5py
 import numpy as np
 import pytest
 import zarr
 
 import tapwise as tw
-
-distributed = pytest.importorskip("distributed")
 
 
 @pytest.fixture(scope="module")

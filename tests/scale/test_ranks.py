@@ -50,6 +50,10 @@ def test_a_dead_rank_ends_the_others(ranks):
     assert "a rank has ended or is late" in said
 
 
+def test_a_late_rank_is_waited_for_no_longer_than_was_said():
+    assert torchrun(2, "late", 0, 0).count("ended in time") == 1
+
+
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     """A process group of this process alone."""
@@ -57,6 +61,26 @@ def alone(tmp_path_factory):
     dist.init_process_group("gloo", store=dist.FileStore(str(path), 1), rank=0, world_size=1)
     yield dist.group.WORLD
     dist.destroy_process_group()
+
+
+def test_a_model_keeps_no_group_alive():
+    """A group that outlives its destruction ends Python with an abort, now and then."""
+    code = """
+import gc, weakref, torch, torch.distributed as dist, tapwise as tw
+dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+model = tw.scale.parallelize(torch.nn.Conv1d(1, 1, 3), dist.group.WORLD)
+y = tw.scale.gather(model(torch.randn(1, 1, 9)), dist.group.WORLD)
+group = weakref.ref(dist.group.WORLD)
+dist.destroy_process_group()
+gc.collect()
+assert group() is None
+try:
+    model(torch.randn(1, 1, 9))
+except tw.scale.RankError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert "was destroyed: parallelize it anew" in done.stdout, done.stderr[-2000:]
 
 
 def test_one_rank_computes_all(alone):

@@ -8,6 +8,7 @@ others waiting.
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,8 +31,10 @@ class RankError(RuntimeError):
 class Ranks:
     """The ranks over which sequences are divided, and what they sent.
 
+    It keeps no group alive: one that outlives ``destroy_process_group`` ends Python with an abort.
+
     Arguments:
-        group: of torch.distributed.
+        reference: to the process group, a weak one.
         timeout: seconds that a collective may take.
         sent_bytes: by this rank, of samples and their gradients.
         length_bytes: by this rank, of the lengths of shards.
@@ -39,7 +42,7 @@ class Ranks:
         swaps: convolutions for which channels were exchanged for time.
     """
 
-    group: Any
+    reference: weakref.ref[Any]
     timeout: float = 300.0
     sent_bytes: int = 0
     length_bytes: int = 0
@@ -52,6 +55,18 @@ class Ranks:
 
     def __reduce__(self) -> Any:
         raise TypeError("a parallelized model can't be pickled: save its state_dict, and parallelize a new one")
+
+    @property
+    def group(self) -> Any:
+        """The process group.
+
+        Raises:
+            RankError: it was destroyed.
+        """
+        group = self.reference()
+        if group is None:
+            raise RankError("the process group of the parallelized model was destroyed: parallelize it anew")
+        return group
 
     @property
     def rank(self) -> int:
@@ -76,18 +91,18 @@ class Ranks:
         return list(zip(*(tensor.tolist() for tensor in every), strict=True))
 
     def begin(self, sent: Tensor, sends: Sequence[int], receives: Sequence[int]) -> tuple[Tensor, Any]:
-        """Start to send rows of a tensor (n, ...), some to each rank; what comes, and the work to be waited for."""
+        """Start to send rows of a tensor (n, ...), some to each rank; what is received, and the work to be waited for."""
         rows = sent.new_empty(sent.shape).copy_(sent)  # without the odd strides of axes of one entry
-        came = rows.new_empty((sum(receives), *rows.shape[1:]))
+        received = rows.new_empty((sum(receives), *rows.shape[1:]))
         row_bytes = math.prod(rows.shape[1:]) * rows.element_size()
         if not row_bytes:  # of an empty batch, on every rank
-            return came, None
+            return received, None
         self.sent_bytes += sum(sends) * row_bytes
         self.exchanges += 1
-        to, of = _as_bytes(came, row_bytes), _as_bytes(rows, row_bytes)
-        with self.naming("its halo"):
+        to, of = _as_bytes(received, row_bytes), _as_bytes(rows, row_bytes)
+        with self.naming("its samples"):
             work = dist.all_to_all_single(to, of, list(receives), list(sends), group=self.group, async_op=True)
-        return came, (work, of)  # what is sent must live until it has gone
+        return received, (work, of)  # what is sent must live until it has gone
 
     def finish(self, work: Any) -> None:
         """Wait for a collective.
@@ -97,13 +112,13 @@ class Ranks:
         """
         if work is None:
             return
-        with self.naming("its halo"):
+        with self.naming("its samples"):
             work = work[0] if isinstance(work, tuple) else work
             work.wait(timedelta(seconds=self.timeout))
 
     @contextmanager
     def naming(self, what: str) -> Any:
-        """Errors of torch.distributed, with the layer at which they came."""
+        """Errors of torch.distributed, with the layer at which they were raised."""
         try:
             yield
         except RankError:
@@ -137,12 +152,12 @@ class Link:
         return [sum(b - a for a, b in runs) for runs in self.transfer.sends]
 
     def begin(self, sent: Tensor) -> tuple[Tensor, Any]:
-        """Start to send (batch, channels, n), some to each rank in order; (m, batch, channels) that come."""
+        """Start to send (batch, channels, n), some to each rank in order; (m, batch, channels) that are received."""
         self.ranks.path = self.path
         return self.ranks.begin(sent.permute(2, 0, 1), self.n_sent, self.transfer.receives)
 
     def begin_return(self, grad: Tensor) -> tuple[Tensor, Any]:
-        """Start to send gradients of what came, (batch, channels, m), back to where it is from."""
+        """Start to send gradients of what was received, (batch, channels, m), back to where it is from."""
         self.ranks.path = self.path
         return self.ranks.begin(grad.permute(2, 0, 1), self.transfer.receives, self.n_sent)
 
@@ -158,56 +173,44 @@ class Link:
 #                 -> runs  -> _Begin ... _End -> edges --> y   (_Tied: a rank without edges joins all the same)
 #
 # Backward, _End begins to send gradients back and notes it in ``link.reverse``; _Begin waits for it. Where gradients
-# get gradients themselves nothing is begun early, ``link.reverse`` is None, and _Return does both.
+# get gradients themselves nothing is begun early, ``link.reverse`` is None, and _Travel does both.
 #
 # In each function below, an anchor is a tensor that requires a gradient on every rank. What is computed of it does so
 # too, also on a rank whose own outputs need nothing of what travels: so all ranks join in gradients of gradients.
 
 
-class _Gather(torch.autograd.Function):
-    """(batch, channels, n) that is sent -> (batch, channels, m) that comes."""
+class _Travel(torch.autograd.Function):
+    """(batch, channels, n) that is sent -> (batch, channels, m) that is received; or gradients the other way round.
+
+    Each direction is the other's adjoint.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, link: Link, anchor: Tensor | None) -> Tensor:
-        ctx.link, ctx.anchor = link, anchor
-        came, work = link.begin(x)
+    def forward(ctx: Any, x: Tensor, link: Link, anchor: Tensor | None, is_return: bool) -> Tensor:
+        ctx.settings = link, anchor, not is_return
+        received, work = link.begin_return(x) if is_return else link.begin(x)
         link.finish(work)
-        return came.permute(1, 2, 0).contiguous()
+        return received.permute(1, 2, 0).contiguous()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return _Return.apply(grad, ctx.link, ctx.anchor), None, None  # type: ignore[no-untyped-call]
-
-
-class _Return(torch.autograd.Function):
-    """(batch, channels, m) -> (batch, channels, n): the adjoint, gradients sent back."""
-
-    @staticmethod
-    def forward(ctx: Any, grad: Tensor, link: Link, anchor: Tensor | None) -> Tensor:
-        ctx.link, ctx.anchor = link, anchor
-        rows, work = link.begin_return(grad)
-        link.finish(work)
-        return rows.permute(1, 2, 0).contiguous()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return _Gather.apply(grad, ctx.link, ctx.anchor), None, None  # type: ignore[no-untyped-call]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        return _Travel.apply(grad, *ctx.settings), None, None, None  # type: ignore[no-untyped-call]
 
 
 class _Begin(torch.autograd.Function):
-    """``_Gather`` begun; ``_End`` waits for it. Backward, ``_End`` begins and this waits."""
+    """``_Travel`` begun; ``_End`` waits for it. Backward, ``_End`` begins and this waits."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, link: Link, anchor: Tensor | None) -> Tensor:
         ctx.link, ctx.anchor = link, anchor
-        came, link.work = link.begin(x)
-        return came.permute(1, 2, 0)
+        received, link.work = link.begin(x)
+        return received.permute(1, 2, 0)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         link: Link = ctx.link
         if link.reverse is None:  # a gradient that has a gradient itself
-            return _Return.apply(grad, link, ctx.anchor), None, None  # type: ignore[no-untyped-call]
+            return _Travel.apply(grad, link, ctx.anchor, True), None, None  # type: ignore[no-untyped-call]
         (rows, work), link.reverse = link.reverse, None
         link.finish(work)
         return rows.permute(1, 2, 0), None, None
@@ -215,11 +218,11 @@ class _Begin(torch.autograd.Function):
 
 class _End(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, came: Tensor, link: Link) -> Tensor:
+    def forward(ctx: Any, received: Tensor, link: Link) -> Tensor:
         ctx.link = link
         work, link.work = link.work, None
         link.finish(work)
-        return came.clone()
+        return received.clone()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
@@ -301,19 +304,19 @@ class _Zeros(torch.autograd.Function):
 
 
 def begin(x: Tensor, link: Link, anchor: Tensor | None) -> Tensor:
-    """Start an exchange; what comes is not to be read before ``end``.
+    """Start an exchange; what is received is not to be read before ``end``.
 
     Arguments:
         anchor: what the outputs depend on besides, on every rank.
     """
-    came: Tensor = _Begin.apply(x, link, anchor if x.requires_grad else None)  # type: ignore[no-untyped-call]
-    return came
+    received: Tensor = _Begin.apply(x, link, anchor if x.requires_grad else None)  # type: ignore[no-untyped-call]
+    return received
 
 
-def end(came: Tensor, link: Link) -> Tensor:
+def end(received: Tensor, link: Link) -> Tensor:
     """Wait for an exchange: (batch, channels, m), samples by rank in order."""
-    arrived: Tensor = _End.apply(came, link)  # type: ignore[no-untyped-call]
-    return arrived
+    result: Tensor = _End.apply(received, link)  # type: ignore[no-untyped-call]
+    return result
 
 
 class _Swap(torch.autograd.Function):
@@ -340,10 +343,11 @@ class _Swap(torch.autograd.Function):
         sent = torch.cat([part.reshape(-1) for n, part in enumerate(parts) if n != own])
         sends = [0 if n == own else part.numel() for n, part in enumerate(parts)]
         receives = [0 if n == own else math.prod(shape) for n, shape in enumerate(shapes)]
-        came, work = ranks.begin(sent, sends, receives)
+        received, work = ranks.begin(sent, sends, receives)
         ranks.finish(work)
         pieces = [
-            piece.view(shape) for piece, shape in zip(torch.split(came, receives), _without(shapes, own), strict=True)
+            piece.view(shape)
+            for piece, shape in zip(torch.split(received, receives), _without(shapes, own), strict=True)
         ]
         pieces[own] = parts[own]
         return torch.cat(pieces, -1 if to_channels else 1)

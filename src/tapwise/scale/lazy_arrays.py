@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from tapwise.containers import axis_of
 from tapwise.extras import need
 from tapwise.scale.computation import ModelComputation, example_for
 from tapwise.scale.layout import Moments, MovedCoordinate
@@ -40,7 +41,8 @@ def map_array(layer_or_model: nn.Module, array: Any, *, axis: int | str | None =
     Raises:
         TypeError: another kind of array.
         TimelineError: a model that can't be computed by parts, by the path of its module.
-        ValueError: channels that aren't the model's, an axis that isn't there.
+        ValueError: channels that aren't the model's.
+        IndexError: an axis that isn't there.
 
     Example:
         >>> import dask.array as da, numpy as np, tapwise as tw
@@ -60,7 +62,7 @@ def map_array(layer_or_model: nn.Module, array: Any, *, axis: int | str | None =
         raise TypeError(f"expected an array of numbers with at least one axis, got {array!r}")
     if any(math.isnan(n) for n in array.shape):
         raise ValueError("the array's chunks have unknown sizes: array.compute_chunk_sizes() finds them")
-    return _Mapped(layer_or_model, array, _axis_of(array.ndim, axis), example).result
+    return _Mapped(layer_or_model, array, axis_of(array.ndim, axis), example).result
 
 
 class _Mapped:
@@ -184,15 +186,6 @@ class BlockReader(Reader):
         return self._values[:, start - self._first : stop - self._first]
 
 
-def _axis_of(ndim: int, axis: int | str | None) -> int:
-    axis = -1 if axis is None else axis
-    if isinstance(axis, str):
-        raise TypeError(f"axis must be an integer, got {axis!r}: names belong to a DataArray")
-    if not -ndim <= axis < ndim:
-        raise ValueError(f"there is no axis {axis} in an array of {ndim} axes")
-    return axis % ndim
-
-
 def _data_array(model: nn.Module, array: Any, axis: int | str | None, example: Any) -> Any:
     if type(array).__name__ != "DataArray":
         raise TypeError(f"got an xarray {type(array).__name__}, expected a DataArray: take one of its variables")
@@ -202,9 +195,9 @@ def _data_array(model: nn.Module, array: Any, axis: int | str | None, example: A
         axis = named[0] if len(named) == 1 else -1
     if isinstance(axis, str):
         if axis not in dims:
-            raise ValueError(f"there is no dimension {axis!r}: the DataArray has {', '.join(dims)}")
+            raise IndexError(f"there is no dimension {axis!r}: the DataArray has {', '.join(dims)}")
         axis = dims.index(axis)
-    place = _axis_of(array.ndim, axis)
+    place = axis_of(array.ndim, axis)
     mapped = _Mapped(model, array.data, place, example)
     time, y = array.dims[place], mapped.result
     new_dims = list(array.dims)

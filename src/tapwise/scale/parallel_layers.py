@@ -133,7 +133,7 @@ def _by_halos(
     weights: tuple[Tensor | None, ...],
 ) -> Tensor:
     plan = transfer(geometry, shards, outputs, ranks.rank)
-    halo, edges, came = None, x[..., :0], None
+    halo, edges, received = None, x[..., :0], None
     own = [
         piece for part in plan.parts if isinstance(part, Edge) for piece in part.pieces if piece.source == ranks.rank
     ]
@@ -143,13 +143,13 @@ def _by_halos(
         runs = [run for to_rank in plan.sends for run in to_rank]
         x, edges = split(x, [*runs, *((piece.start, piece.start + piece.count) for piece in own)])
     if not plan.is_local:
-        came = begin(edges[..., :n_sent], link, weights[0] if weights else None)
+        received = begin(edges[..., :n_sent], link, weights[0] if weights else None)
     # The interior is computed while the halo travels.
     parts: list[Tensor | None] = [
         None if isinstance(part, Edge) else compute(narrowed(x, part.start, part.stop), part.geometry)
         for part in plan.parts
     ]
-    halo = None if came is None else end(came, link)
+    halo = None if received is None else end(received, link)
     windows = _Windows(edges[..., n_sent:], halo, plan.receives, ranks.rank)
     for n, part in enumerate(plan.parts):
         if isinstance(part, Edge):
@@ -162,7 +162,7 @@ def _by_halos(
 
 
 class _Windows:
-    """The windows of edges, put together from samples of the own shard, in order, and from what came."""
+    """The windows of edges, put together from samples of the own shard, in order, and from what was received."""
 
     def __init__(self, own: Tensor, halo: Tensor | None, receives: tuple[int, ...], rank: int) -> None:
         self._own, self._halo, self._rank, self._at = own, halo, rank, 0

@@ -24,7 +24,7 @@ from tapwise.errors import ShapeError, StreamMismatchError, TimelineError, liste
 from tapwise.geometry import Geometry
 from tapwise.layers import CausalConv1d, CausalConvTranspose1d, Conv1d, ConvTranspose1d
 from tapwise.network.graph import Node
-from tapwise.network.operations import Registered
+from tapwise.network.operations import Convolve, Registered
 from tapwise.streaming.checks import check_end
 from tapwise.streaming.offline import offline_results
 from tapwise.streaming.operations import OPERATIONS, Part, PartialOperation
@@ -174,8 +174,10 @@ class PartialModel:
         sizes = [(b - a) * _numbers(node) for (a, b), node in zip(ranges, self.graph.nodes, strict=True)]
         held = most = sizes[0]
         for number in range(1, len(sizes)):
-            # Beside what it gives, an operation may hold a copy of what it reads.
+            # Beside what it gives, an operation may hold a copy of what it reads, and a convolution of what it gives,
+            # in the order of its kernel.
             copies = max((sizes[n] for n in self.graph.nodes[number].inputs), default=0)
+            copies += sizes[number] if isinstance(self.graph.nodes[number].work, Convolve) else 0
             held += sizes[number]
             most = max(most, held + copies)
             held -= sum(sizes[n] for n in self._last_readers[number])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from functools import partial
 from typing import Any
 
@@ -59,7 +60,7 @@ def parallelize(model: nn.Module, mesh: Any, *, example: Any = None, timeout: fl
         raise TypeError(f"expected a torch.nn.Module, got {type(model).__name__}")
     if not timeout > 0:
         raise ValueError(f"timeout must be a positive number of seconds, got {timeout}")
-    sequences = Sequences(Ranks(group, timeout))
+    sequences = Sequences(Ranks(weakref.ref(group), timeout))
     if example is not None:
         refuse_mixing(model, example)
     replaced = [(module, path, _forward_of(module, path)) for path, module in model.named_modules()]
@@ -248,7 +249,7 @@ def gather(y: Tensor, mesh: Any, *, axis: int = -1) -> Tensor:
     Raises:
         RankError: a rank that has ended or is late.
     """
-    result: Tensor = _GatherAll.apply(y, Ranks(group_of(mesh)), axis)  # type: ignore[no-untyped-call]
+    result: Tensor = _GatherAll.apply(y, Ranks(weakref.ref(group_of(mesh))), axis)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -263,9 +264,9 @@ class _GatherAll(torch.autograd.Function):
         rows = y.movedim(axis, 0).contiguous()
         # To every rank all of the shard.
         sent = rows.repeat(ranks.size, *[1] * (rows.ndim - 1))
-        came, work = ranks.begin(sent, [rows.shape[0]] * ranks.size, lengths)
+        received, work = ranks.begin(sent, [rows.shape[0]] * ranks.size, lengths)
         ranks.finish(work)
-        return came.movedim(0, axis).contiguous()
+        return received.movedim(0, axis).contiguous()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:

@@ -90,7 +90,7 @@ class Piece:
 
     Arguments:
         source: the rank that holds them.
-        start: counted from the beginning of the own shard, or of what came from that rank.
+        start: counted from the beginning of the own shard, or of what that rank sent.
     """
 
     source: int
@@ -163,7 +163,7 @@ def transfer(geometry: Geometry, shards: Shards, outputs: Shards, rank: int) -> 
     receives: list[int] = [0] * shards.n_ranks
     own, halo, first = [], 0, shards.bounds[rank]
     for other in range(shards.n_ranks):
-        came = [0] * shards.n_ranks
+        received = [0] * shards.n_ranks
         parts: list[Edge | Interior] = []
         for part in _parts(geometry, shards, outputs, other):
             if isinstance(part, Interior):
@@ -176,14 +176,14 @@ def transfer(geometry: Geometry, shards: Shards, outputs: Shards, rank: int) -> 
                     if source == other:
                         pieces.append(Piece(source, start - shards.bounds[other], count))
                         continue
-                    pieces.append(Piece(source, came[source], count))
-                    came[source] += count
+                    pieces.append(Piece(source, received[source], count))
+                    received[source] += count
                     halo += count
                     if source == rank:
                         sends[other].append((start - first, stop - first))
             parts.append(Edge(part.geometry, tuple(pieces), part.outputs[1] - part.outputs[0]))
         if other == rank:
-            receives, own = came, parts
+            receives, own = received, parts
     return Transfer(tuple(map(tuple, sends)), tuple(receives), tuple(own), halo)
 
 

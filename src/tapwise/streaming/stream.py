@@ -24,8 +24,8 @@ from tapwise.streaming.checks import check_batch, check_chunks, check_end, check
 from tapwise.streaming.fixed_shape import Functional
 from tapwise.streaming.model_check import ModelCheck
 from tapwise.streaming.offline import offline_results
-from tapwise.streaming.results import as_returned
-from tapwise.streaming.scheduler import Group, Scheduler, batch_axis
+from tapwise.streaming.results import as_batch, as_returned
+from tapwise.streaming.scheduler import Group, Scheduler
 from tapwise.streaming.turn import Turn
 
 
@@ -346,26 +346,7 @@ class Stream:
                 seen[slot] = group.seen
         if not is_end:
             after = self._scheduler.merged(after)
-        return self._as_batch(outputs, seen, is_end), replace(at, groups=tuple(after))
-
-    def _as_batch(self, outputs: Sequence[tuple[list[int], list[Tensor]]], seen: list[int], is_end: bool) -> Any:
-        """Parts of slots as one batch, filled with zeros, and the length of each."""
-        batch = len(seen)
-        results, lengths = [], torch.zeros(batch, dtype=torch.int64)
-        for place, number in enumerate(self.graph.results):
-            node = self.graph.nodes[number]
-            axis, per_row = batch_axis(node)
-            longest = max((parts[place].shape[node.size.time] for _, parts in outputs), default=0)
-            result = self._scheduler.empty(number, batch, longest)
-            for slots, parts in outputs:
-                length = parts[place].shape[node.size.time]
-                rows = torch.tensor([slot * per_row + n for slot in slots for n in range(per_row)])
-                target = result.narrow(node.size.time, 0, length)
-                target.index_copy_(axis, rows.to(result.device), parts[place])
-                if place == 0:
-                    lengths[slots] = length
-            results.append(result)
-        return as_returned(self.graph, results, seen, is_end), lengths
+        return as_batch(self._scheduler, outputs, seen, is_end), replace(at, groups=tuple(after))
 
 
 def stream(model: nn.Module, example: Any, *, time: int | None = None) -> Stream:

@@ -25,12 +25,41 @@ def expected(x):
     return np.stack([np.convolve(row, np.hanning(65) / 32)[: len(row)] for row in x])
 
 
+def test_the_only_worker_is_killed_with_all_that_the_tasks_share(tmp_path):
+    x = np.random.default_rng(0).normal(size=(2, 40_000)).astype("f4")
+    zarr.create_array(tmp_path / "in.zarr", data=x, chunks=(2, 1000))
+    reports = []
+    with (
+        distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster,
+        distributed.Client(cluster) as alone,
+    ):
+
+        def kill_it(n_outputs):
+            reports.append(n_outputs)
+            if len(reports) == 8:
+                (pid,) = alone.run(os.getpid).values()
+                os.kill(pid, signal.SIGKILL)
+
+        done = tw.scale.apply(
+            tw.Conv1d.from_taps(np.hanning(65) / 32),
+            tmp_path / "in.zarr",
+            tmp_path / "out.zarr",
+            client=alone,
+            max_memory="100kB",
+            chunk=500,
+            progress=kill_it,
+        )
+    assert len(reports) == done.n_tasks + 1
+    np.testing.assert_allclose(zarr.open_array(tmp_path / "out.zarr")[:], expected(x), atol=1e-5)
+
+
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("suffix", [".zarr", ".h5"])
 def test_a_killed_worker_is_replaced(tmp_path, client, suffix):
     x = np.random.default_rng(0).normal(size=(2, 200_000)).astype("f4")
     zarr.create_array(tmp_path / "in.zarr", data=x, chunks=(2, 1000))
     layer = tw.Conv1d.from_taps(np.hanning(65) / 32)
+    client.wait_for_workers(2)
     pids = list(client.run(os.getpid).values())
     reports = []
 

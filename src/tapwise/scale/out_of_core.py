@@ -188,11 +188,11 @@ def run(
         "source": str(reader.path),
         "recipe": _recipe(computation, reader, mark, layout.axis),
     }
-    divide(layout, computation, reader, at_once, max_memory)  # refuses what doesn't fit, before anything is made
+    # Refuses what doesn't fit, before anything is made.
+    division = divide(layout, computation, reader, at_once, max_memory)
     try:
         writer = begin(target, layout, record, source=reader, resume=resume, overwrite=overwrite)
     except FinishedError as finished:
-        division = divide(layout, computation, reader, at_once, max_memory)
         return Applied(str(finished), layout.shape, n_outputs, division.n_tasks, 0, n_workers, 0.0)
     try:
         division = divide(writer.layout, computation, reader, at_once, max_memory)
@@ -246,13 +246,10 @@ def _recipe(computation: Computation, reader: Reader, mark: Any, axis: int) -> s
 @contextmanager
 def _executor(client: Any, workers: int) -> Iterator[Executor]:
     """What runs tasks: threads that each compute alone, or a cluster."""
-    if client is not None:
-        with client.get_executor(pure=False) as executor:
-            yield executor
-        return
     threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(workers, "tapwise") if client is None else client.get_executor(pure=False)
     try:
-        with ThreadPoolExecutor(workers, "tapwise", initializer=_alone) as executor:
+        with pool as executor:
             yield executor
     finally:
         torch.set_num_threads(threads)
@@ -278,7 +275,7 @@ def _compute(
     writes_here = client is not None and target.writes_here
     shared: Any = (computation, reader, None if writes_here else target)
     if client is not None:
-        shared = client.scatter(shared, broadcast=True, hash=False)
+        shared = _shared_at_workers(client, shared)
     waiting: dict[Future[Any], Task] = {}
     losses = Losses()
 
@@ -305,6 +302,21 @@ def _compute(
         wait([future for future in waiting if not future.cancelled()], timeout=60)
         raise
     return losses
+
+
+def _shared_at_workers(client: Any, shared: Any) -> Any:
+    """What all tasks share, as the result of a task: Dask makes it again where the worker that holds it dies.
+
+    Scattered data would be gone with the last worker that held it.
+    """
+    import dask
+
+    with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):  # a model is large, and sent once
+        return client.submit(_same, shared, pure=False)
+
+
+def _same(shared: Any) -> Any:
+    return shared
 
 
 def do(shared: tuple[Computation, Reader, Target | None], task: Task) -> tuple[Array | None, Losses]:

@@ -91,67 +91,44 @@ class Sequences:
             )
         return shards
 
-    def through(self, x: Tensor, geometry: Geometry, path: str) -> tuple[Shards, Shards]:
-        """How a layer's input and its output are divided."""
+    def through(self, x: Tensor, geometry: Geometry, path: str) -> tuple[Shards, Shards, Link]:
+        """How a layer's input and its output are divided, and what the ranks exchange for it.
+
+        Arguments:
+            geometry: the operation as a convolution: which samples each output reads.
+        """
         shards = self.shards_of(x, path)
         rate = Fraction(geometry.stride) if geometry.transposed else Fraction(1, geometry.stride)
         outputs = shards.outputs(rate, geometry.output_length(shards.length))
         self.seen.add(outputs)
-        return shards, outputs
+        return shards, outputs, Link(self.ranks, transfer(geometry, shards, outputs, self.ranks.rank), path)
 
 
-def computed(
-    x: Tensor,
-    geometry: Geometry,
-    sequences: Sequences,
-    path: str,
-    compute: Compute,
-    channels: int,
-    weights: tuple[Tensor | None, ...] = (),
-) -> Tensor:
-    """The outputs that belong to this rank.
+def by_halos(x: Tensor, link: Link, compute: Compute, channels: int, weights: tuple[Tensor | None, ...] = ()) -> Tensor:
+    """The outputs that belong to this rank, from its own shard and what its windows need of others.
 
     Arguments:
         x: (batch, channels, n) of the rank's own shard.
-        geometry: the operation as a convolution: which samples each output reads.
         channels: of the outputs.
         weights: all that the outputs depend on besides.
     """
-    shards, outputs = sequences.through(x, geometry, path)
-    return _by_halos(x, geometry, sequences.ranks, shards, outputs, path, compute, channels, weights)
-
-
-def _by_halos(
-    x: Tensor,
-    geometry: Geometry,
-    ranks: Ranks,
-    shards: Shards,
-    outputs: Shards,
-    path: str,
-    compute: Compute,
-    channels: int,
-    weights: tuple[Tensor | None, ...],
-) -> Tensor:
-    plan = transfer(geometry, shards, outputs, ranks.rank)
-    halo, edges, received = None, x[..., :0], None
-    own = [
-        piece for part in plan.parts if isinstance(part, Edge) for piece in part.pieces if piece.source == ranks.rank
-    ]
-    link = Link(ranks, plan, path)
+    moves, rank = link.transfer, link.ranks.rank
+    edges, received = x[..., :0], None
+    own = [piece for part in moves.parts if isinstance(part, Edge) for piece in part.pieces if piece.source == rank]
     n_sent = sum(link.n_sent)
-    if own or not plan.is_local:
-        runs = [run for to_rank in plan.sends for run in to_rank]
+    if own or not moves.is_local:
+        runs = [run for to_rank in moves.sends for run in to_rank]
         x, edges = split(x, [*runs, *((piece.start, piece.start + piece.count) for piece in own)])
-    if not plan.is_local:
+    if not moves.is_local:
         received = begin(edges[..., :n_sent], link, weights[0] if weights else None)
     # The interior is computed while the halo travels.
     parts: list[Tensor | None] = [
         None if isinstance(part, Edge) else compute(narrowed(x, part.start, part.stop), part.geometry)
-        for part in plan.parts
+        for part in moves.parts
     ]
     halo = None if received is None else end(received, link)
-    windows = _Windows(edges[..., n_sent:], halo, plan.receives, ranks.rank)
-    for n, part in enumerate(plan.parts):
+    windows = _Windows(edges[..., n_sent:], halo, moves.receives, rank)
+    for n, part in enumerate(moves.parts):
         if isinstance(part, Edge):
             parts[n] = compute(windows.next(part.pieces), part.geometry)
     made = [part for part in parts if part is not None]
@@ -181,6 +158,11 @@ class _Windows:
         return torch.cat(parts, -1) if parts else self._own[..., :0]
 
 
+def _windowed(x: Tensor, geometry: Geometry, sequences: Sequences, path: str, compute: Compute) -> Tensor:
+    """A function of windows, of each channel by itself."""
+    return _batched(x, lambda x: by_halos(x, sequences.through(x, geometry, path)[2], compute, x.shape[1]))
+
+
 def _batched(x: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
     return run(x) if x.ndim == 3 else run(x[None])[0]
 
@@ -195,18 +177,17 @@ def convolution(layer: Any, sequences: Sequences, path: str, x: Tensor) -> Tenso
 def _convolution(
     x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, fan_out: int, sequences: Sequences, path: str
 ) -> Tensor:
-    ranks, fan_in, size = sequences.ranks, x.shape[1], (x.shape[0], x.shape[1])
-    shards, outputs = sequences.through(x, geometry, path)
-    plan = transfer(geometry, shards, outputs, ranks.rank)
-    if geometry.groups == fan_in > 1 and not plan.is_local:
-        by_channels = costs.swap_bytes(shards, outputs, x.shape[0], fan_in, fan_out, x.element_size())
-        if by_channels < costs.halo_bytes(plan, *size, x.element_size()):
-            return _by_channels(x, weight, bias, geometry, fan_out, ranks, shards, outputs)
+    shards, outputs, link = sequences.through(x, geometry, path)
+    batch, fan_in = x.shape[:2]
+    if geometry.groups == fan_in > 1 and not link.transfer.is_local:
+        by_channels = costs.swap_bytes(shards, outputs, batch, fan_in, fan_out, x.element_size())
+        if by_channels < costs.halo_bytes(link.transfer, batch, fan_in, x.element_size()):
+            return _by_channels(x, weight, bias, geometry, fan_out, sequences.ranks, shards, outputs)
 
     def compute(window: Tensor, local: Geometry) -> Tensor:
         return convolve(window, weight, bias, local)
 
-    return _by_halos(x, geometry, ranks, shards, outputs, path, compute, fan_out, (weight, bias))
+    return by_halos(x, link, compute, fan_out, (weight, bias))
 
 
 def _by_channels(
@@ -250,7 +231,7 @@ def max_pooling(layer: Any, sequences: Sequences, path: str, x: Tensor) -> Tenso
         padded = functional.pad(window, local.padding, value=lowest)
         return functional.max_pool1d(padded, local.kernel_size, local.stride, 0, local.dilation)
 
-    return _batched(x, lambda x: computed(x, geometry, sequences, path, compute, x.shape[1]))
+    return _windowed(x, geometry, sequences, path, compute)
 
 
 def average_pooling(layer: Any, sequences: Sequences, path: str, x: Tensor) -> Tensor:
@@ -261,7 +242,7 @@ def average_pooling(layer: Any, sequences: Sequences, path: str, x: Tensor) -> T
     def compute(window: Tensor, local: Geometry) -> Tensor:
         return functional.avg_pool1d(functional.pad(window, local.padding), local.kernel_size, local.stride)
 
-    return _batched(x, lambda x: computed(x, geometry, sequences, path, compute, x.shape[1]))
+    return _windowed(x, geometry, sequences, path, compute)
 
 
 def _pooling_geometry(layer: Any, dilation: int) -> Geometry:
@@ -280,7 +261,7 @@ def padding(layer: Any, sequences: Sequences, path: str, x: Tensor) -> Tensor:
     def compute(window: Tensor, local: Geometry) -> Tensor:
         return functional.pad(window, local.padding, value=value) if any(local.padding) else window
 
-    return _batched(x, lambda x: computed(x, geometry, sequences, path, compute, x.shape[1]))
+    return _windowed(x, geometry, sequences, path, compute)
 
 
 _PADDING_MODES: dict[Any, str] = {

@@ -151,10 +151,9 @@ def _forward_of(module: nn.Module, path: str) -> tuple[str, Any] | None:
     if bases and is_own and not isinstance(module, nn.Conv1d):
         raise TimelineError("has a forward of its own", path, name, "put what it adds into a module around it")
     if isinstance(module, nn.Conv1d):
-        own = type(module).forward is not nn.Conv1d.forward and not type(module).__module__.startswith("tapwise.")
-        return (
-            ("_conv_forward", parallel_layers.convolution_of_input) if own else ("forward", parallel_layers.convolution)
-        )
+        if is_own:
+            return "_conv_forward", parallel_layers.convolution_of_input
+        return "forward", parallel_layers.convolution
     if isinstance(module, nn.ConvTranspose1d):
         return "forward", parallel_layers.convolution
     if isinstance(module, nn.MaxPool1d | nn.AvgPool1d):

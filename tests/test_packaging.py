@@ -118,7 +118,7 @@ def test_tests_run_from_the_sdist(built):
         f"import sys; sys.path.insert(0, {str(unpacked / 'src')!r}); import pytest; sys.exit(pytest.main(sys.argv[1:]))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, "-q", "-p", "no:cacheprovider", *tests],
+        [sys.executable, "-c", code, "-q", "-p", "no:cacheprovider", "-m", "not slow", *tests],
         cwd=unpacked,
         capture_output=True,
         text=True,

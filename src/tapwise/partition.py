@@ -62,19 +62,18 @@ def part(geometry: Geometry, start: int, stop: int, length: int) -> Part:
     return Part((start, stop), inputs, local, *sources)
 
 
-def rows_of_outputs(geometry: Geometry, length: int) -> list[int | None]:
-    """The row of a table that each output belongs to; None beyond the table's ends.
+def rows_of_outputs(geometry: Geometry, length: int) -> range:
+    """The row of a table that each output belongs to; it may lie beyond the table's ends.
 
     That is the last row that its window reads, as of a causal filter; where padding lets windows
     reach over both ends ("same"), the row in the window's middle.
 
     Example:
         >>> rows_of_outputs(Geometry(3), 5), rows_of_outputs(Geometry(3, padding="same"), 5)
-        ([2, 3, 4], [0, 1, 2, 3, 4])
+        (range(2, 5), range(0, 5))
     """
     first = first_row_of(geometry)
-    rows = [i * geometry.stride + first for i in range(geometry.output_length(length))]
-    return [row if 0 <= row < length else None for row in rows]
+    return range(first, first + geometry.output_length(length) * geometry.stride, geometry.stride)
 
 
 def first_row_of(geometry: Geometry) -> int:

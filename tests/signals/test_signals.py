@@ -18,7 +18,7 @@ def copied(source: Path, target: Path, rate=None, block=7):
     """Read by odd blocks, write, and return the writer's file."""
     with open_reader(source) as reader:
         rate = reader.rate or rate
-        rows = list(range(reader.length))
+        rows = range(reader.length)
         with open_writer(target, reader, reader.length, rate, rows) as writer:
             for start in range(0, reader.length, block):
                 writer.write(reader.read(start, min(start + block, reader.length)))
@@ -84,9 +84,13 @@ def test_a_table_keeps_its_other_columns_to_the_letter(tmp_path):
     reader = open_reader(tmp_path / "t.csv")
     assert reader.columns == ("value",)
     assert reader.read(0, 3).tolist() == [[1, 2.5, -30]]
-    with open_writer(tmp_path / "o.csv", reader, 3, None, [2, None, 0]) as writer:
+    with open_writer(tmp_path / "o.csv", reader, 4, None, range(-1, 7, 2)) as writer:
         writer.write(np.array([[1.5, 2.5, 3.5]]))
-    assert (tmp_path / "o.csv").read_text() == ('month,value,note\n2000-03,1.5,"a, b"\n,2.5,\n2000-01,3.5,first\n')
+        writer.write(np.array([[4.5]]))
+    assert (tmp_path / "o.csv").read_text() == "month,value,note\n,1.5,\n2000-02,2.5,\n,3.5,\n,4.5,\n"
+    with open_writer(tmp_path / "o.csv", reader, 2, None, range(0, 4, 2)) as writer:
+        writer.write(np.array([[1.5, 2.5]]))
+    assert (tmp_path / "o.csv").read_text() == 'month,value,note\n2000-01,1.5,first\n2000-03,2.5,"a, b"\n'
 
 
 @pytest.mark.parametrize(

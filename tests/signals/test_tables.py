@@ -2,6 +2,9 @@ import codecs
 import csv
 import io
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -10,8 +13,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tapwise.errors import SignalError
-from tapwise.signals import open_reader, open_writer
+from tapwise.signals import open_reader, open_writer, parquet_tables, table_writer, text_tables
 from tapwise.signals.dialect import TableFormat
+
+
+@pytest.fixture(autouse=True, params=["at once", "by pieces"])
+def pieces(request, monkeypatch):
+    """Every table is read and written in one piece, and in as small ones as there can be."""
+    if request.param == "by pieces":
+        for module, name, size in (
+            (text_tables, "_PIECE", 5),
+            (text_tables, "_BEGINNING", 600),
+            (parquet_tables, "_CELLS", 6),
+            (table_writer, "_GROUP", 4),
+        ):
+            monkeypatch.setattr(module, name, size)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +62,7 @@ def written(path, source, rows=None, **given):
     """A table read and written as it is; with what was said of it."""
     with open_reader(source, table=TableFormat(**given) if given else None) as reader:
         x = reader.read(0, reader.length)
-        rows = list(range(reader.length)) if rows is None else rows
+        rows = range(reader.length) if rows is None else rows
         with open_writer(path, reader, len(rows), None, rows) as writer:
             writer.write(x[:, rows])
     return path.read_bytes(), x, reader.notes
@@ -193,11 +209,11 @@ def test_parquet_keeps_types_and_gaps(tmp_path):
         x = reader.read(0, 5)
         np.testing.assert_array_equal(x, [[1, np.nan, 3, 4, 5], [1, 2, 3, 4, 5]])
         for suffix in ("parquet", "csv"):
-            with open_writer(tmp_path / f"o.{suffix}", reader, 3, None, [1, 2, None]) as writer:
-                writer.write(2 * x[:, 1:4])
+            with open_writer(tmp_path / f"o.{suffix}", reader, 3, None, range(3, 6)) as writer:
+                writer.write(2 * np.c_[x, [9, 9]][:, 3:6])
     again = pl.read_parquet(tmp_path / "o.parquet")
-    assert again.to_dict(as_series=False) == {"at": [*at[1:3], None], "v": [None, 6.0, 8.0], "n": [4.0, 6.0, 8.0]}
-    assert (tmp_path / "o.csv").read_text().splitlines()[2] == "2026-01-01T02:00:00.000000,6.0,6.0"
+    assert again.to_dict(as_series=False) == {"at": [*at[3:5], None], "v": [8.0, 10.0, 18.0], "n": [8.0, 10.0, 18.0]}
+    assert (tmp_path / "o.csv").read_text().splitlines()[2] == "2026-01-01T04:00:00.000000,10.0,10.0"
     with pytest.raises(SignalError, match="column 'at' holds Datetime"):
         open_reader(tmp_path / "t.parquet", ("at",))
     table.filter(pl.col("n") != 4).write_parquet(tmp_path / "t.parquet")
@@ -233,13 +249,13 @@ def test_any_table_is_read_as_it_was_written(tmp_path, how, rows, has_mark):
     (tmp_path / "t.csv").write_bytes((codecs.BOM_UTF8 if has_mark else b"") + text.getvalue().encode())
     with open_reader(tmp_path / "t.csv", ("v",)) as reader:
         np.testing.assert_array_equal(reader.read(0, len(rows)), [[number for _, number in rows]])
-        assert reader.table["name of it"].fill_null("").to_list() == [name for name, _ in rows]
+        assert reader.rows(0, len(rows))["name of it"].fill_null("").to_list() == [name for name, _ in rows]
 
 
 def test_an_index_without_a_name_is_called_by_its_sign(tmp_path):
     (tmp_path / "t.csv").write_text(TABLES["a heading whose first name is #"][0])
     with open_reader(tmp_path / "t.csv", ("v",)) as reader:
-        assert reader.table.columns == ["#", "v", "note"]
+        assert reader.names == ["#", "v", "note"]
 
 
 @pytest.mark.parametrize(
@@ -262,7 +278,7 @@ def test_comments_and_blank_lines_are_no_rows(tmp_path, text, expected, place):
 
 
 def copied(source, target, column):
-    with open_reader(source, (column,)) as reader, open_writer(target, reader, 2, None, [0, 1]) as writer:
+    with open_reader(source, (column,)) as reader, open_writer(target, reader, 2, None, range(2)) as writer:
         writer.write(reader.read(0, 2))
 
 
@@ -278,3 +294,103 @@ def test_a_table_goes_from_kind_to_kind(tmp_path):
     table.select(pl.col("v").fill_null(0).cast(pl.Float32)).write_parquet(tmp_path / "e.parquet")
     copied(tmp_path / "e.parquet", tmp_path / "f.parquet", "v")
     assert pl.read_parquet(tmp_path / "f.parquet").schema == {"v": pl.Float32}
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.text('a,"\n#é ', max_size=5), st.integers(0, 99), st.booleans()), min_size=1, max_size=12),
+    st.integers(1, 60),
+    st.sampled_from(["utf-8", "utf-16", "cp1252"]),
+)
+def test_rows_of_any_pieces_are_those_of_the_csv_module(tmp_path, rows, size, encoding):
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["first", "name", "v"])
+    lines = []  # of the file, from 1, where each row begins
+    for name, number, has_comment in rows:
+        if has_comment:
+            text.write("# a comment, of it\n")
+        lines.append(text.getvalue().count("\n") + 1)
+        writer.writerow(["x", name, number])
+    (tmp_path / "t.csv").write_bytes(text.getvalue().encode(encoding))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text_tables, "_PIECE", size)
+        with open_reader(tmp_path / "t.csv", ("v",)) as reader:
+            assert reader.length == len(rows)
+            np.testing.assert_array_equal(reader.read(0, len(rows)), [[number for _, number, _ in rows]])
+            assert reader.rows(0, len(rows))["name"].fill_null("").to_list() == [name for name, *_ in rows]
+            middle = len(rows) // 2
+            assert reader.rows(middle, len(rows)).height == len(rows) - middle
+            ends = [line + name.count("\n") for line, (name, *_) in zip(lines, rows, strict=True)]
+            found = [int(reader.place(n).removeprefix("line ")) for n in range(len(rows))]
+            assert all(line <= at <= end for line, at, end in zip(lines, found, ends, strict=True))
+
+
+def test_a_letter_of_another_encoding_far_down(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b"at,v\n" + b"a,1\n" * 5000 + "é,2\n".encode("cp1252"))
+    with open_reader(tmp_path / "t.csv") as reader:
+        assert (reader.encoding, reader.length) == ("cp1252", 5001)
+        assert reader.rows(5000, 5001)["at"][0] == "é"
+
+
+def test_a_quotation_mark_without_its_pair(tmp_path, monkeypatch):
+    (tmp_path / "t.csv").write_text('at,v\na,1\n"b,2\n' + "c,3\n" * 500)
+    with pytest.raises(SignalError, match="not a CSV table"):
+        open_reader(tmp_path / "t.csv", ("v",))
+    monkeypatch.setattr(text_tables, "_LONGEST_ROW", 1000)
+    monkeypatch.setattr(text_tables, "_PIECE", 100)
+    with pytest.raises(SignalError, match="the row that begins at line 3 doesn't end: is a quotation mark without"):
+        open_reader(tmp_path / "t.csv", ("v",))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_table_that_changes_while_it_is_read(tmp_path, suffix, monkeypatch):
+    monkeypatch.setattr(text_tables, "_PIECE", 100)
+    monkeypatch.setattr(parquet_tables, "_CELLS", 20)
+    path = tmp_path / f"t.{suffix}"
+
+    def save(n_rows):
+        table = pl.DataFrame({"at": ["a"] * n_rows, "v": [1.5] * n_rows})
+        table.write_csv(path) if suffix == "csv" else table.write_parquet(path)
+
+    save(1000)
+    with open_reader(path, ("v",)) as reader:
+        save(100)
+        with pytest.raises(SignalError, match="changed"):
+            reader.read(0, 1000)
+
+
+def test_parts_of_a_table_leave_nothing_behind(tmp_path):
+    (tmp_path / "t.csv").write_text(TABLES["thousand rows of them"][0])
+    with open_reader(tmp_path / "t.csv", ("v",)) as reader:
+        with open_writer(tmp_path / "o.parquet", reader, 1000, None, range(1000)) as writer:
+            for start in range(0, 1000, 100):
+                writer.write(reader.read(start, start + 100))
+        writer = open_writer(tmp_path / "p.parquet", reader, 9, None, range(9))
+        writer.write(reader.read(0, 9))
+        writer.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert pl.read_parquet(tmp_path / "o.parquet").rows() == [("Mo", 1.5)] * 1000
+    assert {path.name for path in tmp_path.iterdir()} == {"t.csv", "o.parquet"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize(("kind", "target"), [("csv", "csv"), ("parquet", "parquet"), ("csv", "parquet")])
+def test_memory_does_not_grow_with_a_table(tmp_path, kind, target, pieces):
+    code = (
+        "import sys; from tapwise import cli\n"
+        "try: cli.main(sys.argv[1:])\n"
+        "except SystemExit as ended: assert not ended.code\n"
+        "print(next(int(line.split()[1]) / 1024 for line in open('/proc/self/status') if 'VmHWM' in line))"
+    )
+    used = []
+    for length in (500_000, 6_000_000):
+        table = pl.DataFrame({"t": np.arange(length) / 100, "v": np.arange(length) % 1000 / 8})
+        path = tmp_path / f"t.{kind}"
+        table.write_csv(path) if kind == "csv" else table.write_parquet(path)
+        arguments = ["apply", path, "-o", tmp_path / f"o.{target}", "--taps", "mean:9", "--column", "v"]
+        run = subprocess.run(
+            [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, check=True, text=True
+        )
+        used.append(float(run.stdout.splitlines()[-1]))
+    assert used[1] - used[0] < 70, used  # megabytes

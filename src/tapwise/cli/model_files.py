@@ -72,14 +72,14 @@ def writer_of(
     if outputs is None and suffix == ".npy":
         raise ValueError(f"-o {target}: an .npy file begins with its length, which a pipe doesn't tell: write .wav")
     kind = kind_of_outputs(source, suffix in signals.SOUNDS, live.dtype)
-    rows: list[int | None] | None = None
+    rows: range | None = None
     if (
         signals.keeps_rows(source.path, target)
         and live.stride == 1
         and live.out_channels == source.channels
         and isinstance(source, Reader)
     ):
-        rows = [n if n < source.length else None for n in range(outputs or 0)]
+        rows = range(outputs or 0)
     writer = signals.open_writer(target, source, outputs or 0, rate, rows, live.out_channels, kind.dtype)
     return writer, kind
 

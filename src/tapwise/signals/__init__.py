@@ -59,12 +59,12 @@ def open_reader(
             refuse_far_shorter(reader, reader.shape)
         return reader
     if suffix == ".parquet":
-        from tapwise.signals.tables import ParquetReader
+        from tapwise.signals.parquet_tables import ParquetReader
 
         return ParquetReader(path, columns)
     if suffix in TABLES:
         from tapwise.signals.dialect import TableFormat
-        from tapwise.signals.tables import TextTableReader
+        from tapwise.signals.text_tables import TextTableReader
 
         return TextTableReader(path, columns, table or TableFormat())
     from tapwise.signals.audio import AudioReader
@@ -110,7 +110,7 @@ def open_writer(
     source: Source,
     length: int,
     rate: float | None,
-    rows: list[int | None] | None,
+    rows: range | None,
     channels: int | None = None,
     dtype: np.dtype[Any] | None = None,
 ) -> Writer:
@@ -120,7 +120,7 @@ def open_writer(
         channels: of the outputs; None: those of the source.
         dtype: of the outputs; None: that of the source, a sound's in as many bits.
         rate: samples a second; audio files need one.
-        rows: of a table, the source's row that belongs to each output, None for none.
+        rows: of a table, the source's row that belongs to each output; one beyond its ends is none.
 
     Raises:
         SignalError: a kind of file that can't hold the signal.
@@ -134,9 +134,10 @@ def open_writer(
 
         return ArrayWriter(path, source, length, channels, dtype)
     if suffix in TABLES:
-        from tapwise.signals.table_writer import TableWriter
+        from tapwise.signals.table_writer import ParquetWriter, TextTableWriter
 
-        return TableWriter(path, source, rows, channels, dtype)
+        kind = ParquetWriter if suffix == ".parquet" else TextTableWriter
+        return kind(path, source, rows, channels, dtype)
     from tapwise.signals.audio import AudioWriter
 
     return AudioWriter(path, source, length, rate, channels, dtype)

@@ -84,8 +84,7 @@ class Dialect(NamedTuple):
     Arguments:
         names: of the columns.
         head: the text before the first row, as it stands: comments and the heading.
-        body: the rows, without comments.
-        comments: numbers of the lines between rows, counted from 0, that are comments or blank.
+        are_comments: whether lines between rows that begin with # are comments; where all do they are rows.
         line_end: of each line.
         notes: what was detected, where it isn't the usual.
     """
@@ -94,8 +93,7 @@ class Dialect(NamedTuple):
     decimal: str
     names: list[str]
     head: str
-    body: str
-    comments: list[int]
+    are_comments: bool
     line_end: str
     notes: tuple[str, ...]
 
@@ -103,13 +101,16 @@ class Dialect(NamedTuple):
 def dialect_of(text: str, given: TableFormat) -> Dialect:
     """How a text is written, as a table.
 
+    Arguments:
+        text: the beginning, with some rows.
+
     Example:
         >>> found = dialect_of("at;v\\n1;2,5\\n", TableFormat())
         >>> found.separator, found.decimal, found.names
         (';', ',', ['at', 'v'])
     """
     line_end = "\r\n" if "\r\n" in text[:10_000] else "\n"
-    head, first, named = _leading_lines(text)
+    head, first, named = leading_lines(text)
     lines = list(islice(io.StringIO(text[first:]), _MOST_LINES))
     sample = [line for line in lines if not line.startswith("#")] or lines
     separator = given.separator or named or _separator_of(sample)
@@ -140,8 +141,8 @@ def dialect_of(text: str, given: TableFormat) -> Dialect:
             notes.append(f"line {line} names the columns, by numbers too: {listed(names)} (--no-header says otherwise)")
         end = first + _length_of_lines(text, first, reader.line_num)
         head, first = text[:end], end
-    body, comments = _without_comments(text[first:], head.count("\n"), separator, len(names))
-    return Dialect(separator, decimal, names, head, body, comments, line_end, tuple(notes))
+    are_comments = not all(line.startswith("#") for line in io.StringIO(text[first:].rstrip("\r\n"), newline=""))
+    return Dialect(separator, decimal, names, head, are_comments, line_end, tuple(notes))
 
 
 def _number(decimal: str) -> re.Pattern[str]:
@@ -169,7 +170,7 @@ def _begins_with_values(rows: list[list[str]], decimal: str) -> bool:
     )
 
 
-def _leading_lines(text: str) -> tuple[str, int, str | None]:
+def leading_lines(text: str) -> tuple[str, int, str | None]:
     """The lines at the beginning that are comments or blank, where they end, and the separator that one names.
 
     Spreadsheets write ``sep=;`` in the first line.
@@ -240,28 +241,59 @@ def _length_of_lines(text: str, start: int, count: int) -> int:
     return at - start
 
 
-def _without_comments(body: str, lines_before: int, separator: str, columns: int) -> tuple[str, list[int]]:
-    """The rows, without comments and blank lines; and the numbers of those lines.
+class Lines(NamedTuple):
+    """Complete rows at the beginning of a text.
+
+    Arguments:
+        rows: without comments and blank lines.
+        n_rows: how many; None: a cell is quoted, and may hold lines of its own.
+        comments: numbers of the lines between them, counted from 0 in the file, that are comments or blank.
+        end: letters of the text that they take.
+    """
+
+    rows: str
+    n_rows: int | None
+    comments: list[int]
+    end: int
+
+
+def complete_rows(text: str, first: int, dialect: Dialect, is_last: bool) -> Lines:
+    """The complete rows of a text, which begins with one.
 
     A line that begins with # is a row where all are, or where its first cell stands for no value, as #N/A. In a
     table of one column a blank line before the last row is a gap.
+
+    Arguments:
+        first: the number of the first line.
+        is_last: whether the file ends with the text; else its last lines may go on.
     """
-    if not (body.startswith(("#", "\n", "\r")) or "\n#" in body or "\n\n" in body or "\n\r\n" in body):
-        return body, []
-    lines = list(io.StringIO(body, newline=""))
-    while lines and not lines[-1].strip("\r\n"):
-        lines.pop()
-    are_all_rows = all(line.startswith("#") for line in lines)
-    kept, others, is_within = [], [], False
-    for number, line in enumerate(lines, lines_before):
-        is_blank = not line.strip("\r\n") and columns > 1
-        is_comment = line.startswith("#") and not are_all_rows
-        if is_comment:
-            first = next(_rows([line], separator), [""])[0]
-            is_comment = first.strip() not in NULLS
-        if not is_within and (is_blank or is_comment):
-            others.append(number)
-            continue
-        kept.append(line)
-        is_within ^= line.count('"') % 2 == 1  # a quoted cell goes on in the next line
-    return "".join(kept), others
+    if not ('"' in text or text.startswith(("#", "\n", "\r")) or "\n#" in text or "\n\n" in text or "\n\r\n" in text):
+        end = len(text) if is_last else text.rfind("\n") + 1
+        rows = text[:end]
+        return Lines(rows, rows.count("\n") + (rows[-1:] not in ("", "\n")), [], end)
+    kept: list[str] = []
+    comments: list[int] = []
+    n_kept, n_comments, n_rows, n_lines, at, end = 0, 0, 0, 0, 0, 0
+    is_within = False
+    for number, line in enumerate(io.StringIO(text, newline=""), first):
+        if not is_last and not line.endswith("\n"):
+            break
+        at += len(line)
+        is_blank = not line.strip("\r\n")
+        if not is_within and ((is_blank and len(dialect.names) > 1) or _is_comment(line, dialect)):
+            comments.append(number)
+        else:
+            kept.append(line)
+            is_within ^= line.count('"') % 2 == 1  # a quoted cell goes on in the next line
+            n_lines += not is_within
+        if not is_within and not is_blank:  # blank lines at the end of a file are nothing
+            n_kept, n_comments, n_rows, end = len(kept), len(comments), n_lines, at
+    if is_last and is_within:
+        n_kept, n_comments, end = len(kept), len(comments), at
+    return Lines("".join(kept[:n_kept]), None if '"' in text[:end] else n_rows, comments[:n_comments], end)
+
+
+def _is_comment(line: str, dialect: Dialect) -> bool:
+    if not dialect.are_comments or not line.startswith("#"):
+        return False
+    return next(_rows([line], dialect.separator), [""])[0].strip() not in NULLS

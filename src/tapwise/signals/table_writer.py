@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,49 +12,72 @@ import numpy as np
 from tapwise.errors import SignalError
 from tapwise.extras import need
 from tapwise.signals.base import Array, Source, Writer
-from tapwise.signals.tables import TableReader, TextTableReader
+from tapwise.signals.parquet_tables import ParquetReader
+from tapwise.signals.tables import TableReader
+from tapwise.signals.text_tables import TextTableReader
 
 if TYPE_CHECKING:
     import polars as pl
 else:
     pl = need("polars")
 
+# Cells of a part, all its columns together.
+_GROUP = 1 << 20
+
 
 class TableWriter(Writer):
-    """Writes the source's table with the signal's columns replaced, a row for each output, in the source's dialect."""
+    """Writes the source's table with the signal's columns replaced, a row for each output.
 
-    def __init__(
-        self, path: Path, source: Source, rows: list[int | None] | None, channels: int, dtype: np.dtype[Any]
-    ) -> None:
+    Arguments:
+        rows: the source's row that belongs to each output, none where it lies beyond the table; None: the outputs
+            alone are written.
+    """
+
+    def __init__(self, path: Path, source: Source, rows: range | None, channels: int, dtype: np.dtype[Any]) -> None:
         if rows is not None and channels != source.channels:
             raise SignalError(f"{path}: {channels} channels of {source.channels} can't stand in the table's columns")
         super().__init__(path)
-        self._source, self._rows, self._blocks = source, rows, [np.empty((channels, 0), dtype)]
+        self.source = source
+        self.table = source if isinstance(source, TableReader) and rows is not None else None
+        self.names = [f"channel_{c}" for c in range(channels)] if self.table is None else list(self.table.columns)
+        self._rows, self._nothing, self._n_written = rows, np.empty((channels, 0), dtype), 0
 
     def write(self, block: Array) -> None:
-        """Keep (channels, n) samples; a table is written in one go."""
-        self._blocks.append(block)
+        """Append a row for each of (channels, n) samples."""
+        start, self._n_written = self._n_written, self._n_written + block.shape[1]
+        numbers = pl.DataFrame(dict(zip(self.names, block, strict=True)))
+        self.write_rows(numbers, self._others(start, self._n_written))
+
+    def _others(self, start: int, stop: int) -> pl.DataFrame | None:
+        """The source's rows for some outputs; without a source's row, of nulls."""
+        if self.table is None or self._rows is None:
+            return None
+        rows = np.array(self._rows[start:stop], dtype=np.int64)
+        there = (rows >= 0) & (rows < self.table.length)
+        first, last = (int(rows[there][0]), int(rows[there][-1]) + 1) if there.any() else (0, 1)
+        places = pl.Series(rows - first, dtype=pl.Int64).set(pl.Series(~there), None)
+        return self.table.rows(first, last)[places.cast(pl.UInt32)]
+
+    @abstractmethod
+    def write_rows(self, numbers: pl.DataFrame, others: pl.DataFrame | None) -> None:
+        """Append rows.
+
+        Arguments:
+            others: the rows of the source with all its columns; None: there are none.
+        """
 
     def finish(self) -> None:
-        """Write the table."""
-        signal = np.concatenate(self._blocks, axis=1)
-        source, rows = self._source, self._rows
-        if not isinstance(source, TableReader) or rows is None:
-            names, others = [f"channel_{c}" for c in range(len(signal))], None
-        else:
-            names, others = list(source.columns), source.table[pl.Series(rows, dtype=pl.UInt32)]
-        numbers = pl.DataFrame(dict(zip(names, signal, strict=True)))
-        if self.output.path.suffix.lower() == ".parquet":
-            if others is not None and isinstance(source, TableReader):
-                numbers = others.with_columns(_typed(numbers[name], source.table[name]) for name in names)
-                if isinstance(source, TextTableReader):
-                    numbers = source.typed(numbers)
-            numbers.write_parquet(self.output.file)
-            return
-        self.output.file.write(self._text(numbers, others))
+        """Write the heading of a table that has no rows."""
+        if not self._n_written:
+            self.write(self._nothing)
 
-    def _text(self, numbers: pl.DataFrame, others: pl.DataFrame | None) -> bytes:
-        source = self._source
+
+class TextTableWriter(TableWriter):
+    """Writes a table as text, in the source's dialect where it has one."""
+
+    def write_rows(self, numbers: pl.DataFrame, others: pl.DataFrame | None) -> None:
+        """Append rows; the heading goes before the first."""
+        source, is_first = self.source, not self.output.file.tell()
         gap, decimal, line_end, head = getattr(source, "gap", None), ".", "\n", None
         separator = "\t" if self.output.path.suffix.lower() == ".tsv" else ","
         if isinstance(source, TextTableReader):
@@ -71,16 +96,56 @@ class TableWriter(Writer):
         ]
         table = pl.DataFrame(columns) if others is None else others.with_columns(columns)
         is_kept = head is not None and others is not None
-        text = table.write_csv(separator=separator, line_terminator=line_end, include_header=not is_kept)
+        text = table.write_csv(separator=separator, line_terminator=line_end, include_header=is_first and not is_kept)
         encoding, mark = getattr(source, "encoding", "utf-8"), getattr(source, "mark", b"")
-        return bytes(mark) + ((head or "") * is_kept + text).encode(encoding)
+        if is_first:
+            self.output.file.write(bytes(mark) + ((head or "") * is_kept).encode(encoding))
+        self.output.file.write(text.encode(encoding))
 
 
-def _typed(numbers: pl.Series, before: pl.Series) -> pl.Series:
-    """Outputs as the column that they replace has them: of its floats, and null where it has nulls or is text."""
-    if before.null_count() or before.dtype == pl.String:
-        numbers = numbers.fill_nan(None)
-    return numbers.cast(before.dtype) if before.dtype.is_float() else numbers
+class ParquetWriter(TableWriter):
+    """Writes a table as Parquet: parts beside the file, which then become its row groups."""
+
+    def __init__(self, path: Path, source: Source, rows: range | None, channels: int, dtype: np.dtype[Any]) -> None:
+        super().__init__(path, source, rows, channels, dtype)
+        self._types = self.table.numeric_columns() if isinstance(self.table, TextTableReader) else {}
+        self._folder = TemporaryDirectory(prefix=".", suffix=".partial", dir=self.output.path.parent)
+        self._waiting: list[pl.DataFrame] = []
+        self._n_parts = 0
+
+    def write_rows(self, numbers: pl.DataFrame, others: pl.DataFrame | None) -> None:
+        """Keep rows until there are enough for a row group."""
+        if others is not None and self.table is not None:
+            numbers = others.with_columns(self._typed(numbers[name], others[name]) for name in self.names)
+        if isinstance(self.table, TextTableReader):
+            numbers = self.table.typed(numbers, self._types)
+        self._waiting.append(numbers)
+        if sum(table.height * table.width for table in self._waiting) >= _GROUP:
+            self._write_part()
+
+    def _typed(self, numbers: pl.Series, before: pl.Series) -> pl.Series:
+        """Outputs as the column that they replace has them: of its floats, and null where it has nulls or is text."""
+        if not isinstance(self.source, ParquetReader) or numbers.name in self.source.with_nulls:
+            numbers = numbers.fill_nan(None)
+        return numbers.cast(before.dtype) if before.dtype.is_float() else numbers
+
+    def _write_part(self) -> None:
+        pl.concat(self._waiting).write_parquet(Path(self._folder.name) / f"{self._n_parts:06}.parquet")
+        self._waiting, self._n_parts = [], self._n_parts + 1
+
+    def finish(self) -> None:
+        """Write the parts to one file."""
+        super().finish()
+        if not self._n_parts:
+            pl.concat(self._waiting).write_parquet(self.output.file)
+            return
+        if self._waiting:
+            self._write_part()
+        pl.scan_parquet(Path(self._folder.name) / "*.parquet").sink_parquet(self.output.file)
+
+    def release(self) -> None:
+        """Remove the parts."""
+        self._folder.cleanup()
 
 
 def _cell(number: str, decimal: str, gap: str | None) -> str | None:

@@ -84,9 +84,9 @@ def models(result: dict[str, Any]) -> str:
     """The cost model held against runs, and carried on."""
     lines = [
         "**Held against runs.** The time of a step over ranks is taken to be what its rank computes alone on as long a shard, a copy "
-        "of each layer's outputs forward and of its gradient backward, three waits a layer (lengths, halo forward, halo backward), "
-        "and what of the samples on the wire isn't hidden. Four convolutions of 16 channels over 400,000 samples, forward and "
-        "backward, gloo, one thread a rank; the ratio says where the model fails. " + _where(result),
+        "of each layer's outputs forward and of its gradient backward, three waits a layer (lengths, halo forward, halo backward) as between ranks that compute, "
+        "and what of the samples on the wire isn't hidden. Four convolutions of 16 channels over 800,000 samples, forward and "
+        "backward, gloo, one thread a rank, the least of three runs; the ratio says where the model fails. " + _where(result),
         "",
         "| ranks | alone on the shard, s | predicted, s | measured, s | measured / predicted | sent by the last rank, bytes |",
         "|---:|---:|---:|---:|---:|---:|",
@@ -99,8 +99,9 @@ def models(result: dict[str, Any]) -> str:
     lines += [
         "",
         f"This machine has {result['cores']} cores: more ranks or workers than that share them, and wait for each other. Of "
-        "recordings by parts, 32 million samples, predicted is the processor time of reading, filtering and writing one part alone, "
-        "times the parts, over the workers that have a core:",
+        "recordings by parts, 32 million samples, predicted is the larger of two: the time in which one part alone is read, filtered "
+        "and written, times the parts, over the workers; and its processor time, times the parts, over the cores (Zarr has threads "
+        "of its own):",
         "",
         "| workers | predicted, s | measured, s | measured / predicted |",
         "|---:|---:|---:|---:|",

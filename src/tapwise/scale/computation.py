@@ -51,6 +51,10 @@ class Computation(ABC):
     def output_length(self, length: int) -> int:
         """Outputs for a recording of ``length`` samples."""
 
+    @abstractmethod
+    def samples(self, start: int, stop: int, length: int) -> tuple[int, int]:
+        """The samples [first, last) of a recording that the outputs [start, stop) need."""
+
     def prepare(self, n_rows: int, n_outputs: int, length: int) -> None:  # noqa: B027
         """Compile what so many outputs of so many rows need, before several threads ask for it."""
 

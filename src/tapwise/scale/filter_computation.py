@@ -37,15 +37,19 @@ class FilterComputation(Computation):
         """Outputs for a recording of ``length`` samples."""
         return self.filter.geometry.output_length(length)
 
+    def samples(self, start: int, stop: int, length: int) -> tuple[int, int]:
+        """The samples [first, last) that outputs need; padding may copy others besides."""
+        return partition.part(self.filter.geometry, start, stop, length).inputs
+
     def prepare(self, n_rows: int, n_outputs: int, length: int) -> None:
         """Compile the loops of the filter's kernel."""
-        first, last = partition.part(self.filter.geometry, 0, n_outputs, length).inputs
+        first, last = self.samples(0, n_outputs, length)
         block = replace(self.filter.problem, length=last - first, device="cpu")
         compiled.prepare(KERNELS[choose_kernel(block)].compiled_loops(block))
 
     def needed_bytes(self, n_rows: int, start: int, stop: int, length: int) -> int:
         """Of the samples as they are read and as they are filtered, and of the outputs before they are stored."""
-        first, last = partition.part(self.filter.geometry, start, stop, length).inputs
+        first, last = self.samples(start, stop, length)
         itemsize = self.filter.dtype.itemsize
         read = (last - first) * self.channels_in * (self.dtype.itemsize + 2 * itemsize)
         return n_rows * (read + (stop - start) * self.channels_out * 2 * itemsize)

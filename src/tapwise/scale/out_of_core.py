@@ -21,11 +21,12 @@ from tapwise.scale.amounts import bytes_of
 from tapwise.scale.begin import begin
 from tapwise.scale.computation import Computation, ModelComputation, example_for
 from tapwise.scale.layout import layout_of
-from tapwise.scale.sources import mark_of, open_source
+from tapwise.scale.sources import OverlapReader, mark_of, open_source
 from tapwise.scale.target import FinishedError, Target
-from tapwise.scale.tasks import Division, Task, divide
+from tapwise.scale.tasks import Division, Task, divide, stripes
 from tapwise.signals.base import Array, Reader
 from tapwise.signals.samples import Losses
+from tapwise.signals.stored import StoredReader
 
 
 @dataclass(frozen=True)
@@ -200,9 +201,12 @@ def run(
         reports = _Progress(division, len(missing), n_outputs, progress)
         if missing:
             computation.prepare(missing[0].rows, missing[0].block, reader.length)
+        if client is None:
+            missing = stripes(missing, n_workers)
+        parts = _with_overlap(reader, division.overlap(computation, reader.length), at_once, max_memory)
         with _executor(client, n_workers) as executor:
             losses = _compute(
-                executor, client, computation, reader, writer, missing, 2 * n_workers if client else n_workers, reports
+                executor, client, computation, parts, writer, missing, 2 * n_workers if client else n_workers, reports
             )
         if mark_of(reader) != mark:
             raise SignalError(
@@ -216,6 +220,14 @@ def run(
     return Applied(
         writer.place, writer.layout.shape, n_outputs, division.n_tasks, len(missing), n_workers, seconds, losses
     )
+
+
+def _with_overlap(reader: Reader, overlap: int, at_once: int, max_memory: int) -> Reader:
+    """A store's samples, kept for the part that follows, where that takes little memory."""
+    held = 2 * at_once * overlap * reader.channels * reader.dtype.itemsize
+    if not overlap or not isinstance(reader, StoredReader) or held > max_memory // 16:
+        return reader
+    return OverlapReader(reader, overlap, 2 * at_once)
 
 
 class _Progress:

@@ -54,6 +54,54 @@ def mark_of(reader: Reader) -> Any:
     return [status.st_size, status.st_mtime_ns]
 
 
+class OverlapReader(Reader):
+    """A reader that keeps the ends of what was read, for parts that begin before the last one's end.
+
+    A store decodes complete chunks: without what is kept, the samples before a part would cost a chunk more. Several
+    threads may use it, and it may be pickled, without what it holds.
+
+    Arguments:
+        overlap: samples that are kept of each part.
+        n_parts: the most parts of the same channels that are read at the same time.
+    """
+
+    def __init__(self, reader: StoredReader, overlap: int, n_parts: int) -> None:
+        self._reader, self._overlap, self._n_parts = reader, overlap, n_parts
+        for name in ("path", "channels", "dtype", "quantum", "full_scale", "rate", "notes", "length", "shape", "axis"):
+            setattr(self, name, getattr(reader, name))
+        self._lock = threading.Lock()
+        self._ends: dict[tuple[int, int], dict[int, Array]] = {}  # by channels, then by where they end
+
+    def __reduce__(self) -> Any:
+        return type(self), (self._reader, self._overlap, self._n_parts)
+
+    def read(self, start: int, stop: int) -> Array:
+        """The samples [start, stop) of every channel: (channels, stop - start)."""
+        return self.read_channels(start, stop, range(self.channels))
+
+    def read_channels(self, start: int, stop: int, channels: range) -> Array:
+        """The samples [start, stop) of some channels: (channels, stop - start)."""
+        with self._lock:
+            ends = self._ends.setdefault((channels.start, channels.stop), {})
+            found = [end for end, kept in ends.items() if end - kept.shape[1] <= start < end < stop]
+            kept = ends.pop(max(found)) if found else None
+        if kept is None:
+            block = self._reader.read_channels(start, stop, channels)
+        else:
+            end = max(found)
+            rest = self._reader.read_channels(end, stop, channels)
+            block = np.concatenate((kept[:, start - end :], rest), axis=1)
+        with self._lock:
+            while len(ends) >= self._n_parts:
+                del ends[next(iter(ends))]
+            ends[stop] = block[:, max(0, stop - start - self._overlap) :].copy()
+        return block
+
+    def place(self, sample: int) -> str:
+        """Where a sample stands, as the store has it."""
+        return self._reader.place(sample)
+
+
 class SharedReader(Reader):
     """A reader that one thread at a time uses, and that another process opens anew.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from tapwise.scale.amounts import in_words
 from tapwise.scale.computation import Computation
@@ -67,6 +68,13 @@ class Division:
                     self.rows,
                 )
 
+    def overlap(self, computation: Computation, length: int) -> int:
+        """Samples that a block needs again after the one before it, where no end is near."""
+        middle = self.layout.shape[self.layout.axis] // 2
+        before = computation.samples(max(0, middle - self.block), middle, length)
+        after = computation.samples(middle, middle + 1, length)
+        return max(0, before[1] - after[0])
+
     @property
     def n_tasks(self) -> int:
         """How many there are."""
@@ -116,6 +124,18 @@ def divide(layout: Layout, computation: Computation, reader: Reader, workers: in
             + "; give more, fewer workers, or shorter chunks (chunk=)"
         )
     return Division(layout, outputs, channels, block, rows, needed())
+
+
+def stripes(tasks: list[Task], n: int) -> list[Task]:
+    """Tasks in an order in which ``n`` workers each go on from where they were.
+
+    Example:
+        >>> stripes([0, 1, 2, 3, 4], 2)  # numbers in place of tasks
+        [0, 3, 1, 4, 2]
+    """
+    each = -(-len(tasks) // n)
+    rows = [tasks[start : start + each] for start in range(0, len(tasks), each or 1)]
+    return [task for together in zip_longest(*rows) for task in together if task is not None]
 
 
 def _chunk_of(reader: Reader) -> tuple[int, int]:

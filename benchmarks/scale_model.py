@@ -109,8 +109,7 @@ def ranks_measured(ranks: int) -> dict[str, Any]:
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
         line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))
         runs.append(json.loads(line.removeprefix("RESULT ")))
-    found: dict[str, Any] = {name: min(run[name] for run in runs) for name in runs[0]}
-    found["rate"] = max(run["rate"] for run in runs)
+    found: dict[str, Any] = {**min(runs, key=lambda run: run["measured"]), "runs": len(runs)}
     found["predicted"] = seconds_of_ranks(
         found["compute"], found["latency"], found["rate"], found["sent"], 4, found["copy"]
     )

@@ -163,6 +163,7 @@ def _numpy_mode(mode):
         (lambda: tw.filter(np.ones(3), np.ones(5), padding="valid"), tw.ShapeError, "5"),
         (lambda: tw.filter(np.ones(3), [1.0], stride=0), tw.ShapeError, "stride"),
         (lambda: tw.filter(pd.Series([1.0, 2]), [1.0, 1], padding="full"), ValueError, "1 outputs lie beyond the ends"),
+        (lambda: tw.filter(pd.Series([1.0, 2]), [1.0, 1], padding=(3, 0)), ValueError, "2 outputs lie beyond the ends"),
         (lambda: tw.filter(pd.Series(["a"]), [1.0]), TypeError, "a signal is of"),
         (lambda: tw.filter(pd.DataFrame({"a": ["x"]}), [1.0]), TypeError, "no column of numbers"),
         (lambda: tw.filter(pd.DataFrame({"a": [1.0]}), [1.0], axis=1), ValueError, "transpose it"),

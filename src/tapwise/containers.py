@@ -5,16 +5,15 @@ No package is imported for this: an object of pandas, polars or xarray brings it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-Rows = Sequence[int | None]
-# From outputs, (..., n), and the row that each belongs to, to what the signal was.
-Wrap = Callable[[Tensor, Rows], Any]
+# From outputs, (..., n), and the row that each belongs to, to what the signal was. Rows may lie beyond its ends.
+Wrap = Callable[[Tensor, range], Any]
 
 
 def opened(signal: Any, axis: int | str | None) -> tuple[Tensor, Wrap]:
@@ -74,9 +73,9 @@ def _array_of(y: Tensor) -> Any:
     return y.detach().numpy()
 
 
-def _complete(rows: Rows, kind: str) -> list[int]:
+def _complete(rows: range, length: int, kind: str) -> list[int]:
     """Rows, which all have to be there."""
-    complete = [row for row in rows if row is not None]
+    complete = [row for row in rows if 0 <= row < length]
     if len(complete) < len(rows):
         raise ValueError(
             f"{len(rows) - len(complete)} outputs lie beyond the ends of the {kind}, where it has no index: "
@@ -88,8 +87,8 @@ def _complete(rows: Rows, kind: str) -> list[int]:
 def _pandas_series(series: Any, axis: int | str | None) -> tuple[Tensor, Wrap]:
     axis_of(1, axis)
 
-    def wrap(y: Tensor, rows: Rows) -> Any:
-        index = series.index.take(_complete(rows, "Series"))
+    def wrap(y: Tensor, rows: range) -> Any:
+        index = series.index.take(_complete(rows, len(series), "Series"))
         return type(series)(_array_of(y), index=index, name=series.name)
 
     return _tensor_of(_pandas_values(series)), wrap
@@ -109,8 +108,8 @@ def _pandas_frame(frame: Any, axis: int | str | None) -> tuple[Tensor, Wrap]:
     if not places:
         raise TypeError("the DataFrame has no column of numbers")
 
-    def wrap(y: Tensor, rows: Rows) -> Any:
-        result = frame.take(_complete(rows, "DataFrame")).copy()
+    def wrap(y: Tensor, rows: range) -> Any:
+        result = frame.take(_complete(rows, len(frame), "DataFrame")).copy()
         for place, column, row in zip(places, columns, y, strict=True):
             result.isetitem(place, _array_of(_as(row, column.dtype)))
         return result
@@ -136,9 +135,9 @@ def _polars_frame(frame: Any, axis: int | str | None) -> tuple[Tensor, Wrap]:
     if not names:
         raise TypeError("the DataFrame has no column of numbers")
 
-    def wrap(y: Tensor, rows: Rows) -> Any:
+    def wrap(y: Tensor, rows: range) -> Any:
         kind = type(frame[names[0]])
-        result = frame[_complete(rows, "DataFrame")]
+        result = frame[_complete(rows, len(frame), "DataFrame")]
         return result.with_columns(
             kind(name, _array_of(_as(row, column.dtype))) for name, column, row in zip(names, columns, y, strict=True)
         )
@@ -158,8 +157,8 @@ def _data_array(array: Any, axis: int | str | None) -> tuple[Tensor, Wrap]:
     else:
         place = axis_of(array.ndim, axis)
 
-    def wrap(y: Tensor, rows: Rows) -> Any:
-        at_rows = array.isel({array.dims[place]: _complete(rows, "DataArray")})
+    def wrap(y: Tensor, rows: range) -> Any:
+        at_rows = array.isel({array.dims[place]: _complete(rows, array.shape[place], "DataArray")})
         return at_rows.copy(data=np.moveaxis(_array_of(y), -1, place))
 
     return _tensor_of(np.moveaxis(array.to_numpy(), place, -1)), wrap

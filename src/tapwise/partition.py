@@ -63,7 +63,7 @@ def part(geometry: Geometry, start: int, stop: int, length: int) -> Part:
 
 
 def rows_of_outputs(geometry: Geometry, length: int) -> range:
-    """The row of a table that each output belongs to; it may lie beyond the table's ends.
+    """The row of a table that each output belongs to; those below 0 and from ``length`` on lie beyond the table.
 
     That is the last row that its window reads, as of a causal filter; where padding lets windows
     reach over both ends ("same"), the row in the window's middle.

@@ -21,9 +21,9 @@ from tapwise.scale.amounts import bytes_of
 from tapwise.scale.begin import begin
 from tapwise.scale.computation import Computation, ModelComputation, example_for
 from tapwise.scale.layout import layout_of
-from tapwise.scale.sources import OverlapReader, mark_of, open_source
+from tapwise.scale.sources import OverlapReader, open_source
 from tapwise.scale.target import FinishedError, Target
-from tapwise.scale.tasks import Division, Task, divide, stripes
+from tapwise.scale.tasks import Division, Task, divide, interleaved
 from tapwise.signals.base import Array, Reader
 from tapwise.signals.samples import Losses
 from tapwise.signals.stored import StoredReader
@@ -183,7 +183,7 @@ def run(
         n_workers, at_once = max(1, sum(threads)), max([1, *threads])
     else:
         at_once = n_workers
-    mark = mark_of(reader)
+    mark = reader.mark()
     record = {
         "layer": computation.words,
         "source": str(reader.path),
@@ -202,13 +202,13 @@ def run(
         if missing:
             computation.prepare(missing[0].rows, missing[0].block, reader.length)
         if client is None:
-            missing = stripes(missing, n_workers)
+            missing = interleaved(missing, n_workers)
         parts = _with_overlap(reader, division.overlap(computation, reader.length), at_once, max_memory)
         with _executor(client, n_workers) as executor:
             losses = _compute(
                 executor, client, computation, parts, writer, missing, 2 * n_workers if client else n_workers, reports
             )
-        if mark_of(reader) != mark:
+        if reader.mark() != mark:
             raise SignalError(
                 f"{reader.path}: changed while it was read, so that {writer.place} may hold outputs of both: "
                 "run again, with overwrite (--overwrite)"

@@ -43,17 +43,6 @@ def open_source(source: Any, axis: int | str | None) -> Reader:
     return SharedReader(partial(open_reader, Path(source), axis=axis))
 
 
-def mark_of(reader: Reader) -> Any:
-    """What changes when a recording does: numbers and text."""
-    if isinstance(reader, StoredReader):
-        return reader.array.mark()
-    try:
-        status = reader.path.stat()
-    except OSError:
-        return None
-    return [status.st_size, status.st_mtime_ns]
-
-
 class OverlapReader(Reader):
     """A reader that keeps the ends of what was read, for parts that begin before the last one's end.
 

@@ -126,11 +126,11 @@ def divide(layout: Layout, computation: Computation, reader: Reader, workers: in
     return Division(layout, outputs, channels, block, rows, needed())
 
 
-def stripes(tasks: list[Task], n: int) -> list[Task]:
+def interleaved(tasks: list[Task], n: int) -> list[Task]:
     """Tasks in an order in which ``n`` workers each go on from where they were.
 
     Example:
-        >>> stripes([0, 1, 2, 3, 4], 2)  # numbers in place of tasks
+        >>> interleaved([0, 1, 2, 3, 4], 2)  # numbers in place of tasks
         [0, 3, 1, 4, 2]
     """
     each = -(-len(tasks) // n)

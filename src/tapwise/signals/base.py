@@ -63,6 +63,14 @@ class Reader(Source):
         """Whether some channels can be read without the others."""
         return False
 
+    def mark(self) -> Any:
+        """What changes when the file does, numbers and text; None where there is no file."""
+        try:
+            status = self.path.stat()
+        except OSError:
+            return None
+        return [status.st_size, status.st_mtime_ns]
+
     @abstractmethod
     def read(self, start: int, stop: int) -> Array:
         """The samples [start, stop) of every channel: (channels, stop - start)."""

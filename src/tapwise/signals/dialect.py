@@ -102,7 +102,7 @@ def dialect_of(text: str, given: TableFormat) -> Dialect:
     """How a text is written, as a table.
 
     Arguments:
-        text: the beginning, with some rows.
+        text: the beginning, with some rows after the first comments and the heading; or all of it.
 
     Example:
         >>> found = dialect_of("at;v\\n1;2,5\\n", TableFormat())
@@ -111,6 +111,8 @@ def dialect_of(text: str, given: TableFormat) -> Dialect:
     """
     line_end = "\r\n" if "\r\n" in text[:10_000] else "\n"
     head, first, named = leading_lines(text)
+    if first == len(text) and named is None:  # nothing else: a heading perhaps
+        head, first = "", 0
     lines = list(islice(io.StringIO(text[first:]), _MOST_LINES))
     sample = [line for line in lines if not line.startswith("#")] or lines
     separator = given.separator or named or _separator_of(sample)
@@ -182,8 +184,6 @@ def leading_lines(text: str) -> tuple[str, int, str | None]:
         elif not line.startswith("#") and line.strip("\r\n"):
             break
         end += len(line)
-    if end == len(text) and separator is None:  # nothing else: a heading perhaps
-        end = 0
     return text[:end], end, separator
 
 
@@ -248,7 +248,7 @@ class Lines(NamedTuple):
         rows: without comments and blank lines.
         n_rows: how many; None: a cell is quoted, and may hold lines of its own.
         comments: numbers of the lines between them, counted from 0 in the file, that are comments or blank.
-        end: letters of the text that they take.
+        end: characters of the text that they take.
     """
 
     rows: str
@@ -258,7 +258,7 @@ class Lines(NamedTuple):
 
 
 def complete_rows(text: str, first: int, dialect: Dialect, is_last: bool) -> Lines:
-    """The complete rows of a text, which begins with one.
+    """The complete rows of a text, which begins with one; of the last text, all that is left.
 
     A line that begins with # is a row where all are, or where its first cell stands for no value, as #N/A. In a
     table of one column a blank line before the last row is a gap.
@@ -273,8 +273,7 @@ def complete_rows(text: str, first: int, dialect: Dialect, is_last: bool) -> Lin
         return Lines(rows, rows.count("\n") + (rows[-1:] not in ("", "\n")), [], end)
     kept: list[str] = []
     comments: list[int] = []
-    n_kept, n_comments, n_rows, n_lines, at, end = 0, 0, 0, 0, 0, 0
-    is_within = False
+    n_kept, n_comments, at, end, is_within = 0, 0, 0, 0, False
     for number, line in enumerate(io.StringIO(text, newline=""), first):
         if not is_last and not line.endswith("\n"):
             break
@@ -284,13 +283,46 @@ def complete_rows(text: str, first: int, dialect: Dialect, is_last: bool) -> Lin
             comments.append(number)
         else:
             kept.append(line)
-            is_within ^= line.count('"') % 2 == 1  # a quoted cell goes on in the next line
-            n_lines += not is_within
+            is_within = _ends_in_cell(line, is_within, dialect.separator)
         if not is_within and not is_blank:  # blank lines at the end of a file are nothing
-            n_kept, n_comments, n_rows, end = len(kept), len(comments), n_lines, at
+            n_kept, n_comments, end = len(kept), len(comments), at
     if is_last and is_within:
         n_kept, n_comments, end = len(kept), len(comments), at
-    return Lines("".join(kept[:n_kept]), None if '"' in text[:end] else n_rows, comments[:n_comments], end)
+    return Lines("".join(kept[:n_kept]), None if '"' in text[:end] else n_kept, comments[:n_comments], end)
+
+
+def _ends_in_cell(line: str, is_within: bool, separator: str) -> bool:
+    """Whether a quoted cell goes on in the next line. A cell is quoted where it begins with a quotation mark.
+
+    Arguments:
+        is_within: whether the line begins within one.
+    """
+    at = 0
+    while True:
+        if not is_within and line[at : at + 1] == '"':
+            is_within, at = True, at + 1
+        if is_within:
+            at = line.find('"', at) + 1
+            if not at:
+                return True
+            if line[at : at + 1] == '"':  # two stand for one
+                at += 1
+                continue
+            is_within = False
+        at = line.find(separator, at) + 1
+        if not at:
+            return False
+
+
+def unpaired_mark(text: str, separator: str) -> int | None:
+    """The line, from 0, of a quotation mark that has no pair: of a cell that doesn't end, or within another cell."""
+    is_within, start, odd = False, 0, None
+    for number, line in enumerate(io.StringIO(text, newline="")):
+        start = start if is_within else number
+        was_within, is_within = is_within, _ends_in_cell(line, is_within, separator)
+        if odd is None and not (was_within or is_within) and line.count('"') % 2:
+            odd = number
+    return start if is_within else odd
 
 
 def _is_comment(line: str, dialect: Dialect) -> bool:

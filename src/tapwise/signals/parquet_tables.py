@@ -18,7 +18,7 @@ else:
     pl = need("polars")
 
 # Cells of a piece, all its columns together.
-_CELLS = 1 << 20
+_CELLS = 1 << 22
 
 
 class ParquetReader(TableReader):
@@ -36,17 +36,18 @@ class ParquetReader(TableReader):
         self.starts = [*range(0, length, size), length]
         super().__init__(path, columns)
 
-    def _read_piece(self, n: int) -> pl.DataFrame:
+    def _read_piece(self, n: int, columns: tuple[str, ...] | None) -> pl.DataFrame:
         start, stop = self.starts[n : n + 2]
+        table = self._file if columns is None else self._file.select(columns)
         try:
-            return self._file.slice(start, stop - start).collect()
+            return table.slice(start, stop - start).collect()
         except (pl.exceptions.PolarsError, OSError) as error:
             raise SignalError(
                 f"{self.path}: the file is damaged, or has changed: {str(error).partition(chr(10))[0]}"
             ) from error
 
-    def _has_numbers(self, column: pl.Series) -> bool:
-        return column.dtype.is_numeric()
+    def _numeric_names(self) -> list[str]:
+        return [name for name, dtype in self.schema.items() if dtype.is_numeric()]
 
     def _numbers(self, column: pl.Series, first: int) -> Array:
         if not column.dtype.is_numeric():

@@ -144,6 +144,10 @@ class StoredReader(Reader):
         block = values.reshape(math.prod(values.shape[:-1]), stop - start)[cut]
         return block.astype(self.dtype, copy=False)
 
+    def mark(self) -> Any:
+        """What changes when the array does."""
+        return self.array.mark()
+
     def close(self) -> None:
         """Let go of the file."""
         if isinstance(self.array, Hdf5Array):

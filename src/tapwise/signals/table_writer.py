@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 else:
     pl = need("polars")
 
-# Cells of a part, all its columns together.
+# Cells of a row group, all its columns together.
 _GROUP = 1 << 20
 
 
@@ -78,10 +78,10 @@ class TextTableWriter(TableWriter):
     def write_rows(self, numbers: pl.DataFrame, others: pl.DataFrame | None) -> None:
         """Append rows; the heading goes before the first."""
         source, is_first = self.source, not self.output.file.tell()
-        gap, decimal, line_end, head = getattr(source, "gap", None), ".", "\n", None
+        null_value, decimal, line_end, head, encoding, bom = None, ".", "\n", None, "utf-8", b""
         separator = "\t" if self.output.path.suffix.lower() == ".tsv" else ","
         if isinstance(source, TextTableReader):
-            dialect = source.dialect
+            dialect, null_value, encoding, bom = source.dialect, source.null_value, source.encoding, source.bom
             decimal, line_end = dialect.decimal, dialect.line_end
             if source.path.suffix.lower() == self.output.path.suffix.lower():
                 separator, head = dialect.separator, dialect.head
@@ -91,27 +91,27 @@ class TextTableWriter(TableWriter):
         lines = numbers.write_csv(include_header=False, separator=";").splitlines()
         cells = zip(*(line.split(";") for line in lines), strict=True) if lines else ()
         columns = [
-            pl.Series(name, [_cell(cell, decimal, gap) for cell in column], dtype=pl.String)
+            pl.Series(name, [_cell(cell, decimal, null_value) for cell in column], dtype=pl.String)
             for name, column in zip(numbers.columns, cells, strict=bool(lines))
         ]
         table = pl.DataFrame(columns) if others is None else others.with_columns(columns)
         is_kept = head is not None and others is not None
         text = table.write_csv(separator=separator, line_terminator=line_end, include_header=is_first and not is_kept)
-        encoding, mark = getattr(source, "encoding", "utf-8"), getattr(source, "mark", b"")
         if is_first:
-            self.output.file.write(bytes(mark) + ((head or "") * is_kept).encode(encoding))
+            self.output.file.write(bom + ((head or "") * is_kept).encode(encoding))
         self.output.file.write(text.encode(encoding))
 
 
 class ParquetWriter(TableWriter):
-    """Writes a table as Parquet: parts beside the file, which then become its row groups."""
+    """Writes a table as Parquet: each row group to a file of its own, which are then joined."""
 
     def __init__(self, path: Path, source: Source, rows: range | None, channels: int, dtype: np.dtype[Any]) -> None:
+        is_typed = isinstance(source, TextTableReader) and rows is not None
+        self._types = source.numeric_columns() if isinstance(source, TextTableReader) and is_typed else {}
         super().__init__(path, source, rows, channels, dtype)
-        self._types = self.table.numeric_columns() if isinstance(self.table, TextTableReader) else {}
-        self._folder = TemporaryDirectory(prefix=".", suffix=".partial", dir=self.output.path.parent)
+        self._folder: TemporaryDirectory[str] | None = None
         self._waiting: list[pl.DataFrame] = []
-        self._n_parts = 0
+        self._parts: list[Path] = []
 
     def write_rows(self, numbers: pl.DataFrame, others: pl.DataFrame | None) -> None:
         """Keep rows until there are enough for a row group."""
@@ -130,25 +130,29 @@ class ParquetWriter(TableWriter):
         return numbers.cast(before.dtype) if before.dtype.is_float() else numbers
 
     def _write_part(self) -> None:
-        pl.concat(self._waiting).write_parquet(Path(self._folder.name) / f"{self._n_parts:06}.parquet")
-        self._waiting, self._n_parts = [], self._n_parts + 1
+        if self._folder is None:
+            self._folder = TemporaryDirectory(prefix=".", suffix=".partial", dir=self.output.path.parent)
+        self._parts.append(Path(self._folder.name) / f"{len(self._parts)}.parquet")
+        pl.concat(self._waiting).write_parquet(self._parts[-1])
+        self._waiting = []
 
     def finish(self) -> None:
         """Write the parts to one file."""
         super().finish()
-        if not self._n_parts:
+        if not self._parts:
             pl.concat(self._waiting).write_parquet(self.output.file)
             return
         if self._waiting:
             self._write_part()
-        pl.scan_parquet(Path(self._folder.name) / "*.parquet").sink_parquet(self.output.file)
+        pl.scan_parquet(self._parts, glob=False).sink_parquet(self.output.file)
 
     def release(self) -> None:
         """Remove the parts."""
-        self._folder.cleanup()
+        if self._folder is not None:
+            self._folder.cleanup()
 
 
-def _cell(number: str, decimal: str, gap: str | None) -> str | None:
-    if number == "NaN" and gap is not None:
-        return gap or None
+def _cell(number: str, decimal: str, null_value: str | None) -> str | None:
+    if number == "NaN" and null_value is not None:
+        return null_value or None
     return number if decimal == "." else number.replace(".", decimal)

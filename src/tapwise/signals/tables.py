@@ -6,9 +6,10 @@ A table is read by pieces of some thousand rows, so that its size doesn't matter
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -23,6 +24,8 @@ else:
 
 # Pieces that are kept, as a window reaches from one into the next.
 _KEPT = 2
+
+T = TypeVar("T")
 
 
 class TableReader(Reader):
@@ -39,8 +42,6 @@ class TableReader(Reader):
     rate = None
     quantum = 0
     dtype: np.dtype[Any] = np.dtype(np.float64)
-    # What stood for no value in the signal's columns, as the file writes it.
-    gap: str | None = None
     # All columns, and the first row of each piece and the end of the last one.
     names: list[str]
     starts: list[int]
@@ -48,6 +49,8 @@ class TableReader(Reader):
     def __init__(self, path: Path, columns: tuple[str, ...]) -> None:
         self.path = path
         self._pieces: dict[int, pl.DataFrame] = {}
+        self._signals: dict[int, Array] = {}
+        self._mark = self.mark()
         self.length = self.starts[-1]
         if not self.length:
             raise SignalError(f"{path}: the table has no rows")
@@ -63,7 +66,7 @@ class TableReader(Reader):
                 raise SignalError(f"{path}: there is no column {name!r}; the table has {listed(map(repr, self.names))}")
         # Columns of the signal that hold nulls.
         self.with_nulls: set[str] = set()
-        notes += self._looked_over()
+        notes += self._check_signal()
         self.notes = (*self.notes, *notes)
 
     def rows(self, start: int, stop: int) -> pl.DataFrame:
@@ -72,25 +75,42 @@ class TableReader(Reader):
         Raises:
             SignalError: a file that is damaged, or has changed.
         """
-        parts = []
-        for n, (first, end) in enumerate(zip(self.starts, self.starts[1:], strict=False)):
-            if first < stop and end > start:
-                parts.append(self._piece(n).slice(max(start - first, 0), min(stop, end) - max(start, first)))
+        parts = [self._piece(n)[there] for n, there in self._within(start, stop)]
         return pl.concat(parts, rechunk=False) if parts else self._piece(0).clear()
 
+    def _within(self, start: int, stop: int) -> Iterator[tuple[int, slice]]:
+        """The pieces in which rows stand, and where in each."""
+        for n in range(bisect_right(self.starts, start) - 1, len(self.starts) - 1):
+            first, end = self.starts[n : n + 2]
+            if first >= stop:
+                break
+            yield n, slice(max(start - first, 0), min(stop, end) - first)
+
     def _piece(self, n: int) -> pl.DataFrame:
-        if n not in self._pieces:
-            while len(self._pieces) >= _KEPT:
-                del self._pieces[next(iter(self._pieces))]
-            table = self._read_piece(n)
-            if len(table) != self.starts[n + 1] - self.starts[n]:
-                raise SignalError(f"{self.path}: the file has changed while it was read: run again")
-            self._pieces[n] = table
-        return self._pieces[n]
+        return _kept(self._pieces, n, lambda: self._checked(n, None))
+
+    def _signal(self, n: int) -> Array:
+        """The signal's numbers in a piece: (channels, rows)."""
+
+        def numbers() -> Array:
+            table = self._pieces[n] if n in self._pieces else self._checked(n, self.columns)
+            return np.stack([self._numbers(table[name], self.starts[n]) for name in self.columns])
+
+        return _kept(self._signals, n, numbers)
+
+    def _checked(self, n: int, columns: tuple[str, ...] | None) -> pl.DataFrame:
+        table = self._read_piece(n, columns)
+        if self.mark() != self._mark or len(table) != self.starts[n + 1] - self.starts[n]:
+            raise SignalError(f"{self.path}: the file has changed while it was read: run again")
+        return table
 
     @abstractmethod
-    def _read_piece(self, n: int) -> pl.DataFrame:
-        """The rows of a piece, from the file."""
+    def _read_piece(self, n: int, columns: tuple[str, ...] | None) -> pl.DataFrame:
+        """The rows of a piece, from the file.
+
+        Arguments:
+            columns: that are needed, others may be there too; None: all.
+        """
 
     def _all_pieces(self) -> Iterator[tuple[int, pl.DataFrame]]:
         """Every piece, with its first row."""
@@ -99,11 +119,11 @@ class TableReader(Reader):
 
     def _only_numeric(self) -> tuple[tuple[str, ...], list[str]]:
         """The column of numbers, where there is one, beside a first column of times; and what is to be said of it."""
-        found, first, steps = set(), self.names[0], _Steps()
-        for start, table in self._all_pieces():
-            found |= {name for name in self.names if name not in found and self._has_numbers(table[name])}
-            steps.add(self._times(table[first]), start)
-        numeric = [name for name in self.names if name in found]
+        numeric, first, steps = self._numeric_names(), self.names[0], _Steps()
+        if numeric[:1] == [first] and len(numeric) < 3:
+            for start, table in self._all_pieces():
+                if steps.may_be_regular:
+                    steps.add(self._times(table[first]), start)
         if len(numeric) == 2 and numeric[0] == first and steps.are_regular:
             return (numeric[1],), [f"column {first!r} is taken for the time, and kept (--column says otherwise)"]
         if numeric == [first] and len(self.names) > 1 and steps.are_regular:
@@ -119,33 +139,33 @@ class TableReader(Reader):
             )
         return (numeric[0],), []
 
-    def _looked_over(self) -> Iterator[str]:
+    def _check_signal(self) -> list[str]:
         """Read all of the signal once, so that what is no number is found before any work.
 
         Returns:
-            where rows are missing: for a column of times whose steps are mostly alike, where they are longer.
+            Notes: for a column of times whose steps are mostly alike, where they are longer.
         """
         steps = {name: _Steps() for name in self.names if name not in self.columns}
-        for start, table in self._all_pieces():
-            for name in self.columns:
-                self._numbers(table[name], start)
-                if table[name].null_count():
-                    self.with_nulls.add(name)
+        for n, start in enumerate(self.starts[:-1]):
+            table = self._piece(n)
+            self._signal(n)
+            self.with_nulls |= {name for name in self.columns if table[name].null_count()}
             for name, of_column in steps.items():
                 if of_column.may_be_regular:
                     of_column.add(self._times(table[name]), start)
+        notes = []
         for name, of_column in steps.items():
-            if of_column.are_regular and of_column.n_longer:
-                count = of_column.n_longer
-                yield (
+            count, row = of_column.longer()
+            if of_column.are_regular and count:
+                notes.append(
                     f"column {name!r}: {count:,} step{'s' * (count > 1)} longer than the usual one, the first before "
-                    f"{self.place(of_column.first_longer)}: rows are missing there, and neighbours are filtered as if "
-                    "they weren't"
+                    f"{self.place(row)}: rows are missing there, and neighbours are filtered as if they weren't"
                 )
+        return notes
 
     @abstractmethod
-    def _has_numbers(self, column: pl.Series) -> bool:
-        """Whether some rows of a column may be of a signal."""
+    def _numeric_names(self) -> list[str]:
+        """The columns that may be a signal."""
 
     @abstractmethod
     def _numbers(self, column: pl.Series, first: int) -> Array:
@@ -164,20 +184,29 @@ class TableReader(Reader):
 
     def read(self, start: int, stop: int) -> Array:
         """The rows [start, stop) of every signal column: (channels, stop - start)."""
-        table = self.rows(start, stop)
-        return np.stack([self._numbers(table[name], start) for name in self.columns])
+        parts = [self._signal(n)[:, there] for n, there in self._within(start, stop)]
+        return np.concatenate(parts, axis=1) if parts else np.empty((self.channels, 0))
+
+
+def _kept(pieces: dict[int, T], n: int, make: Callable[[], T]) -> T:
+    """A piece, from those that are kept or made."""
+    if n not in pieces:
+        while len(pieces) >= _KEPT:
+            del pieces[next(iter(pieces))]
+        pieces[n] = make()
+    return pieces[n]
 
 
 class _Steps:
     """The steps of a column of times, piece by piece: whether they are mostly alike, and where they are longer.
 
-    The usual step is the median of the first piece's.
+    Steps are counted by their size, within one in a hundred.
     """
 
     def __init__(self) -> None:
         self.may_be_regular = True
-        self.n_longer, self.first_longer = 0, 0
-        self._usual, self._count, self._alike = 0.0, 0, 0
+        # By size: how many, the row before which the first stands, and that step.
+        self._bins: dict[int, tuple[int, int, float]] = {}
         self._last: Array = np.empty(0)
 
     def add(self, times: Array | None, first: int) -> None:
@@ -186,24 +215,44 @@ class _Steps:
             self.may_be_regular = False
             return
         steps = np.diff(np.concatenate((self._last, times)))
-        first -= len(self._last)
+        first += 1 - len(self._last)
         self._last = times[-1:] if len(times) else self._last
-        if not len(steps):
+        if not (steps > 0).all():
+            self.may_be_regular = False
             return
-        if not self._count:
-            self._usual = float(np.median(steps))
-        self._count += len(steps)
-        self._alike += int((np.abs(steps - self._usual) < 0.25 * self._usual).sum())
-        self.may_be_regular = self.may_be_regular and bool((steps > 0).all())
-        longer = np.flatnonzero(steps > 1.5 * self._usual)
-        if len(longer) and not self.n_longer:
-            self.first_longer = first + int(longer[0]) + 1
-        self.n_longer += len(longer)
+        sizes, places, counts = np.unique(
+            np.rint(64 * np.log2(steps)).astype(int), return_index=True, return_counts=True
+        )
+        for size, place, count in zip(sizes.tolist(), places.tolist(), counts.tolist(), strict=True):
+            before, row, step = self._bins.get(size, (0, first + place, float(steps[place])))
+            self._bins[size] = (before + count, row, step)
+
+    @property
+    def _count(self) -> int:
+        return sum(count for count, *_ in self._bins.values())
+
+    @property
+    def _usual(self) -> float:
+        """The median."""
+        done = 0
+        for _, (count, _, step) in sorted(self._bins.items()):
+            done += count
+            if 2 * done >= self._count:
+                return step
+        return np.nan
 
     @property
     def are_regular(self) -> bool:
         """Whether the times only grow, by steps that are mostly alike."""
-        return self.may_be_regular and self._count > 1 and self._alike > 0.5 * self._count
+        usual = self._usual
+        alike = sum(count for count, _, step in self._bins.values() if abs(step - usual) < 0.25 * usual)
+        return self.may_be_regular and self._count > 1 and alike > 0.5 * self._count
+
+    def longer(self) -> tuple[int, int]:
+        """How many steps are longer than usual, and the row before which the first stands."""
+        usual = self._usual
+        found = [(row, count) for count, row, step in self._bins.values() if step > 1.5 * usual]
+        return sum(count for _, count in found), min(found, default=(0, 0))[0]
 
 
 def dates_as_numbers(text: pl.Series) -> Array | None:

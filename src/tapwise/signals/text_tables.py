@@ -16,7 +16,7 @@ import numpy as np
 from tapwise.errors import SignalError
 from tapwise.extras import need
 from tapwise.signals.base import Array
-from tapwise.signals.dialect import NULLS, TableFormat, complete_rows, dialect_of, leading_lines
+from tapwise.signals.dialect import NULLS, TableFormat, complete_rows, dialect_of, leading_lines, unpaired_mark
 from tapwise.signals.tables import TableReader, dates_as_numbers
 
 if TYPE_CHECKING:
@@ -28,10 +28,14 @@ _MOST_COLUMNS = 20_000
 # Bytes of a piece, and of the beginning in which the heading is looked for.
 _PIECE = 1 << 22
 _BEGINNING = 1 << 20
-# Letters that a row may have; what is longer is a quotation mark without its pair.
-_LONGEST_ROW = 1 << 26
+# Characters that a row may have; what is longer is a quotation mark without its pair.
+_LONGEST_ROW = 1 << 24
+# Characters in which a table's form is looked for.
+_LONGEST_BEGINNING = 1 << 26
+# Lines after the first comments, of which none is one, from which a table's form is read.
+_ENOUGH = 10
 # Byte order marks, the longer ones first, and the encodings that they and what follows are in.
-_MARKS = (
+_BOMS = (
     (codecs.BOM_UTF32_LE, "utf-32-le"),
     (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF8, "utf-8"),
@@ -64,12 +68,14 @@ class TextTableReader(TableReader):
         self._nulls = NULLS | {value.strip() for value in given.null_values}
         self._null_numbers = [number for value in given.null_values if (number := _number_or_none(value)) is not None]
         with path.open("rb") as file:
-            mark = file.read(4)
-        self.mark, encodings = b"", ["utf-8", "cp1252", "latin-1"]  # the second as spreadsheets of Western Europe write
-        for sign, encoding in _MARKS:
-            if mark.startswith(sign):
-                self.mark, encodings = sign, [encoding]
+            beginning = file.read(4)
+        self.bom, encodings = b"", ["utf-8", "cp1252", "latin-1"]  # the second as spreadsheets of Western Europe write
+        for bom, encoding in _BOMS:
+            if beginning.startswith(bom):
+                self.bom, encodings = bom, [encoding]
                 break
+        # By column: what stands for no value first, as the file writes it.
+        self._null_values: dict[str, str] = {}
         for self.encoding in encodings:
             try:
                 self._find_pieces(given)
@@ -99,20 +105,22 @@ class TextTableReader(TableReader):
         self.names = list(self.dialect.names)
         self._text_pieces, self.starts, self._n_comments = list[_Piece](), [0], 0
         line, text = self.dialect.head.count("\n"), ""
-        start = len(self.mark) + len(self.dialect.head.encode(self.encoding))
-        decoder, data = codecs.getincrementaldecoder(self.encoding)(), b"begin"
+        start = len(self.bom) + len(self.dialect.head.encode(self.encoding))
+        decoder = codecs.getincrementaldecoder(self.encoding)()
         with self.path.open("rb") as file:
+            size = file.seek(0, io.SEEK_END)
             file.seek(start)
-            while data:
+            is_last = False
+            while not is_last:
                 data = file.read(_PIECE)
-                text += decoder.decode(data, final=not data)
+                is_last = file.tell() >= size
+                text += decoder.decode(data, final=is_last)
                 if "\0" in text:
                     raise SignalError(f"{self.path}: not a CSV table that can be read: save it as UTF-8 text")
-                lines = complete_rows(text, line, self.dialect, is_last=not data)
+                lines = complete_rows(text, line, self.dialect, is_last)
                 if not lines.end and len(text) > _LONGEST_ROW:
                     raise SignalError(
-                        f"{self.path}: not a CSV table: the row that begins at line {line + 1} doesn't end: is a "
-                        "quotation mark without its pair?"
+                        f"{self.path}: not a CSV table: line {line + 1} has a quotation mark without its pair"
                     )
                 stop = start + len(text[: lines.end].encode(self.encoding))
                 if lines.rows and self.names:
@@ -123,16 +131,18 @@ class TextTableReader(TableReader):
                 start, line, text = stop, line + text.count("\n", 0, lines.end), text[lines.end :]
 
     def _beginning(self) -> str:
-        """The text up to a line beyond the first comments, and more, in complete lines where it isn't all."""
-        decoder, text, data = codecs.getincrementaldecoder(self.encoding)(), "", b"begin"
+        """The text up to some lines that are no comments, in complete lines where it isn't all."""
+        decoder, text, data, size = codecs.getincrementaldecoder(self.encoding)(), "", b"begin", _BEGINNING
         with self.path.open("rb") as file:
-            file.seek(len(self.mark))
-            while data and len(text) < _LONGEST_ROW:
-                data = file.read(_BEGINNING)
+            file.seek(len(self.bom))
+            while data and len(text) < _LONGEST_BEGINNING:
+                data = file.read(size)
                 text += decoder.decode(data, final=not data)
                 end = text.rfind("\n") + 1
-                if data and leading_lines(text[:end])[1] < end:
+                rows = io.StringIO(text[leading_lines(text[:end])[1] : end])
+                if data and sum(bool(line.strip()) and not line.startswith("#") for line in rows) >= _ENOUGH:
                     return text[:end]
+                size = len(text) + 1
         return text
 
     def _refuse_headings(self) -> None:
@@ -153,14 +163,16 @@ class TextTableReader(TableReader):
             text: the rows with the comments between them, as the file has them.
             line: the number of its first line, from 0.
         """
+        # A first row with all its cells: what is read begins neither with a shorter one nor with a byte order mark.
+        full = self.dialect.separator.join("0" * len(self.names)) + "\n"
         try:
             return pl.read_csv(
-                rows.encode(),
+                (full + rows).encode(),
                 separator=self.dialect.separator,
                 has_header=False,
                 infer_schema=False,
                 schema=dict.fromkeys(self.names, pl.String),
-            )
+            ).slice(1)
         except pl.exceptions.PolarsError as error:
             raise SignalError(f"{self.path}: not a CSV table: {self._reason(text, line, error)}") from error
 
@@ -170,7 +182,7 @@ class TextTableReader(TableReader):
             file.seek(piece.start)
             return file.read(piece.stop - piece.start).decode(self.encoding)
 
-    def _read_piece(self, n: int) -> pl.DataFrame:
+    def _read_piece(self, n: int, columns: tuple[str, ...] | None) -> pl.DataFrame:
         try:
             text = self._text_of(n)
         except (OSError, UnicodeError) as error:
@@ -192,6 +204,8 @@ class TextTableReader(TableReader):
                     )
         except csv.Error as found:
             return f"line {line + lines.line_num}: {found}"
+        if (number := unpaired_mark(text, separator)) is not None:
+            return f"line {line + number + 1} has a quotation mark without its pair"
         return str(error).partition("\n")[0]
 
     def _cells(self, column: pl.Series) -> tuple[pl.Series, pl.Series, pl.Series]:
@@ -229,8 +243,17 @@ class TextTableReader(TableReader):
             columns.append(numbers if dtype.is_float() else text.cast(pl.Int64))
         return table.with_columns(columns)
 
-    def _has_numbers(self, column: pl.Series) -> bool:
-        return bool(self._cells(column)[2].is_not_null().any())
+    def _numeric_names(self) -> list[str]:
+        found: set[str] = set()
+        for _, table in self._all_pieces():
+            others = (name for name in self.names if name not in found)
+            found |= {name for name in others if self._cells(table[name])[2].is_not_null().any()}
+        return [name for name in self.names if name in found]
+
+    @property
+    def null_value(self) -> str | None:
+        """What stands for no value in the signal's columns, as the file writes it; None where none is missing."""
+        return next((self._null_values[name] for name in self.columns if name in self._null_values), None)
 
     def _numbers(self, column: pl.Series, first: int) -> Array:
         text, pointed, numbers = self._cells(column)
@@ -243,8 +266,8 @@ class TextTableReader(TableReader):
             )
         self._refuse_inexact(pointed, numbers, first)
         gaps = (numbers.is_null() | numbers.is_nan()).arg_true()
-        if self.gap is None and len(gaps):
-            self.gap = column[int(gaps[0])] or ""
+        if len(gaps) and column.name not in self._null_values:
+            self._null_values[column.name] = column[int(gaps[0])] or ""
         return numbers.fill_null(np.nan).to_numpy()
 
     def _advice(self, cell: str) -> str:

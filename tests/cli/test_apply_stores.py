@@ -142,3 +142,15 @@ def test_a_picture_of_what_a_store_holds(stores, tmp_path, typed):
     typed("apply eeg.zarr o.h5:y --model models.py:convolutional --plot model.svg")
     for name in ("filter.svg", "model.svg"):
         assert "<svg" in (tmp_path / name).read_text()
+
+
+def test_addresses(stores, tmp_path, typed):
+    """Any protocol of fsspec; ``memory`` is this process's, ``file`` the disk's."""
+    zarr.create_array("memory://bucket/day.zarr", data=stores, chunks=(2, 600), overwrite=True)
+    typed("apply memory://bucket/day.zarr memory://bucket/slow.zarr --taps mean:8")
+    np.testing.assert_allclose(zarr.open_array("memory://bucket/slow.zarr")[:], np.rint(averaged(stores)), atol=1)
+    typed(f"apply file://{tmp_path}/eeg.zarr:raw file://{tmp_path}/slow.zarr --taps mean:8")
+    (found,) = (array for name, array in zarr.open_group("slow.zarr").arrays() if name == "raw")
+    np.testing.assert_allclose(found[:], np.rint(averaged(stores)), atol=1)
+    assert not (tmp_path / "memory:").exists()
+    assert not (tmp_path / "file:").exists()

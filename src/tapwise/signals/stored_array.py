@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +26,8 @@ TIMES = ("time", "t", "sample", "samples")
 RECORD = "tapwise"
 
 _PLACE = re.compile(rf"(?P<store>.*?({'|'.join(map(re.escape, (*ZARR, *HDF5)))}))(?P<name>[:/].+)?/?", re.IGNORECASE)
+
+_FOLDED = re.compile(r"([a-z][a-z0-9+-]+):/([^/].*)")
 
 
 class Place(NamedTuple):
@@ -64,8 +67,14 @@ def place_of(path: object) -> Place | None:
         (Place(store='day.zarr', name=''), Place(store='day.h5', name='eeg/raw'), None)
         >>> place_of("s3://bucket/day.zarr/eeg")
         Place(store='s3://bucket/day.zarr', name='eeg')
+        >>> place_of(Path("s3://bucket/day.zarr"))
+        Place(store='s3://bucket/day.zarr', name='')
     """
     text = str(path)
+    if isinstance(path, Path) and (folded := _FOLDED.fullmatch(text)):  # a Path makes one slash of several
+        text = f"{folded[1]}://{folded[2]}"
+    if text.startswith("file:/"):
+        text = "/" + text.removeprefix("file:").lstrip("/")
     match = _PLACE.fullmatch(text)
     if match is None and any(os.path.exists(os.path.join(text, name)) for name in ("zarr.json", ".zarray", ".zgroup")):
         return Place(text, "")

@@ -74,7 +74,7 @@ def test_a_row_of_a_batch_has_the_bits_of_the_row_alone(name):
 
 
 MEMORY = """
-import sys, torch, tapwise as tw
+import resource, sys, torch, tapwise as tw
 from tapwise.engine import plan as plans
 from tapwise.engine.problem import Problem
 torch.set_num_threads(2)

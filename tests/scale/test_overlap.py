@@ -2,6 +2,7 @@
 
 import pickle
 
+import dask.array
 import numpy as np
 import torch
 import zarr
@@ -53,3 +54,24 @@ def test_what_is_kept_of_a_recording_is_what_it_holds(reads, overlap, n_parts):
         np.testing.assert_array_equal(reader.read_channels(start, stop, range(first, 4)), x[first:, start:stop])
     again = pickle.loads(pickle.dumps(reader))
     np.testing.assert_array_equal(again.read(3, 9), x[:, 3:9])
+
+
+def test_some_channels_of_several_axes():
+    x = np.arange(2 * 3 * 2 * 10).reshape(2, 3, 2, 10)
+    reader = StoredReader(MemoryArray(x))
+    for first in range(12):
+        for last in range(first + 1, 13):
+            found = reader.read_channels(2, 7, range(first, last))
+            np.testing.assert_array_equal(found, x.reshape(12, 10)[first:last, 2:7])
+
+
+def test_the_number_of_threads_is_as_before(tmp_path):
+    layer, x, before = tw.Conv1d.from_taps(np.ones(8) / 8), np.ones((2, 5000), "f4"), torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        tw.scale.apply(layer, x, tmp_path / "out.zarr", workers=2)
+        assert torch.get_num_threads() == 2
+        tw.scale.map_array(layer, dask.array.from_array(x, chunks=(1, 1000))).compute(scheduler="sync")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

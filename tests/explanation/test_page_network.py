@@ -178,7 +178,7 @@ def test_it_can_be_read_at_every_width(browser, tmp_path, page_text, width):
 
 @pytest.mark.slow
 def test_encodecs_page_is_small_and_quick(browser, tmp_path):
-    transformers = pytest.importorskip("transformers")
+    transformers = pytest.importorskip("transformers", reason="a model of this library is drawn")
     from transformers.models.encodec.modeling_encodec import EncodecEncoder
 
     torch.manual_seed(0)

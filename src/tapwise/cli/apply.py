@@ -93,7 +93,9 @@ def apply(
 
     An array has the shape (length,) or (channels, length); with --axis 0, (length, channels).
 
-    Into a store, .zarr or .h5, parts are computed by several workers at once. A run that was killed goes on with --resume. A .zarr can be seen while it is written; its attribute tapwise says whether it is complete.
+    Into a store, .zarr or .h5, parts are computed by several workers at once. A run that was killed goes on with --resume.
+
+    A Zarr store can be seen while it is written. Its attribute tapwise says whether it is complete.
     """
     if output is not None and result is not None:
         raise ValueError(f"the file to write is given twice: {result} and -o {output}")

@@ -25,6 +25,8 @@ class ParquetReader(TableReader):
     """A table in a Parquet file, whose columns have types."""
 
     def __init__(self, path: Path, columns: tuple[str, ...]) -> None:
+        self.path = path
+        self.opened = self.mark()
         self._file = pl.scan_parquet(path, glob=False)
         try:
             self.schema = self._file.collect_schema()

@@ -45,12 +45,12 @@ class TableReader(Reader):
     # All columns, and the first row of each piece and the end of the last one.
     names: list[str]
     starts: list[int]
+    # Of the file, before any of it was read.
+    opened: Any
 
     def __init__(self, path: Path, columns: tuple[str, ...]) -> None:
-        self.path = path
         self._pieces: dict[int, pl.DataFrame] = {}
         self._signals: dict[int, Array] = {}
-        self._mark = self.mark()
         self.length = self.starts[-1]
         if not self.length:
             raise SignalError(f"{path}: the table has no rows")
@@ -100,7 +100,7 @@ class TableReader(Reader):
 
     def _checked(self, n: int, columns: tuple[str, ...] | None) -> pl.DataFrame:
         table = self._read_piece(n, columns)
-        if self.mark() != self._mark or len(table) != self.starts[n + 1] - self.starts[n]:
+        if self.mark() != self.opened or len(table) != self.starts[n + 1] - self.starts[n]:
             raise SignalError(f"{self.path}: the file has changed while it was read: run again")
         return table
 

@@ -64,6 +64,7 @@ class TextTableReader(TableReader):
 
     def __init__(self, path: Path, columns: tuple[str, ...], given: TableFormat) -> None:
         self.path = path
+        self.opened = self.mark()
         self.given = None if given == TableFormat() else given
         self._nulls = NULLS | {value.strip() for value in given.null_values}
         self._null_numbers = [number for value in given.null_values if (number := _number_or_none(value)) is not None]

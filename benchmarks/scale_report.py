@@ -72,7 +72,7 @@ def chart(rows: list[dict[str, Any]]) -> str:
         "text{font:13px system-ui,sans-serif;fill:var(--ink)}.title{font-weight:600}.grid{stroke:var(--grid)}"
         ".line{fill:none;stroke:var(--line);stroke-width:2}.dot{fill:var(--line)}.page{fill:var(--page)}"
     )
-    label = "Time grows in proportion to the samples, memory stays flat"
+    label = "Time grows in proportion to the samples; memory grows to that of tasks of full size, then stays flat"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="p" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         f'role="img" aria-label="{label}"><style>{style}</style><rect class="page" width="100%" height="100%"/>'
@@ -145,7 +145,7 @@ def main() -> None:
     scale = json.loads((HERE / "results" / "scale-cpu.json").read_text())
     model = json.loads((HERE / "results" / "scale-model.json").read_text())
     head = PAGE.read_text().split(MARK)[0]
-    picture = "![Time over samples, a straight line; memory over samples, flat](images/scale.svg)"
+    picture = "![Time over samples, a straight line; memory over samples, flat once tasks have their full size](images/scale.svg)"
     PAGE.write_text(f"{head}{MARK}\n\n{recordings(scale)}\n\n{picture}\n\n{models(model)}\n")
     CHART.write_text(chart(scale["rows"]))
 

@@ -20,39 +20,45 @@ from tapwise.signals.stored import MemoryArray, StoredReader, open_stored
 def test_the_samples_before_a_part_are_read_once(tmp_path):
     x = np.random.default_rng(0).normal(size=(4, 100_000)).astype("f4")
     stored = zarr.create_array(tmp_path / "in.zarr", data=x, chunks=(2, 1000))
-    reads = []
+    reads, starts = [], []
 
     class Counting(StoredReader):
         def read_channels(self, start, stop, channels):
             reads.append((stop - start) * len(channels))
+            starts.append(start)
             return super().read_channels(start, stop, channels)
 
     layer = tw.Conv1d.from_taps(np.hanning(301) / 150)  # padding on both sides
     made = {}
     for workers in (1, 3):
         reads.clear()
+        starts.clear()
         reader = Counting(open_stored(stored))
         computation = ModelComputation(lambda: (layer, torch.zeros(1, 1, 1000)), reader)
         done = run(computation, reader, tmp_path / f"{workers}.zarr", max_memory=1_500_000, workers=workers, chunk=1000)
         assert done.n_tasks > 20
         again = sum(reads) - x.size
         assert again <= 300 * 4 * (workers - 1 + 8 * (workers > 1))  # where stripes begin, and threads overtake
+        # Each worker has a third of the recording to itself.
+        assert sorted(starts[:workers])[-1] >= 100_000 * (workers - 1) // workers - 5000
         made[workers] = zarr.open_array(tmp_path / f"{workers}.zarr")[:]
     np.testing.assert_array_equal(made[1], made[3])
     np.testing.assert_allclose(made[1], layer(torch.from_numpy(x)[:, None])[:, 0].detach().numpy(), atol=1e-5)
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 99), st.integers(1, 30), st.integers(0, 3)), min_size=1, max_size=12),
+    st.lists(
+        st.tuples(st.integers(0, 99), st.integers(1, 30), st.integers(0, 3), st.integers(1, 4)), min_size=1, max_size=12
+    ),
     st.integers(1, 40),
     st.integers(1, 4),
 )
 def test_what_is_kept_of_a_recording_is_what_it_holds(reads, overlap, n_parts):
     x = np.arange(400).reshape(4, 100)
     reader = OverlapReader(StoredReader(MemoryArray(x)), overlap, n_parts)
-    for start, count, first in reads:
-        stop = min(start + count, 100)
-        np.testing.assert_array_equal(reader.read_channels(start, stop, range(first, 4)), x[first:, start:stop])
+    for start, count, first, last in reads:
+        stop, last = min(start + count, 100), max(first + 1, last)
+        np.testing.assert_array_equal(reader.read_channels(start, stop, range(first, last)), x[first:last, start:stop])
     again = pickle.loads(pickle.dumps(reader))
     np.testing.assert_array_equal(again.read(3, 9), x[:, 3:9])
 

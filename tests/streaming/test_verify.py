@@ -10,7 +10,7 @@ F64 = torch.float64
 
 
 def test_verify_names_the_first_operation_that_differs(monkeypatch):
-    from tapwise.streaming.operations import Convolution
+    from tapwise.network.execution import Convolution
 
     model, x = networks.tcn()
     assert tw.verify_stream(model, x) < 1e-12

@@ -157,12 +157,17 @@ def _graph(runs: Runs, made: Sequence[Recording], others: Sequence[Recording]) -
 
 def _predicted(made: Sequence[Recording], lengths: Sequence[int], length: int) -> float:
     """The numbers that a run of this length computes, by how they grew so far: attention squares its length."""
-    counts = [sum(map(math.prod, run.sizes)) for run in (made[0], made[-1])]
+    counts = [_numbers_of(run) for run in (made[0], made[-1])]
     growth = lengths[-1] / lengths[0]
     power = max(1.0, math.log(counts[1] / counts[0]) / math.log(growth)) if growth > 1.05 and counts[0] else 1.0
     grown: float = counts[1] * (length / lengths[-1]) ** power
-    is_recurrent = any(call.name in RECURRENCES for call in made[0].calls)
-    return grown * _RECURRENCE if is_recurrent else grown
+    return grown
+
+
+def _numbers_of(run: Recording) -> int:
+    """The numbers that a run computed, each of a recurrence as the time that it takes."""
+    recurrent = {value for call in run.calls if call.name in RECURRENCES for value in call.outputs}
+    return sum(math.prod(size) * (_RECURRENCE if n in recurrent else 1) for n, size in enumerate(run.sizes))
 
 
 def _other_batch(runs: Runs, length: int, like: Recording) -> list[Recording]:

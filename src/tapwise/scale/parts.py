@@ -27,7 +27,7 @@ from tapwise.network.graph import Node
 from tapwise.network.operations import Convolve, Registered
 from tapwise.streaming.checks import check_end
 from tapwise.streaming.offline import offline_results
-from tapwise.streaming.operations import OPERATIONS, Part, PartialOperation
+from tapwise.network.execution import OPERATIONS, Part, PartialOperation
 from tapwise.streaming.stream import stream
 
 Range = tuple[int, int]

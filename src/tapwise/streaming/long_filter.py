@@ -25,7 +25,7 @@ from tapwise.geometry import Geometry
 from tapwise.network.graph import Node
 from tapwise.network.operations import Convolve
 from tapwise.network.timeline import Windows
-from tapwise.streaming.operations import Buffers, Counts
+from tapwise.network.execution import Buffers, Counts
 
 # Fewer taps are convolved directly, by the engine.
 FEWEST = 1024

@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 
 from tapwise.network.graph import Count, Graph, Node
 from tapwise.streaming.long_filter import LongFilter, block_of
-from tapwise.streaming.operations import OPERATIONS, Buffers, Counts, Operation
+from tapwise.network.execution import OPERATIONS, Buffers, Counts, Operation
 
 # Schedules that are cached: one for each position in the period and length of chunk.
 _MOST_SCHEDULES = 512

@@ -80,6 +80,16 @@ def array_at(typing, address, item):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
+def pointer_at(typing, address):  # type: ignore[no-untyped-def]
+    """A pointer without a type, for ``numba.carray`` of records."""
+
+    def codegen(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+        return b.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+    return types.voidptr(types.int64), codegen
+
+
+@intrinsic
 def allocate(typing, size):  # type: ignore[no-untyped-def]
     """The address of ``size`` bytes until ``release``; 0 where there is no memory."""
 

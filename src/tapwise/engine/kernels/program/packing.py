@@ -1,0 +1,80 @@
+"""Packing: weights in the order in which the tiles read them.
+
+# weight (C_out, C_in, K)   ->   panels of up to WIDEST vectors of output channels, each (K, C_in, columns)
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tapwise.engine.compiled import vector_bytes
+
+LANES = vector_bytes() // 4
+# Vectors of a panel: as the registers allow.
+WIDEST = 4 if vector_bytes() == 64 else 2
+
+
+def panels(columns: int) -> list[int]:
+    """The vectors of each panel of a product of some columns.
+
+    Example:
+        >>> sum(panels(100)) == -(-100 // LANES)
+        True
+    """
+    left, found = -(-columns // LANES), []
+    while left:
+        n = WIDEST - 1 if left == WIDEST + 1 and WIDEST > 2 else min(left, WIDEST)
+        found.append(n)
+        left -= n
+    return found
+
+
+def padded(columns: int) -> int:
+    """Columns with those that fill the last vector."""
+    return -(-columns // LANES) * LANES
+
+
+def packed(weight: Tensor) -> Tensor:
+    """A weight (K, C_in, C_out) in panels, one after the other."""
+    taps, inputs, columns = weight.shape
+    wide = weight.new_zeros((taps, inputs, padded(columns)))
+    wide[..., :columns] = weight
+    parts, start = [], 0
+    for n in panels(columns):
+        parts.append(wide[..., start : start + n * LANES].reshape(-1))
+        start += n * LANES
+    return torch.cat(parts) if parts else weight.new_zeros(0)
+
+
+def packed_bias(bias: Tensor | None, columns: int, groups: int = 1) -> Tensor:
+    """A bias (C_out,), or zeros, filled up to full vectors by group."""
+    each = columns // groups
+    wide = torch.zeros((groups, padded(each)))
+    if bias is not None:
+        wide[:, :each] = bias.reshape(groups, each)
+    return wide.reshape(-1)
+
+
+def packed_groups(weight: Tensor, groups: int) -> Tensor:
+    """The weight (C_out, C_in / groups, K) of a convolution, packed group by group."""
+    each = weight.shape[0] // groups
+    return torch.cat([packed(part.permute(2, 1, 0)) for part in weight.split(each)])
+
+
+def packed_depthwise(weight: Tensor) -> Tensor:
+    """The weight (C, 1, K) of a depthwise convolution as (K, C), each tap filled up to full vectors."""
+    channels, _, taps = weight.shape
+    wide = weight.new_zeros((taps, padded(channels)))
+    wide[:, :channels] = weight[:, 0].T
+    return wide.reshape(-1)
+
+
+def packed_transposed(weight: Tensor, stride: int) -> Tensor:
+    """The weight (C_in, C_out, K) of a transposed convolution, packed by phase of its stride, the last tap first."""
+    parts = []
+    for phase in range(stride):
+        taps = weight[..., phase::stride].flip(-1)
+        if taps.shape[-1]:
+            parts.append(packed(taps.permute(2, 0, 1)))
+    return torch.cat(parts)

@@ -1,0 +1,42 @@
+"""The records by which a program tells its loop what to do; they need no compiler.
+
+A program is a list of groups. A group is a list of instructions that are done, one after the other, on a block of
+moments, while what they give is still in the cache; its blocks are tasks of the pool of threads.
+
+# a sequence          row 0 | row 1 | row 2 | ...       a row: all channels of a moment, side by side
+# a block             rows [first, last) of every sequence that the group writes
+# an operand          (address, bytes from row to row, bytes from signal to signal of the batch, is it scratch?)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from tapwise.engine.kernels.program.names import MAPS
+from tapwise.engine.memory import Range
+from tapwise.engine.threads import job_type
+
+# What an instruction does, by number. Maps come after these, in the order of ``MAPS``.
+PRODUCT, DEPTHWISE, FEW_OUTPUTS, TRANSPOSED, LAYER_NORM, LARGEST, MOMENTS, FINISH, NORMALISE, IMPORT, EXPORT, ZEROS, EDGES = range(13)
+MAP = 16
+CODES = {name: MAP + n for n, name in enumerate(MAPS)}
+
+_OPERANDS = [(f"{name}{part}", "i8") for name in "xzy" for part in ("", "_row", "_batch", "_scratch")]
+# ``x``, ``z``, ``y``: operands; ``third``: the address of a vector, w of a map, or of zeros at which end they stand.
+# ``tap``: bytes from a tap's rows to the next tap's; of what is imported or exported, from channel to channel.
+_INTEGERS = "code columns inputs taps tap stride shift groups weight bias count third"
+INSTRUCTION = np.dtype([*_OPERANDS, *((name, "i8") for name in _INTEGERS.split()), ("p", "f8"), ("q", "f8")])
+
+
+def _ranges(job: Any, tasks: int, bits: int) -> Iterator[Range]:
+    yield Range("instructions", job.instructions, job.instructions + job.count * INSTRUCTION.itemsize)
+
+
+# ``first``, ``last``: rows of the group; ``block``: rows of a task; ``blocks``: tasks of a signal of the batch;
+# ``scratch``: bytes of a task's own memory.
+GroupJob = job_type("GroupJob", "instructions count first last block blocks scratch", _ranges)
+
+AFFINE = CODES["affine"]

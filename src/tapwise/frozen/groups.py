@@ -1,0 +1,102 @@
+"""Groups: which steps run together on a block of rows, and which values have to be in memory between them.
+
+A step that reads windows begins a group, since other tasks compute some of the rows that it reads. What reads its
+rows one by one joins the group of what it reads last. A value that no other group reads is scratch: a block of it
+stays in the cache of the processor that computes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tapwise.frozen.steps import Ref, Step, Steps, TorchStep
+
+Range = tuple[int, int]
+
+
+@dataclass(eq=False)
+class Group:
+    """Steps on the same rows.
+
+    Arguments:
+        rows: those that it computes.
+        total: of which these are some.
+    """
+
+    rows: Range
+    total: int
+    steps: list[Any] = field(default_factory=list)
+
+    @property
+    def is_torch(self) -> bool:
+        return isinstance(self.steps[0], TorchStep)
+
+
+def grouped(steps: Steps, ranges: Sequence[Range], totals: Sequence[int]) -> tuple[list[Group], dict[int, int]]:
+    """The groups in the order in which they run; and, by value, the group that gives it.
+
+    Arguments:
+        ranges: by node, which of its rows are needed.
+        totals: by node, how many there are.
+    """
+    groups: list[Group] = []
+    group_of: dict[int, int] = {}
+    for step in steps.steps:
+        node = step.node if isinstance(step, TorchStep) else steps.values[step.out].node
+        rows = ranges[node]
+        if rows[0] == rows[1]:
+            continue
+        if isinstance(step, TorchStep):
+            groups.append(Group(rows, totals[node], [step]))
+        else:
+            number = _joins(step, groups, group_of, rows, totals[node])
+            if number is not None:
+                groups[number].steps.append(step)
+                group_of[step.out] = number
+                continue
+            groups.append(Group(rows, totals[node], [step]))
+        if step.out is not None:
+            group_of[step.out] = len(groups) - 1
+    return groups, group_of
+
+
+def _joins(step: Step, groups: list[Group], group_of: dict[int, int], rows: Range, total: int) -> int | None:
+    """The group that a step can join; None: it begins another."""
+    before = [(group_of.get(ref.value, -1), ref) for ref in step.reads]
+    number = max(n for n, _ in before)
+    if step.window is not None or number < 0:
+        return None
+    group = groups[number]
+    if group.is_torch or group.rows != rows or group.total != total:
+        return None
+    return number if all(ref.shift == 0 for n, ref in before if n == number) else None
+
+
+def kept_values(steps: Steps, groups: Sequence[Group], group_of: dict[int, int], read_by_torch: set[int]) -> set[int]:
+    """The values that must be in memory: those that another group reads, or that padding surrounds."""
+    kept = set(read_by_torch)
+    kept |= {n for n, value in enumerate(steps.values) if value.fill is not None}
+    for number, group in enumerate(groups):
+        for step in group.steps:
+            if isinstance(step, TorchStep):
+                continue
+            kept |= {ref.value for ref in step.reads if group_of.get(ref.value, -1) != number}
+    return kept
+
+
+def reads_of(step: Step, ref: Ref, rows: Range) -> Range:
+    """The rows of a value that a step reads for some rows of its own."""
+    first, last = rows
+    window = step.window if ref is step.x else None
+    if window is None:
+        low, high = first, last
+    elif window.transposed:
+        taps = -(-window.kernel_size // window.stride)
+        low = (first + window.left) // window.stride - taps + 1
+        high = (last - 1 + window.left) // window.stride + 1
+    else:
+        low = first * window.stride - window.left
+        high = (last - 1) * window.stride - window.left + window.effective_kernel_size
+    return low + ref.shift, high + ref.shift

@@ -1,0 +1,108 @@
+"""Steps: what a program does with rows, whatever their number; and the values that they give.
+
+A step gives one value from one or two others. An alias is a node whose rows lie in another node's value: cut
+from its channels, shifted by what was padded or cropped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import Tensor
+
+from tapwise.geometry import Geometry
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """Rows of a value.
+
+    Arguments:
+        value: whose.
+        column: of the first of its columns.
+        shift: row j of what is meant is row j + shift of the value.
+    """
+
+    value: int
+    column: int = 0
+    shift: int = 0
+
+    def cut(self, column: int) -> Ref:
+        return replace(self, column=self.column + column)
+
+    def moved(self, rows: int) -> Ref:
+        return replace(self, shift=self.shift + rows)
+
+
+@dataclass(eq=False)
+class Value:
+    """Rows that a step gives.
+
+    Arguments:
+        node: whose range and length they have.
+        columns: numbers of a row.
+        fill: what stands before the first row and after the last: a number, or a padding mode; None: nothing reads it.
+    """
+
+    node: int
+    columns: int
+    fill: float | str | None = None
+
+
+@dataclass(eq=False)
+class Step:
+    """One instruction, for rows to come.
+
+    Arguments:
+        code: what is done: a number of ``record``.
+        out: the value that it gives.
+        x: what it reads.
+        z: a second operand: rows, or a constant by column.
+        window: the geometry of the rows that it reads; None: those of its output.
+        weight, bias: packed; of a layer's normalisation, by column.
+        third: the third operand of a map, by column.
+        p, q: numbers.
+        groups: of channels.
+        source: weight and bias as the model has them, where something may still be folded into them.
+    """
+
+    code: int
+    out: int
+    x: Ref
+    z: Ref | Tensor | None = None
+    window: Geometry | None = None
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+    third: Tensor | None = None
+    p: float = 0.0
+    q: float = 0.0
+    groups: int = 1
+    source: tuple[Tensor, Tensor | None] | None = None
+    columns: int = 0
+
+    @property
+    def reads(self) -> list[Ref]:
+        return [self.x, *([self.z] if isinstance(self.z, Ref) else [])]
+
+
+@dataclass(eq=False)
+class TorchStep:
+    """A node that torch runs.
+
+    Arguments:
+        out: the value that it gives, where compiled steps read it; None: tensors alone.
+    """
+
+    node: int
+    out: int | None
+
+
+@dataclass(eq=False)
+class Steps:
+    """A network as steps, in the order in which they run."""
+
+    values: list[Value] = field(default_factory=list)
+    steps: list[Any] = field(default_factory=list)
+    # By node, where its rows lie; None: in a tensor of torch's.
+    refs: dict[int, Ref | None] = field(default_factory=dict)

@@ -258,7 +258,7 @@ def mimi_encoder() -> tuple[nn.Module, Tensor]:
     """1 second at 24 kHz."""
     from transformers import MimiConfig, MimiModel
 
-    return MimiModel(MimiConfig(num_hidden_layers=1)).encoder, torch.randn(1, 1, 24_000)
+    return MimiModel(MimiConfig(num_hidden_layers=1)).encoder.encoder_seanet, torch.randn(1, 1, 24_000)
 
 
 def mimi_decoder() -> tuple[nn.Module, Tensor]:
@@ -266,7 +266,7 @@ def mimi_decoder() -> tuple[nn.Module, Tensor]:
     from transformers import MimiConfig, MimiModel
 
     config = MimiConfig(num_hidden_layers=1)
-    return MimiModel(config).decoder, torch.randn(1, config.hidden_size, 25)
+    return MimiModel(config).decoder.decoder_seanet, torch.randn(1, config.hidden_size, 25)
 
 
 NETWORKS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {

@@ -22,6 +22,8 @@ from .filters import Upfirdn as Upfirdn
 from .filters import state_of_zi as state_of_zi
 from .filters import zi_of_state as zi_of_state
 from .fir import filter as filter
+from .frozen.freeze import Frozen as Frozen
+from .frozen.freeze import freeze as freeze
 from .functional import conv1d as conv1d
 from .functional import conv_transpose1d as conv_transpose1d
 from .geometry import Geometry as Geometry

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tapwise.engine.kernels.program import packing, record
 from tapwise.frozen.lowering import lowered
 from tapwise.frozen.program import Program, operations_of
+from tapwise.frozen.rewriting import rewrite
 from tapwise.frozen.steps import Step, Steps
 from tapwise.network.reading import read
 from torch.utils import _pytree as pytree
@@ -46,8 +47,9 @@ class Frozen(nn.Module):
 
     def __init__(self, model: nn.Module, example: Any, time: int | None) -> None:
         super().__init__()
-        self.graph, self._runs = read(model, example, time)
+        self.graph, self._runs = read(model, example, time, is_offline=True)
         self.steps = lowered(self.graph)
+        rewrite(self.graph, self.steps)
         pack(self.steps)
         self._operations = operations_of(self.graph)
         self._programs: OrderedDict[tuple[int, int], Program] = OrderedDict()

@@ -51,7 +51,10 @@ def grouped(steps: Steps, ranges: Sequence[Range], totals: Sequence[int]) -> tup
         if isinstance(step, TorchStep):
             groups.append(Group(rows, totals[node], [step]))
         else:
-            number = _joins(step, groups, group_of, rows, totals[node])
+            is_finish = steps.values[step.out].is_table and not steps.values[step.out].is_per_block
+            number = None if is_finish else _joins(step, groups, group_of, rows, totals[node])
+            if is_finish:
+                rows = (0, 1)
             if number is not None:
                 groups[number].steps.append(step)
                 group_of[step.out] = number
@@ -77,12 +80,14 @@ def _joins(step: Step, groups: list[Group], group_of: dict[int, int], rows: Rang
 def kept_values(steps: Steps, groups: Sequence[Group], group_of: dict[int, int], read_by_torch: set[int]) -> set[int]:
     """The values that must be in memory: those that another group reads, or that padding surrounds."""
     kept = set(read_by_torch)
-    kept |= {n for n, value in enumerate(steps.values) if value.fill is not None}
+    kept |= {n for n, value in enumerate(steps.values) if value.fill is not None or value.is_table}
     for number, group in enumerate(groups):
         for step in group.steps:
             if isinstance(step, TorchStep):
                 continue
             kept |= {ref.value for ref in step.reads if group_of.get(ref.value, -1) != number}
+            if group_of[step.out] != number:  # parts of it are written by several groups
+                kept.add(step.out)
     return kept
 
 

@@ -19,14 +19,19 @@ from tapwise.network.operations import Apply, Input, Size
 def columns_of(node: Node) -> int | None:
     """Numbers of a row of what a node gives; None where it doesn't lie in rows of float32."""
     size = node.size
-    if node.dtype != torch.float32 or size.flat or size.batch not in ((), ((0, 1),)):
+    if node.dtype != torch.float32 or size.flat or any(per_row != 1 for _, per_row in size.batch) or len(size.batch) > 1:
         return None
+    return inner_columns(size)
+
+
+def inner_columns(size: Size) -> int:
+    """The numbers of a moment of a signal."""
     return prod(entry for axis, entry in enumerate(size.entries) if axis not in _outer(size))
 
 
 def _outer(size: Size) -> tuple[int, ...]:
     """The axes of the batch and of time."""
-    return (0, size.time) if size.batch else (size.time,)
+    return (size.batch[0][0], size.time) if size.batch else (size.time,)
 
 
 def as_rows(x: Tensor, size: Size) -> Tensor:
@@ -48,7 +53,7 @@ def strides_of(x: Tensor, size: Size) -> tuple[int, int, int] | None:
         if x.stride(axis) != span:
             return None
         span *= x.shape[axis]
-    return (x.stride(0) if size.batch else 0), x.stride(size.time), step
+    return (x.stride(size.batch[0][0]) if size.batch else 0), x.stride(size.time), step
 
 
 def from_rows(rows: Tensor, size: Size) -> Tensor:
@@ -70,7 +75,7 @@ def moved_columns(work: Apply | Any, source: Size, target: Size) -> list[int] | 
     batch, length = (2, 3) if source.batch else (1, 3)
     shape = source.of(batch, length)
     x = torch.arange(prod(shape), dtype=torch.float32).reshape(shape)
-    if x.numel() >= 1 << 24 or source.batch != target.batch:
+    if x.numel() >= 1 << 24 or bool(source.batch) != bool(target.batch):
         return None
     try:
         y = work([x])

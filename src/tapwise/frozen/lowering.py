@@ -17,7 +17,7 @@ from tapwise.frozen.layout import Arguments, column_constant, columns_of, moved_
 from tapwise.frozen.steps import Ref, Step, Steps, TorchStep, Value
 from tapwise.geometry import Geometry
 from tapwise.network.graph import Graph, Node
-from tapwise.network.operations import Apply, Convolve, Fill, Input, Reshape, Within
+from tapwise.network.operations import Apply, Convolve, Fill, Input, OverTime, Reshape, Within
 from tapwise.network.timeline import Aligned, Ends, Windows
 
 
@@ -32,10 +32,11 @@ class Lowering:
             self.steps.refs[number] = self._ref_of(number, node)
 
     def _ref_of(self, number: int, node: Node) -> Ref | None:
-        if self.columns[number] is None:
-            return None
         if not node.inputs:
-            return Ref(self._value(number))
+            return None if self.columns[number] is None else Ref(self.value(number))
+        if self.columns[number] is None:
+            self.steps.steps.append(TorchStep(number, None))
+            return None
         refs = [self.steps.refs[n] for n in node.inputs]
         if None not in refs and (rule := _rule_of(node)) is not None:
             found = rule(self, number, node)
@@ -44,14 +45,19 @@ class Lowering:
         return self._by_torch(number, node)
 
     def _by_torch(self, number: int, node: Node) -> Ref:
-        out = self._value(number)
+        out = self.value(number)
         self.steps.steps.append(TorchStep(number, out))
         return Ref(out)
 
-    def _value(self, number: int, columns: int | None = None) -> int:
+    def value(self, number: int, columns: int | None = None) -> int:
         own = self.columns[number] if columns is None else columns
         assert own is not None
         self.steps.values.append(Value(number, own))
+        return len(self.steps.values) - 1
+
+    def table(self, number: int, columns: int, is_per_block: bool = False) -> int:
+        """A value of numbers that belong to all rows of a node together."""
+        self.steps.values.append(Value(number, columns, is_table=True, is_per_block=is_per_block))
         return len(self.steps.values) - 1
 
     def ref(self, number: int) -> Ref:
@@ -61,7 +67,7 @@ class Lowering:
 
     def add(self, number: int, code: int, x: Ref, **settings: Any) -> Ref:
         """A step that gives the node's rows."""
-        out = self._value(number)
+        out = self.value(number)
         columns = self.steps.values[out].columns
         self.steps.steps.append(Step(code, out, x, columns=columns, **settings))
         return Ref(out)
@@ -99,6 +105,8 @@ def _rule_of(node: Node) -> Rule | None:
         return _moved if node.work.gives == node.work.takes else None
     if isinstance(node.work, Within):
         return _pooled if node.name in ("max_pool1d", "avg_pool1d") else None
+    if isinstance(node.work, OverTime):
+        return _group_norm
     if isinstance(node.work, Apply) and isinstance(node.timeline, Aligned) and node.work.flat is None:
         return RULES.get(node.name)
     return None
@@ -343,7 +351,45 @@ def _glu(lowering: Lowering, number: int, node: Node) -> Ref | None:
 
 
 def _joined(lowering: Lowering, number: int, node: Node) -> Ref | None:
-    return None
+    """cat along channels: each part is copied to columns of its own."""
+    assert isinstance(node.work, Apply)
+    arguments = Arguments.of(node.work)
+    parts, axis = arguments.get(0, "tensors"), arguments.get(1, "dim", arguments.named.get("axis", 0))
+    size = node.size
+    inner = [a for a in range(len(size.entries)) if a != size.time and not (size.batch and a == size.batch[0][0])]
+    if not isinstance(parts, tuple | list) or not all(type(part) is Input for part in parts):
+        return None
+    if not inner or axis % len(size.entries) != inner[0]:
+        return None
+    refs = [(lowering.ref(node.inputs[part.number]), lowering.columns[node.inputs[part.number]]) for part in parts]
+    out, column = lowering.value(number), 0
+    for ref, columns in refs:
+        assert columns is not None
+        lowering.steps.steps.append(Step(CODES["copy"], out, ref, columns=columns, out_column=column))
+        column += columns
+    return Ref(out)
+
+
+def _group_norm(lowering: Lowering, number: int, node: Node) -> Ref | None:
+    """Means and deviations over all of time: of each block of rows, then of all, then what they make of each row."""
+    assert isinstance(node.work, OverTime)
+    arguments = Arguments.of(node.work.apply)
+    columns, size = lowering.columns[number], node.size
+    groups, weight, bias = arguments.get(1, "num_groups"), arguments.get(2, "weight"), arguments.get(3, "bias")
+    if node.name != "group_norm" or len(size.entries) != 3 or size.time != 2 or not size.batch or columns is None:
+        return None
+    if any(t is not None and (not isinstance(t, Tensor) or t.dtype != torch.float32) for t in (weight, bias)):
+        return None
+    x = lowering.ref(node.inputs[0])
+    moments = lowering.table(number, 6 * groups, is_per_block=True)
+    scales = lowering.table(number, 2 * columns)
+    scale = torch.ones(columns) if weight is None else weight.detach()
+    offset = torch.zeros(columns) if bias is None else bias.detach()
+    eps = float(arguments.get(4, "eps", 1e-5))
+    steps = lowering.steps.steps
+    steps.append(Step(record.MOMENTS, moments, x, columns=columns, groups=groups))
+    steps.append(Step(record.FINISH, scales, Ref(moments), columns=columns, groups=groups, weight=scale, bias=offset, p=eps))
+    return lowering.add(number, record.NORMALISE, x, z=Ref(scales))
 
 
 _KEEP = ("dropout", "dropout1d", "feature_alpha_dropout", "alpha_dropout", "contiguous", "clone", "detach", "float")
@@ -379,6 +425,7 @@ RULES: dict[str, Rule] = {
     "layer_norm": _layer_norm,
     "linear": _linear,
     "glu": _glu,
+    **dict.fromkeys(("cat", "concat", "concatenate"), _joined),
 }
 
 

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,10 +20,10 @@ from tapwise.engine.kernels.program import record
 from tapwise.engine.kernels.program.packing import LANES
 from tapwise.engine.kernels.program.record import INSTRUCTION, GroupJob
 from tapwise.frozen.groups import Group, Range, grouped, kept_values, reads_of
-from tapwise.frozen.layout import as_rows, from_rows, strides_of
+from tapwise.frozen.layout import from_rows, inner_columns, strides_of
 from tapwise.frozen.steps import Ref, Step, Steps, TorchStep
 from tapwise.geometry import Geometry
-from tapwise.network.execution import OPERATIONS, Part
+from tapwise.network.execution import OPERATIONS, Part, complete
 from tapwise.network.graph import Graph
 
 LOOPS = ("program.loops", "program_32")
@@ -82,7 +81,12 @@ class Ranges:
             if operation is None or first == last:
                 continue
             inputs = graph.nodes[number].inputs
-            part = operation.part(first, last, [self.totals[n] for n in inputs])
+            totals = [self.totals[n] for n in inputs]
+            if hasattr(operation, "part"):
+                part = operation.part(first, last, totals)
+            else:  # it carries a state through all of the signal
+                part = Part(tuple((0, total) for total in totals), None)
+                self.rows[number] = (0, self.totals[number])
             self.parts[number] = part
             for n, needed in zip(inputs, part.inputs, strict=True):
                 self.rows[n] = _hull(self.rows[n], needed)
@@ -164,10 +168,11 @@ class Program:
                             needs(ref.value, (low + ref.shift, high + ref.shift), number)
                             by_torch.add(ref.value)
                     continue
-                needs(step.out, group.rows, number)
+                needs(step.out, (0, 1) if steps.values[step.out].is_table else group.rows, number)
                 if step.code != record.IMPORT:
                     for ref in step.reads:
-                        needs(ref.value, reads_of(step, ref, group.rows), number)
+                        is_table = steps.values[ref.value].is_table
+                        needs(ref.value, (0, 1) if is_table else reads_of(step, ref, group.rows), number)
         for n in self.graph.results:
             ref = steps.refs[n]
             if ref is not None and self.ranges.rows[n][0] < self.ranges.rows[n][1]:
@@ -190,7 +195,12 @@ class Program:
         order = sorted((v for v in kept if v in extents), key=lambda v: lives[v][0])
         for value in order:
             low, high = extents[value]
-            row = row_bytes(self.steps.values[value].columns)
+            own = self.steps.values[value]
+            row = row_bytes(own.columns)
+            if own.is_table:
+                count = self.ranges.rows[own.node]
+                blocks = -(-(count[1] - count[0]) // _FEWEST_ROWS) if own.is_per_block else 1
+                row = own.columns * _SIZE * blocks
             each = -(-(high - low) * row // _LINE) * _LINE
             size = each * self.batch + _LINE
             begin = 0
@@ -210,9 +220,9 @@ class Program:
         free: list[tuple[int, int]] = []  # (bytes of a row, where)
         top = 0
         for n, step in enumerate(group.steps):
-            if step.out in kept:
+            if step.out in kept or step.out in self.places:
                 continue
-            row = -(-row_bytes(step.columns) // _LINE) * _LINE
+            row = -(-row_bytes(self.steps.values[step.out].columns) // _LINE) * _LINE
             slot = next((s for s in sorted(free) if s[0] >= row), None)
             if slot is None:
                 slot = (row, top)
@@ -229,16 +239,15 @@ class Program:
             if step.out not in last:
                 free.append(slot)
         block = self._block(group, top)
-        for step in group.steps:
-            if step.out not in kept:  # in a block's memory, the rows of a value lie together
-                place = self.places[step.out]
-                self.places[step.out] = replace(place, offset=place.offset * block)
+        for value in {step.out for step in group.steps} - kept:  # in a block's memory, the rows of a value lie together
+            place = self.places[value]
+            self.places[value] = replace(place, offset=place.offset * block)
         return top
 
     # Instructions
 
     def _write(self) -> None:
-        self.arena = torch.empty(self.arena_bytes + _LINE, dtype=torch.uint8)
+        self.arena = torch.empty(self.arena_bytes + 2 * _LINE, dtype=torch.uint8)
         self.base = self.arena.data_ptr() + -self.arena.data_ptr() % _LINE
         self.runs: list[Callable[[], None]] = []
         self.tensors: dict[int, Tensor] = {}
@@ -246,6 +255,7 @@ class Program:
         self._exports: list[tuple[int, Any]] = []
         self._alive: list[Any] = []
         self.loop = compiled.loop(*LOOPS)
+        self._last_writer = {step.out: step for group in self.groups for step in group.steps if step.out is not None}
         for number, group in enumerate(self.groups):
             if group.is_torch:
                 self._write_torch(group)
@@ -260,11 +270,13 @@ class Program:
             instructions.append(self._instruction(step))
             if step.code == record.IMPORT:
                 self._imports[self.steps.values[step.out].node] = (len(self.runs), len(instructions) - 1)
-            instructions += self._margins(step.out, group)
+            if self._last_writer[step.out] is step:
+                instructions += self._margins(step.out, group)
         block = self._block(group, self._scratch[number])
         self._add_group(instructions, group.rows, block, self._scratch[number] * block)
         for step in group.steps:
-            self._write_edges(step.out)
+            if self._last_writer[step.out] is step:
+                self._write_edges(step.out)
 
     def _block(self, group: Group, scratch: int) -> int:
         count = group.rows[1] - group.rows[0]
@@ -305,8 +317,11 @@ class Program:
         i = np.zeros((), dtype=INSTRUCTION)
         i["code"], i["columns"], i["p"], i["q"] = step.code, step.columns, step.p, step.q
         i["stride"], i["groups"], i["taps"] = 1, step.groups, 1
-        for name, value in zip(("y", "y_row", "y_batch", "y_scratch"), self._operand(Ref(step.out)), strict=True):
+        for name, value in zip(("y", "y_row", "y_batch", "y_scratch"), self._operand(Ref(step.out, step.out_column)), strict=True):
             i[name] = value
+        if step.code == record.FINISH:
+            group = self.groups[self.group_of[step.x.value]]
+            i["count"] = -(-(group.rows[1] - group.rows[0]) // self._block(group, self._scratch[self.group_of[step.x.value]]))
         if step.code == record.IMPORT:
             return i
         for name, value in zip(("x", "x_row", "x_batch", "x_scratch"), self._operand(step.x), strict=True):
@@ -381,20 +396,12 @@ class Program:
     def view(self, ref: Ref, node: int, rows: Range) -> Tensor:
         """Some rows of a value as the tensor of a node."""
         place = self.places[ref.value]
-        count, columns = rows[1] - rows[0], self.steps.values[ref.value].columns
+        count = rows[1] - rows[0]
         offset = self.base - self.arena.data_ptr() + place.offset + (rows[0] + ref.shift) * place.row
-        numbers = self.arena[self.base - self.arena.data_ptr() :].view(torch.uint8)
-        del numbers
-        flat = self.arena.view(torch.float32) if self.arena.numel() % _SIZE == 0 else self.arena[:-1].view(torch.float32)
+        flat = self.arena.view(torch.float32)
         size = self.graph.nodes[node].size
-        width = columns if ref.column == 0 else columns - ref.column
-        inner = 1
-        for axis, entry in enumerate(size.entries):
-            if axis != size.time and not (size.batch and axis == 0):
-                inner *= entry
-        width = inner
         view = flat.as_strided(
-            (self.batch, count, width),
+            (self.batch, count, inner_columns(size)),
             (place.batch // _SIZE, place.row // _SIZE, 1),
             offset // _SIZE + ref.column,
         )
@@ -425,10 +432,10 @@ class Program:
                     x = x.narrow(axis, rows[0] - first[n], rows[1] - rows[0]) if rows[0] < rows[1] else x.narrow(axis, 0, 0)
                 inputs.append(x)
                 nothing.append(x.narrow(axis, 0, 0))
-            buffers = nothing
-            if isinstance(node.work, _CARRIED):
-                buffers = operation.start(self.batch, nothing)
-            y, _ = operation.run(part.schedule, buffers, inputs)
+            if part.schedule is None:
+                y = complete(operation, node, inputs, axes, self.batch)
+            else:
+                y, _ = operation.run(part.schedule, nothing, inputs)
             if target is not None:
                 target.copy_(y)
             tensors[step.node] = y
@@ -449,11 +456,7 @@ class Program:
         i["code"], i["stride"] = record.EXPORT, 1
         for name, value in zip(("x", "x_row", "x_batch", "x_scratch"), self._operand(ref), strict=True):
             i[name] = value
-        columns = 1
-        size = self.graph.nodes[number].size
-        for axis, entry in enumerate(size.entries):
-            if axis != size.time and not (size.batch and axis == 0):
-                columns *= entry
+        columns = inner_columns(self.graph.nodes[number].size)
         i["columns"] = columns
         block = max(16, min(256, -(-(rows[1] - rows[0]) // 16)))
         self._exports.append((number, len(self.runs)))
@@ -504,10 +507,3 @@ class Program:
         table["tap"][n] = channel
         if name == "x":
             self._inputs_alive = x
-
-
-_CARRIED: tuple[type, ...] = ()
-
-
-def _ctypes() -> Any:
-    return ctypes

@@ -43,11 +43,15 @@ class Value:
         node: whose range and length they have.
         columns: numbers of a row.
         fill: what stands before the first row and after the last: a number, or a padding mode; None: nothing reads it.
+        table: whether it is numbers of all rows together, as their mean: ``columns`` of 4 bytes for each block of rows,
+            or, where ``is_per_block`` isn't set, for all.
     """
 
     node: int
     columns: int
     fill: float | str | None = None
+    is_table: bool = False
+    is_per_block: bool = False
 
 
 @dataclass(eq=False)
@@ -65,6 +69,8 @@ class Step:
         p, q: numbers.
         groups: of channels.
         source: weight and bias as the model has them, where something may still be folded into them.
+        columns: how many it writes.
+        out_column: the first of them.
     """
 
     code: int
@@ -80,6 +86,7 @@ class Step:
     groups: int = 1
     source: tuple[Tensor, Tensor | None] | None = None
     columns: int = 0
+    out_column: int = 0
 
     @property
     def reads(self) -> list[Ref]:

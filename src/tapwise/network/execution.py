@@ -25,7 +25,7 @@ from tapwise import chunks, partition
 from tapwise.chunks import joined, kept_from, narrowed
 from tapwise.geometry import Geometry
 from tapwise.network.graph import Node
-from tapwise.network.operations import Accumulate, Apply, Convolve, Fill, Recur, Registered, Reshape, Within
+from tapwise.network.operations import Accumulate, Apply, Convolve, Fill, OverTime, Recur, Registered, Reshape, Within
 from tapwise.network.timeline import Ends, Windows
 
 
@@ -307,7 +307,26 @@ class UserDefined:
         return (y if count else None), [] if after is None else [after]
 
 
+class OfAll:
+    """What reads all of time; it has no step."""
+
+    def __init__(self, node: Node, axes: tuple[int, ...]) -> None:
+        assert isinstance(node.work, OverTime)
+        self.work, self.axis = node.work, node.size.time
+
+    def start(self, batch: int, like: Sequence[Tensor]) -> Buffers:
+        return []
+
+    def part(self, start: int, stop: int, totals: Sequence[int]) -> Part:
+        return Part(tuple((0, total) for total in totals), (start, stop))
+
+    def run(self, schedule: Any, buffers: Buffers, inputs: Sequence[Tensor]) -> tuple[Tensor | None, Buffers]:
+        start, stop = schedule
+        return narrowed(self.work.apply(inputs), start, stop, self.axis), buffers
+
+
 OPERATIONS: dict[type, Any] = {
+    OverTime: OfAll,
     Apply: Pointwise,
     Reshape: Pointwise,
     Convolve: Convolution,
@@ -317,3 +336,22 @@ OPERATIONS: dict[type, Any] = {
     Accumulate: Recurrence,
     Registered: UserDefined,
 }
+
+
+def complete(operation: Operation, node: Node, inputs: Sequence[Tensor], axes: Sequence[int], batch: int) -> Tensor | None:
+    """All outputs of a full signal, by an operation that carries a state: a step with all inputs, then the end.
+
+    Arguments:
+        axes: of time, of the inputs.
+    """
+    counts = [x.shape[axis] for x, axis in zip(inputs, axes, strict=True)]
+    certain, available = max(counts), min(counts)
+    fixed, total = node.timeline.determined(available, certain), node.timeline.total(certain)
+    nothing = [x.narrow(axis, 0, 0) for x, axis in zip(inputs, axes, strict=True)]
+    buffers = operation.start(batch, nothing)
+    step = operation.schedule(Counts(tuple((0, n) for n in counts), (0, fixed), certain, False))
+    y, buffers = operation.run(step, buffers, inputs)
+    end = operation.schedule(Counts(tuple((n, n) for n in counts), (fixed, total), certain, True))
+    last, _ = operation.run(end, buffers, nothing)
+    parts = [part for part in (y, last) if part is not None]
+    return joined(parts[0], parts[1], node.size.time) if len(parts) == 2 else (parts[0] if parts else None)

@@ -27,9 +27,13 @@ class GraphBuilder:
         runs: of the model, the first of them with one batch.
         rows: the batch of each.
         sources: the model's inputs that are signals.
+        is_offline: whether operations that read all of time are followed too.
     """
 
-    def __init__(self, runs: Sequence[Recording], rows: Sequence[int], sources: Sequence[Source]) -> None:
+    def __init__(
+        self, runs: Sequence[Recording], rows: Sequence[int], sources: Sequence[Source], is_offline: bool = False
+    ) -> None:
+        self.is_offline = is_offline
         self.runs = runs
         self.rows = rows
         self.one_batch = [n for n, count in enumerate(rows) if count == rows[0]]

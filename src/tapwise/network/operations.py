@@ -283,7 +283,14 @@ class Registered:
     step: Callable[..., tuple[Tensor, Any]]
 
 
-Work = Apply | Reshape | Convolve | Fill | Within | Recur | Accumulate | Registered | None
+@dataclass(frozen=True, eq=False, slots=True)
+class OverTime:
+    """A function of all samples at once, which gives as many: a normalisation over time."""
+
+    apply: Apply
+
+
+Work = Apply | Reshape | Convolve | Fill | Within | Recur | Accumulate | Registered | OverTime | None
 
 
 # Products of the signal with constant matrices.

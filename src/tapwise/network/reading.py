@@ -31,16 +31,19 @@ _NUMBERS = (inf, inf, inf, *[2e8] * 4, 3e7, 5e6, 3e6)
 _RECURRENCE = 50
 
 
-def build(runs: Sequence[Recording], rows: Sequence[int], sources: Sequence[Source], batches: bool) -> Graph:
+def build(
+    runs: Sequence[Recording], rows: Sequence[int], sources: Sequence[Source], batches: bool, is_offline: bool = False
+) -> Graph:
     """The graph of runs that made the same calls.
 
     Arguments:
         rows: the batch of each run.
         sources: the model's inputs that are signals.
         batches: whether some runs have another batch than the first.
+        is_offline: whether operations that read all of time are followed too.
     """
     _check_calls(runs)
-    builder = GraphBuilder(runs, rows, sources)
+    builder = GraphBuilder(runs, rows, sources, is_offline)
     for calls in zip(*(run.calls for run in runs), strict=True):
         observed = ObservedCall(builder, calls)
         # A call that can't be followed, or reads what can't be, is an error only where the output needs it.
@@ -84,7 +87,9 @@ def _other_calls(path: str, name: str) -> TimelineError:
     )
 
 
-def read(model: nn.Module, example: Any, time: int | None = None) -> tuple[Graph, Runs]:
+def read(
+    model: nn.Module, example: Any, time: int | None = None, *, is_offline: bool = False
+) -> tuple[Graph, Runs]:
     """A model as a graph of operations with timelines, and what runs it.
 
     The model is run some twenty times, as in evaluation, with random numbers of the example's kind:
@@ -93,24 +98,25 @@ def read(model: nn.Module, example: Any, time: int | None = None) -> tuple[Graph
     Arguments:
         example: a tensor that the model takes, or a tuple of its inputs, the signal first.
         time: the signal's axis of time; None finds it.
+        is_offline: whether operations that read all of time are followed too: such a graph can't be streamed.
 
     Raises:
         TimelineError: an operation that can't be followed, by the path of its module, with a remedy.
     """
     runs = Runs(model, example, time)
     try:
-        return _read(runs), runs
+        return _read(runs, is_offline), runs
     except TimelineError:
         # A further input that the model cut or stretched to the signal's length may be a signal itself.
         while runs.take_further_sources():
             try:
-                return _read(runs), runs
+                return _read(runs, is_offline), runs
             except TimelineError:
                 continue
         raise
 
 
-def _read(runs: Runs) -> Graph:
+def _read(runs: Runs, is_offline: bool) -> Graph:
     base = runs.shortest()
     made, lengths = [runs.run(runs.signals(base))], [base]
     for more, allowed in zip(_MORE, _NUMBERS, strict=True):
@@ -125,7 +131,7 @@ def _read(runs: Runs) -> Graph:
     others = _other_batch(runs, base, first)
     tried = {base + more * runs.multiple for more in (0, *_MORE)}
     while True:
-        graph = _graph(runs, made, others)
+        graph = _graph(runs, made, others, is_offline)
         graph.multiple, graph.example_length = runs.multiple, runs.length
         graph.places = tuple(source.place for source in runs.sources)
         wrong = _wrong(graph, runs, base)
@@ -144,15 +150,15 @@ def _aligned(runs: Runs, made: Sequence[Recording]) -> list[Recording]:
     return [aligned_to(runs.template, run) for run in made]
 
 
-def _graph(runs: Runs, made: Sequence[Recording], others: Sequence[Recording]) -> Graph:
+def _graph(runs: Runs, made: Sequence[Recording], others: Sequence[Recording], is_offline: bool) -> Graph:
     """The graph, for any batch where it can be read so."""
     rows = [runs.rows] * len(made)
     if others:
         try:
-            return build([*made, *others], [*rows, runs.rows + 1], runs.sources, True)
+            return build([*made, *others], [*rows, runs.rows + 1], runs.sources, True, is_offline)
         except TimelineError:
             pass  # what it does depends on the batch: it is read at one
-    return build(made, rows, runs.sources, False)
+    return build(made, rows, runs.sources, False, is_offline)
 
 
 def _predicted(made: Sequence[Recording], lengths: Sequence[int], length: int) -> float:

@@ -12,12 +12,12 @@ from torch import Tensor
 from tapwise.geometry import Geometry
 from tapwise.network.observed_call import ObservedCall
 from tapwise.network.operation_names import ATTENDS, MIXES, OVER_AXES, PER_MOMENT, PICKS, POINTWISE, USUAL_AXIS
-from tapwise.network.operations import ACCUMULATIONS, Accumulate, Registered, Within
+from tapwise.network.operations import ACCUMULATIONS, Accumulate, OverTime, Registered, Within
 from tapwise.network.record import Ref
 from tapwise.network.rules_convolutions import CONVOLUTIONS
 from tapwise.network.rules_shapes import SHAPES
 from tapwise.network.rules_windows_2d import WINDOWS_2D
-from tapwise.network.timeline import Aligned, Timeline, Windows
+from tapwise.network.timeline import Aligned, Entire, Timeline, Windows
 
 Rule = Callable[[ObservedCall], None]
 
@@ -107,6 +107,8 @@ def rule_of(observed: ObservedCall) -> Rule:
         return _over_axes
     if name in POINTWISE or name in PRODUCTS_AND_NORMS:
         return PRODUCTS_AND_NORMS.get(name, _pointwise)
+    if name in _OVER_TIME and observed.builder.is_offline:
+        return _over_time
     if name in MIXES:
         raise observed.refuse(*MIXES[name])
     raise observed.refuse(
@@ -116,6 +118,14 @@ def rule_of(observed: ObservedCall) -> Rule:
 
 def _registered(observed: ObservedCall, registration: _Registration) -> None:
     observed.add(registration.timeline, Registered(observed.first.func, registration.step))
+
+
+# What reads all of time and gives a sample for each: followed where nothing is to be streamed.
+_OVER_TIME = ("group_norm",)
+
+
+def _over_time(observed: ObservedCall) -> None:
+    observed.add(Entire(), OverTime(observed.apply()))
 
 
 def _pointwise(observed: ObservedCall) -> None:
@@ -219,6 +229,9 @@ def _batch_norm(observed: ObservedCall) -> None:
 
 def _instance_norm(observed: ObservedCall) -> None:
     if observed.same(5, "use_input_stats", True):
+        if observed.builder.is_offline:
+            _over_time(observed)
+            return
         raise observed.refuse(*MIXES["instance_norm"])
     observed.aligned()
 

@@ -242,6 +242,37 @@ class Aligned:
         return np.logical_or.accumulate(mask) if self.endless else mask
 
 
+@dataclass(frozen=True, slots=True)
+class Entire:
+    """Each output reads all inputs, as a normalisation over time does: it is determined at the end alone."""
+
+    @property
+    def rate(self) -> Fraction:
+        return Fraction(1)
+
+    @property
+    def endless(self) -> bool:
+        return True
+
+    def total(self, length: int) -> int:
+        return length
+
+    def determined(self, seen: int, certain: int) -> int:
+        return 0
+
+    def first_needed(self, output: int, seen: int) -> int:
+        return 0
+
+    def reads(self, outputs: Positions) -> Positions:
+        return outputs[:, None]
+
+    def sources(self, marks: Mask, first: int) -> tuple[Mask, int]:
+        return np.ones_like(marks), first
+
+    def spread(self, mask: Mask) -> Mask:
+        return np.full_like(mask, bool(mask.any()))
+
+
 def _padded(mask: Mask, left: int, right: int, mode: str) -> Mask:
     if mode == "zeros" or (left, right) == (0, 0):
         return np.pad(mask, (left, right))

@@ -1,0 +1,301 @@
+"""Whole networks on a CPU: as they are, accelerated, frozen, by torch.compile and by ONNX Runtime.
+
+Each peer runs in a process of its own, in turns; the least of all turns counts. A live step is fed chunk by chunk:
+its median and its 99th percentile, and the real-time factor: the step's time by the chunk's.
+
+    python benchmarks/bench_networks.py [--threads 2] [--rounds 5] [--live] [--name NAME] [--only NETWORK ...]
+                                        [--peers PEER ...]
+
+prints a table and writes results/NAME.json with the machine, the versions and the date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import math
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+Call = Callable[[], Any]
+# Seconds that a peer computes in its turn.
+TURN = 0.4
+
+
+def eager(model: Any, x: Any) -> Call:
+    return lambda: model(x)
+
+
+def accelerated(model: Any, x: Any) -> Call:
+    import tapwise as tw
+
+    tw.accelerate(model)
+    return lambda: model(x)
+
+
+def frozen(model: Any, x: Any) -> Call:
+    import tapwise as tw
+
+    network = tw.freeze(model, x)
+    return lambda: network(x)
+
+
+def compiled(model: Any, x: Any) -> Call:
+    import torch
+    import torch._inductor.config as config
+
+    config.freezing = True
+    fast = torch.compile(model)
+    return lambda: fast(x)
+
+
+def onnxruntime(model: Any, x: Any) -> Call:
+    session = _session(_exported(model, (x,)))
+    feed = {session.get_inputs()[0].name: x.numpy()}
+    return lambda: session.run(None, feed)[0]
+
+
+def _exported(model: Any, example: tuple[Any, ...]) -> bytes:
+    import warnings
+
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(model, example, dynamo=True, verbose=False)
+    buffer = io.BytesIO()
+    program.save(buffer)
+    return buffer.getvalue()
+
+
+def _session(data: bytes) -> Any:
+    import onnxruntime as ort
+    import torch
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+PEERS: dict[str, Callable[[Any, Any], Call]] = {
+    "eager": eager,
+    "accelerate": accelerated,
+    "freeze": frozen,
+    "torch.compile": compiled,
+    "ONNX Runtime": onnxruntime,
+    "eager again": eager,
+}
+
+
+# Live steps
+
+
+def streamed(model: Any, x: Any, samples: int) -> Call:
+    import tapwise as tw
+
+    live = tw.stream(model, x)
+    chunk = _chunk(x, samples, live.time_axes[0])
+    return lambda: live.step(chunk)
+
+
+def onnx_step(model: Any, x: Any, samples: int) -> Call:
+    """ONNX Runtime on the step that tapwise exports; the state goes from step to step."""
+    import tempfile
+
+    import tapwise as tw
+
+    step = tw.stream(model, x).functional(samples)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "step.onnx"
+        step.onnx(path)
+        session = _session(path.read_bytes())
+    names = [value.name for value in session.get_inputs()]
+    chunk = _chunk(x, samples, step.time_axis if hasattr(step, "time_axis") else -1).numpy()
+    state = [leaf.numpy() for leaf in step.module().state]
+
+    def call() -> Any:
+        nonlocal state
+        found = session.run(None, dict(zip(names, [chunk, *state], strict=True)))
+        state = found[len(found) - len(state) :]
+        return found[0]
+
+    return call
+
+
+def _chunk(x: Any, samples: int, axis: int) -> Any:
+    return x.narrow(axis, 0, samples).contiguous()
+
+
+LIVE_PEERS: dict[str, Callable[[Any, Any, int], Call]] = {"stream": streamed, "ONNX Runtime": onnx_step}
+
+
+# The work of a process
+
+
+def work(peer: str, network: str, threads: int, live: bool) -> None:
+    """Answer every line of the input with the seconds of runs; first, with what came out."""
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.empty(8_000_000).fill_(1.0)  # see peers.py: freed memory is kept
+    sys.path.insert(0, str(HERE))
+    import networks
+
+    model, x = networks.make(network)
+    with torch.no_grad():
+        if live:
+            call = LIVE_PEERS[peer](model, x, networks.LIVE[network].samples)
+        else:
+            call = PEERS[peer](model, x)
+        result = torch.as_tensor(call()).double().reshape(-1)
+        places = torch.arange(1024) * (result.numel() - 1) // 1023
+        sample = [] if live or not result.numel() else result[places].tolist()
+        print(json.dumps({"sample": sample}), flush=True)
+        call()
+        for _ in sys.stdin:
+            print(json.dumps(_timed(call)), flush=True)
+
+
+def _timed(call: Call) -> list[float]:
+    times, until = [], time.perf_counter() + TURN
+    while not times or time.perf_counter() < until:
+        started = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - started)
+    return times
+
+
+def floor(network: str, threads: int) -> float:
+    """Seconds that no direct computation can pass: its products, at the rate of a product of matrices."""
+    import torch
+
+    sys.path.insert(0, str(HERE))
+    import networks
+    from torch.utils.flop_counter import FlopCounterMode
+
+    torch.set_num_threads(threads)
+    model, x = networks.make(network)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(x)
+    a, b, c = torch.ones(1024, 1024), torch.ones(1024, 1024), torch.empty(1024, 1024)
+    times = []
+    for _ in range(30):
+        started = time.perf_counter()
+        torch.mm(a, b, out=c)
+        times.append(time.perf_counter() - started)
+    return float(counter.get_total_flops() / (2 * 1024**3) * min(times))
+
+
+def compare(network: str, peers: list[str], threads: int, rounds: int, live: bool) -> dict[str, Any]:
+    """All peers on one network, in turns."""
+    workers: dict[str, Any] = {}
+    row: dict[str, Any] = {"network": network, "failed": {}}
+    reference: list[float] = []
+    for peer in peers:
+        arguments = [sys.executable, __file__, "--threads", str(threads), "--work", peer, network]
+        arguments += ["--live"] if live else []
+        worker = subprocess.Popen(
+            arguments, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert worker.stdout is not None
+        line = worker.stdout.readline()
+        if not line.startswith("{"):
+            worker.kill()
+            assert worker.stderr is not None
+            row["failed"][peer] = (worker.stderr.read().strip().splitlines() or ["it gave nothing"])[-1][:160]
+            continue
+        sample = json.loads(line)["sample"]
+        reference = reference or sample
+        difference = max((abs(a - b) for a, b in zip(reference, sample, strict=True)), default=0.0)
+        scale = max(map(abs, reference), default=1.0)
+        assert difference <= 1e-3 * scale, f"{network}, {peer}: outputs differ by {difference}, of {scale}"
+        workers[peer] = worker
+    times: dict[str, list[float]] = {peer: [] for peer in workers}
+    for _ in range(rounds):
+        for peer, worker in workers.items():
+            print(file=worker.stdin, flush=True)
+            times[peer] += json.loads(worker.stdout.readline())
+    for worker in workers.values():
+        worker.stdin.close()
+        worker.wait()
+    row["ms"] = {peer: 1e3 * min(found) for peer, found in times.items()}
+    row["median_ms"] = {peer: 1e3 * statistics.median(found) for peer, found in times.items()}
+    if live:
+        row["p99_ms"] = {peer: 1e3 * sorted(found)[int(0.99 * len(found))] for peer, found in times.items()}
+    else:
+        row["floor_ms"] = 1e3 * float(
+            subprocess.run(
+                [sys.executable, __file__, "--threads", str(threads), "--floor", network],
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+        )
+    return row
+
+
+def _print(row: dict[str, Any], peers: list[str], live: bool, seconds: float) -> None:
+    name = f"{row['network']:<20}"
+    if live:
+        cells = [
+            f"{row['median_ms'][p]:8.2f} {row['p99_ms'][p]:8.2f} {row['median_ms'][p] / 1e3 / seconds:6.2f}"
+            if p in row["ms"]
+            else f"{'-':>24}"
+            for p in peers
+        ]
+    else:
+        base = row["ms"]["eager"]
+        cells = [f"{base:10.2f}"] + [f"{base / row['ms'][p]:10.2f}" if p in row["ms"] else f"{'-':>10}" for p in peers[1:]]
+        cells += [f"{base / row['floor_ms']:10.2f}"]
+    print(name + " ".join(cells), *(f"   {p}: {why}" for p, why in row["failed"].items()), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--live", action="store_true", help="steps of streams, in chunks of about 10 ms")
+    parser.add_argument("--only", nargs="*", default=[], help="names of networks")
+    parser.add_argument("--peers", nargs="*", default=[], help="some of the peers")
+    parser.add_argument("--name", default="", help="of the result file; none is written without")
+    parser.add_argument("--work", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--floor", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.work:
+        work(*options.work, options.threads, options.live)
+        return
+    if options.floor:
+        print(floor(options.floor, options.threads))
+        return
+    sys.path.insert(0, str(HERE))
+    import networks
+
+    peers = options.peers or list(LIVE_PEERS if options.live else PEERS)
+    if options.live:
+        print(f"{'network':<20}" + " ".join(f"{p + ' p50, p99 ms, rtf':>24}" for p in peers))
+    else:
+        print(f"{'network':<20}{'eager ms':>10} " + " ".join(f"{p:>10.10}" for p in [*peers[1:], "floor"]))
+    rows = []
+    for network in options.only or list(networks.LIVE if options.live else networks.NETWORKS):
+        row = compare(network, peers, options.threads, options.rounds, options.live)
+        rows.append(row)
+        _print(row, peers, options.live, networks.LIVE[network].seconds if options.live else math.nan)
+    if options.name:
+        from bench_conv1d import machine
+
+        result = {"machine": machine(), "threads": options.threads, "live": options.live, "rows": rows}
+        path = HERE / "results" / f"{options.name}.json"
+        path.write_text(json.dumps(result, indent=1) + "\n")
+        print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -128,7 +128,7 @@ def test_one_thread_means_one():
 def test_without_a_pool_that_can_be_reached():
     ended_well("""
     expected = run()
-    threads._pool.cache_clear()
+    threads.find_pool.cache_clear()
     torch.backends.openmp.is_available = lambda: False
     assert threads.count() == 1 and torch.equal(run(), expected)
     print("well")

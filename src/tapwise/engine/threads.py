@@ -50,14 +50,17 @@ def leave_lost_pool() -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Pool:
+class Pool:
+    """The runtime's functions, by address; ``start`` can be called too."""
+
     start: Callable[..., None]
+    start_address: int
     next_tasks: int
     end_tasks: int
 
 
 @cache
-def _pool() -> _Pool | None:
+def find_pool() -> Pool | None:
     """The OpenMP runtime's loop over tasks that idle threads fetch; None where there is none."""
     if not torch.backends.openmp.is_available():  # type: ignore[no-untyped-call]
         return None
@@ -70,7 +73,7 @@ def _pool() -> _Pool | None:
     start.restype = None
     long = ctypes.c_long
     start.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, *[long] * 4, ctypes.c_uint]
-    return _Pool(start, _address(following), _address(end))
+    return Pool(start, _address(start), _address(following), _address(end))
 
 
 def _address(function: Any) -> int:
@@ -79,7 +82,7 @@ def _address(function: Any) -> int:
 
 def count() -> int:
     """Threads that a kernel may use now: torch's, or one where its pool can't be reached."""
-    return 1 if forks.is_forked or _pool() is None else torch.get_num_threads()
+    return 1 if forks.is_forked or find_pool() is None else torch.get_num_threads()
 
 
 def run(loop: CompiledLoop, job: Any, tasks: int, threads: int) -> None:
@@ -93,7 +96,7 @@ def run(loop: CompiledLoop, job: Any, tasks: int, threads: int) -> None:
     """
     if memory.IS_CHECKED:
         memory.check(type(job).__name__, job.ranges(tasks, *loop.bits))
-    pool = _pool() if threads > 1 and tasks > 1 else None
+    pool = find_pool() if threads > 1 and tasks > 1 else None
     job.end = tasks
     address = ctypes.addressof(job)
     if pool is None:

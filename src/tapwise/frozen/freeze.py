@@ -11,7 +11,10 @@ from torch import Tensor, nn
 
 from tapwise.engine.kernels.program import packing, record
 from tapwise.frozen.lowering import lowered
-from tapwise.frozen.program import Program, operations_of
+from tapwise.frozen.memory import Block
+from tapwise.frozen.program import Program
+from tapwise.frozen.spans import offline_span, operations_of
+from tapwise.network.execution import complete
 from tapwise.frozen.rewriting import rewrite
 from tapwise.frozen.steps import Step, Steps
 from tapwise.network.reading import read
@@ -53,6 +56,7 @@ class Frozen(nn.Module):
         pack(self.steps)
         self._operations = operations_of(self.graph)
         self._programs: OrderedDict[tuple[int, int], Program] = OrderedDict()
+        self._arena = Block()
         self._lock = Lock()
 
     def forward(self, *inputs: Tensor) -> Any:
@@ -63,10 +67,21 @@ class Frozen(nn.Module):
         with torch.no_grad(), self._lock:
             program = self._programs.get(key)
             if program is None:
-                program = self._programs[key] = Program(self.graph, self.steps, self._operations, *key)
+                span = offline_span(self.graph, self._operations, key[1])
+                program = self._programs[key] = Program(self.graph, self.steps, span, batch)
                 if len(self._programs) > MOST_PROGRAMS:
                     self._programs.popitem(last=False)
-            results = program.run(inputs)
+            def run_node(number: int, given: list[Tensor]) -> Tensor | None:
+                node, part = self.graph.nodes[number], program.span.parts[number]
+                axes = [self.graph.nodes[n].size.time for n in node.inputs]
+                if part.schedule is None:
+                    return complete(self._operations[number], node, given, axes, batch)
+                nothing = [x.narrow(axis, 0, 0) for x, axis in zip(given, axes, strict=True)]
+                return self._operations[number].run(part.schedule, nothing, given)[0]
+
+            results = program.run(
+                [x.narrow(self.graph.nodes[n].size.time, r[0], r[1] - r[0]) for n, (x, r) in enumerate(zip(inputs, program.span.rows))],
+                self._arena, None, run_node)
         in_order = iter(results)
         leaves = [next(in_order) if type(out) is int else out[0] for out in self.graph.outputs]
         return pytree.tree_unflatten(leaves, self.graph.spec)

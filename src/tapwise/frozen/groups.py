@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tapwise.frozen.spans import Range
 from tapwise.frozen.steps import Ref, Step, Steps, TorchStep
-
-Range = tuple[int, int]
 
 
 @dataclass(eq=False)

@@ -70,6 +70,21 @@ def copy(typing, target, source, size):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
+def move(typing, target, source, size):  # type: ignore[no-untyped-def]
+    """Copy ``size`` bytes from one address to another, which may overlap."""
+
+    def codegen(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+        signature = [_BYTES, _BYTES, _I64, ir.IntType(1)]
+        function = _function(b.module, "llvm.memmove.p0.p0.i64", ir.VoidType(), signature)
+        target, source, size = arguments
+        not_volatile = ir.IntType(1)(0)
+        b.call(function, [b.inttoptr(target, _BYTES), b.inttoptr(source, _BYTES), size, not_volatile])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
 def array_at(typing, address, item):  # type: ignore[no-untyped-def]
     """A pointer to numbers of item's type, for ``numba.carray``."""
 
@@ -145,6 +160,33 @@ def end_tasks(typing, function):  # type: ignore[no-untyped-def]
         return context.get_dummy_value()
 
     return types.void(types.int64), codegen
+
+
+@intrinsic
+def call_loop(typing, function, job):  # type: ignore[no-untyped-def]
+    """Call a compiled loop, at its address, with a job."""
+
+    def codegen(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+        kind = ir.FunctionType(ir.VoidType(), [_I64])
+        b.call(b.inttoptr(arguments[0], kind.as_pointer()), [arguments[1]])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen
+
+
+@intrinsic
+def start_tasks(typing, start, function, job, threads, tasks, tasks_a_turn):  # type: ignore[no-untyped-def]
+    """Let the pool's threads call a compiled loop with a job; ``start`` is the address of the pool's function."""
+
+    def codegen(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+        start, function, job, threads, tasks, tasks_a_turn = arguments
+        i32 = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [_I64, _I64, i32, _I64, _I64, _I64, _I64, i32])
+        values = [function, job, b.trunc(threads, i32), _I64(0), tasks, _I64(1), tasks_a_turn, i32(0)]
+        b.call(b.inttoptr(start, kind.as_pointer()), values)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 6), codegen
 
 
 def _function(module: Any, name: str, result: Any, arguments: list[Any]) -> Any:

@@ -12,7 +12,18 @@ import numba
 import numpy as np
 
 from tapwise.engine.kernels.loops.jobs import allocate_for, jit, next_tasks
-from tapwise.engine.kernels.loops.memory import copy, load, pointer_at, release, size_of, store, two_integers
+from tapwise.engine.kernels.loops.memory import (
+    call_loop,
+    copy,
+    load,
+    move,
+    pointer_at,
+    release,
+    size_of,
+    start_tasks,
+    store,
+    two_integers,
+)
 from tapwise.engine.kernels.loops.vectors import VECTOR
 from tapwise.engine.kernels.program import record
 from tapwise.engine.kernels.program.maps import make_map, sum_of_differences
@@ -20,9 +31,11 @@ from tapwise.engine.kernels.program.names import MAPS
 from tapwise.engine.kernels.program.packing import WIDEST
 from tapwise.engine.kernels.program.tiles import make_depthwise, make_dot, make_product
 
-_JOB = np.dtype(record.GroupJob)
+_JOB, _SEQUENCE = np.dtype(record.GroupJob), np.dtype(record.SequenceJob)
 _INSTRUCTION = record.INSTRUCTION
 IS_AVX512 = VECTOR == 64
+# Columns of the widest panel, by which shares are cut.
+PANEL = WIDEST * VECTOR // 4
 
 
 def _make_panel(vectors, sizes):
@@ -96,9 +109,15 @@ def _product(x, x_row, taps, tap, inputs, weight, bias, y, y_row, columns, count
 
 
 @jit
-def _grouped_product(i, x, y, count, item):
+def _grouped_product(i, x, y, count, c0, c1, item):
+    """The columns [c0, c1), full panels but for the last; of several groups, all of them."""
     size = size_of(item)
     lanes = VECTOR // size
+    if i.groups == 1:
+        weight = i.weight + c0 * i.taps * i.inputs * size
+        y, bias, x_row = y + c0 * size, i.bias + c0 * size, i.x_row * i.stride
+        _product(x, x_row, i.taps, i.tap, i.inputs, weight, bias, y, i.y_row, c1 - c0, count, item)
+        return
     columns = i.columns // i.groups
     padded = (columns + lanes - 1) // lanes * lanes
     for g in range(i.groups):
@@ -156,7 +175,7 @@ def _few_outputs(i, x, y, count, item):
 
 
 @jit
-def _transposed(i, x, y, r0, r1, item):
+def _transposed(i, x, y, r0, r1, c0, c1, item):
     """Rows [r0, r1) of a transposed convolution; ``x`` is its first input's row, ``shift`` what is cut at the left.
 
     # stride 2, K 4    output j + shift = 2m      reads inputs m-1, m with taps 2, 0
@@ -173,8 +192,9 @@ def _transposed(i, x, y, r0, r1, item):
         if count > 0:
             m = (first + i.shift) // i.stride
             _product(
-                x + (m - taps + 1) * i.x_row, i.x_row, taps, i.x_row, i.inputs, weight, i.bias,
-                y + (first - r0) * i.y_row, i.y_row * i.stride, i.columns, count, item,
+                x + (m - taps + 1) * i.x_row, i.x_row, taps, i.x_row, i.inputs,
+                weight + c0 * taps * i.inputs * size, i.bias + c0 * size,
+                y + (first - r0) * i.y_row + c0 * size, i.y_row * i.stride, c1 - c0, count, item,
             )  # fmt: skip
         weight += taps * i.inputs * padded * size
 
@@ -316,48 +336,90 @@ def _edges(i, y, item):
 
 
 @jit
-def _place(address, row_bytes, batch_bytes, is_scratch, batch, row, r0, scratch):
-    if is_scratch:
-        return scratch + address + (row - r0) * row_bytes
-    return address + batch * batch_bytes + row * row_bytes
+def _keep(i, x, y):
+    """Rows moved to where the next step expects them."""
+    move(y, x, i.count * i.x_row)
 
 
 @jit
-def _block(job, instructions, batch, block, scratch, item):
+def _base(job, space, scratch):
+    if space == record.ARENA:
+        return job.arena
+    if space == record.STATE:
+        return job.state
+    return scratch if space == record.SCRATCH else 0
+
+
+@jit
+def _place(job, address, row_bytes, batch_bytes, space, batch, row, r0, scratch):
+    if space == record.SCRATCH:
+        return scratch + address + (row - r0) * row_bytes
+    return _base(job, space, scratch) + address + batch * batch_bytes + row * row_bytes
+
+
+@jit
+def _at_ends(job, i, block, r1, batch, item):
+    """Rows of padding: at the first block of a signal, or at its last."""
+    y = _base(job, i.y_space, 0) + i.y + batch * i.y_batch
+    if i.code == record.EDGES:
+        _edges(i, y, item)
+    elif (i.third == 0 and block == 0) or (i.third == 1 and r1 == job.last):
+        _zeros(i, y, item)
+
+
+@jit
+def _once(job, i, batch, item):
+    """What is done once for each signal of the batch."""
+    x = _base(job, i.x_space, 0) + i.x + batch * i.x_batch
+    y = _base(job, i.y_space, 0) + i.y + batch * i.y_batch
+    if i.code == record.FINISH:
+        _finish(i, x, y, item)
+    else:
+        _keep(i, x, y)
+
+
+@jit
+def _block(job, instructions, batch, block, share, scratch, item):
     r0 = job.first + block * job.block
     r1 = min(r0 + job.block, job.last)
-    count = r1 - r0
+    count, size = r1 - r0, size_of(item)
     for n in range(job.count):
         i = instructions[n]
-        code = i.code
-        y = _place(i.y, i.y_row, i.y_batch, i.y_scratch, batch, r0, r0, scratch)
+        code, c0, c1 = i.code, 0, i.columns
+        if code == record.ZEROS or code == record.EDGES:
+            if share == 0:
+                _at_ends(job, i, block, r1, batch, item)
+            continue
+        if code == record.FINISH or code == record.KEEP:
+            _once(job, i, batch, item)
+            continue
+        if job.shares > 1:
+            each = (i.columns + PANEL - 1) // PANEL // job.shares * PANEL
+            c0 = share * each
+            c1 = i.columns if share == job.shares - 1 else c0 + each
+        y = _place(job, i.y, i.y_row, i.y_batch, i.y_space, batch, r0, r0, scratch)
         if code >= record.MAP:
-            x = _place(i.x, i.x_row, i.x_batch, i.x_scratch, batch, r0, r0, scratch)
-            z = _place(i.z, i.z_row, i.z_batch, i.z_scratch, batch, r0, r0, scratch)
+            x = _place(job, i.x, i.x_row, i.x_batch, i.x_space, batch, r0, r0, scratch)
+            z = _place(job, i.z, i.z_row, i.z_batch, i.z_space, batch, r0, r0, scratch)
+            at = c0 * size
             _dispatch(
-                code - record.MAP, x, i.x_row, z, i.z_row, i.third, y, i.y_row, i.columns, count, i.p, i.q, item
-            )
+                code - record.MAP, x + at, i.x_row, z + at, i.z_row, i.third + at, y + at, i.y_row, c1 - c0, count,
+                i.p, i.q, item,
+            )  # fmt: skip
         elif code == record.TRANSPOSED:
-            x = _place(i.x, i.x_row, i.x_batch, i.x_scratch, batch, 0, 0, scratch)
-            _transposed(i, x, y, r0, r1, item)
-        elif code == record.ZEROS:
-            if (i.third == 0 and block == 0) or (i.third == 1 and r1 == job.last):
-                _zeros(i, i.y + batch * i.y_batch, item)
-        elif code == record.EDGES:
-            _edges(i, i.y + batch * i.y_batch, item)
-        elif code == record.FINISH:
-            _finish(i, i.x + batch * i.x_batch, i.y + batch * i.y_batch, item)
+            x = _place(job, i.x, i.x_row, i.x_batch, i.x_space, batch, 0, 0, scratch)
+            _transposed(i, x, y, r0, r1, c0, c1, item)
         elif code == record.NORMALISE:
-            x = _place(i.x, i.x_row, i.x_batch, i.x_scratch, batch, r0, r0, scratch)
-            z = i.z + batch * i.z_batch
+            x = _place(job, i.x, i.x_row, i.x_batch, i.x_space, batch, r0, r0, scratch)
+            z = _base(job, i.z_space, 0) + i.z + batch * i.z_batch
             _dispatch(
-                record.AFFINE - record.MAP, x, i.x_row, z, 0, z + i.columns * size_of(item), y, i.y_row,
+                record.AFFINE - record.MAP, x, i.x_row, z, 0, z + i.columns * size, y, i.y_row,
                 i.columns, count, 0.0, 0.0, item,
             )  # fmt: skip
         else:
-            x = _place(i.x, i.x_row, i.x_batch, i.x_scratch, batch, r0 * i.stride, r0 * i.stride, scratch)
+            x = _place(job, i.x, i.x_row, i.x_batch, i.x_space, batch, r0 * i.stride, r0 * i.stride, scratch)
             if code == record.PRODUCT:
-                _grouped_product(i, x, y, count, item)
+                _grouped_product(i, x, y, count, c0, c1, item)
             elif code == record.DEPTHWISE:
                 _depthwise(i, x, y, count, item)
             elif code == record.FEW_OUTPUTS:
@@ -367,7 +429,8 @@ def _block(job, instructions, batch, block, scratch, item):
             elif code == record.LARGEST:
                 _largest(i, x, y, count, item)
             elif code == record.MOMENTS:
-                _moments(i, x, i.y + batch * i.y_batch + block * i.groups * 24, count, item)
+                place = _base(job, i.y_space, 0) + i.y + batch * i.y_batch
+                _moments(i, x, place + block * i.groups * 24, count, item)
             elif code == record.IMPORT:
                 _import(i, x, y, count, item)
             elif code == record.EXPORT:
@@ -383,10 +446,33 @@ def program(pointer, item):
         return
     scratch = memory + -memory % 64
     instructions = numba.carray(pointer_at(job.instructions), (job.count,), _INSTRUCTION)
-    span = two_integers()
+    span, each = two_integers(), job.blocks * job.shares
     more = next_tasks(job, span, True)
     while more:
         for task in range(load(span, np.int64(0)), load(span + 8, np.int64(0))):
-            _block(job, instructions, task // job.blocks, task % job.blocks, scratch, item)
+            within = task % each
+            _block(job, instructions, task // each, within // job.shares, within % job.shares, scratch, item)
         more = next_tasks(job, span, False)
     release(memory)
+
+
+@jit
+def sequence(pointer, item):
+    """Groups, one after the other, those that are large enough by all threads."""
+    job = numba.carray(pointer, (1,), _SEQUENCE)[0]
+    zero = np.int64(0)
+    for n in range(job.count):
+        address = load(job.jobs + 8 * n, zero)
+        group = numba.carray(pointer_at(address), (1,), _JOB)[0]
+        group.arena, group.state = job.arena, job.state
+        tasks = group.end
+        if job.start != 0 and job.threads > 1 and tasks > 1 and group.parallel:
+            group.next_tasks, group.end_tasks = job.pool_next, job.pool_end
+            turn = max(1, tasks // (job.threads * 8))
+            start_tasks(job.start, job.loop, address, job.threads, tasks, turn)
+        else:
+            group.next_tasks, group.end_tasks = 0, 0
+            call_loop(job.loop, address)
+        if group.failed:
+            job.failed = 1
+            return

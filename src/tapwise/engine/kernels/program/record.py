@@ -20,11 +20,16 @@ from tapwise.engine.memory import Range
 from tapwise.engine.threads import job_type
 
 # What an instruction does, by number. Maps come after these, in the order of ``MAPS``.
-PRODUCT, DEPTHWISE, FEW_OUTPUTS, TRANSPOSED, LAYER_NORM, LARGEST, MOMENTS, FINISH, NORMALISE, IMPORT, EXPORT, ZEROS, EDGES = range(13)
+PRODUCT, DEPTHWISE, FEW_OUTPUTS, TRANSPOSED, LAYER_NORM, LARGEST, MOMENTS, FINISH, NORMALISE = range(9)
+IMPORT, EXPORT, ZEROS, EDGES, KEEP = range(9, 14)
 MAP = 16
 CODES = {name: MAP + n for n, name in enumerate(MAPS)}
+AFFINE = CODES["affine"]
 
-_OPERANDS = [(f"{name}{part}", "i8") for name in "xzy" for part in ("", "_row", "_batch", "_scratch")]
+# Where an operand's address counts from: nowhere, a task's own memory, and two blocks of memory that a job names.
+ABSOLUTE, SCRATCH, ARENA, STATE = range(4)
+
+_OPERANDS = [(f"{name}{part}", "i8") for name in "xzy" for part in ("", "_row", "_batch", "_space")]
 # ``x``, ``z``, ``y``: operands; ``third``: the address of a vector, w of a map, or of zeros at which end they stand.
 # ``tap``: bytes from a tap's rows to the next tap's; of what is imported or exported, from channel to channel.
 _INTEGERS = "code columns inputs taps tap stride shift groups weight bias count third"
@@ -35,8 +40,17 @@ def _ranges(job: Any, tasks: int, bits: int) -> Iterator[Range]:
     yield Range("instructions", job.instructions, job.instructions + job.count * INSTRUCTION.itemsize)
 
 
-# ``first``, ``last``: rows of the group; ``block``: rows of a task; ``blocks``: tasks of a signal of the batch;
-# ``scratch``: bytes of a task's own memory.
-GroupJob = job_type("GroupJob", "instructions count first last block blocks scratch", _ranges)
+# ``first``, ``last``: rows of the group; ``block``: rows of a task; ``blocks``: tasks of a signal of the batch, each
+# of ``shares`` shares of the columns; ``scratch``: bytes of a task's own memory; ``parallel``: whether threads pay.
+GroupJob = job_type(
+    "GroupJob", "instructions count first last block blocks shares scratch arena state parallel", _ranges
+)
 
-AFFINE = CODES["affine"]
+
+def _no_ranges(job: Any, tasks: int, bits: int) -> Iterator[Range]:
+    yield Range("jobs", job.jobs, job.jobs + 8 * job.count)
+
+
+# Groups that run one after the other: ``jobs`` holds the addresses of their records, ``loop`` is the address of the
+# loop that runs one, ``start`` the pool's function, or 0.
+SequenceJob = job_type("SequenceJob", "jobs count loop start pool_next pool_end threads arena state", _no_ranges)

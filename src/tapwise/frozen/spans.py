@@ -1,0 +1,144 @@
+"""Spans: which rows of every node a run computes, and how many there are in all.
+
+# offline   node  [first needed by an output ... last)              of [0, total)
+# live      node  [determined before the chunk ... with it)         history lies before them
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tapwise.frozen.steps import Ref, Steps, TorchStep
+from tapwise.network.execution import OPERATIONS, Part
+from tapwise.network.graph import Graph
+from tapwise.network.timeline import Ends
+
+Range = tuple[int, int]
+# A total that no sequence reaches: nothing is known of the end.
+ENDLESS = 1 << 60
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What a run computes.
+
+    Arguments:
+        rows: by node, which rows.
+        totals: by node, how many there are; what lies beyond is padding.
+        inputs: by node, the rows of each input that torch's own step takes.
+        parts: by node, how torch computes them offline; None live, or where nothing is computed.
+        kept_before: by value, the first row that earlier steps kept; none offline.
+        kept_after: by value, the first row that is kept for later steps.
+    """
+
+    rows: tuple[Range, ...]
+    totals: tuple[int, ...]
+    inputs: tuple[tuple[Range, ...], ...]
+    parts: tuple[Part | None, ...]
+    kept_before: dict[int, int]
+    kept_after: dict[int, int]
+
+
+def hull(one: Range, other: Range) -> Range:
+    """The least range with all of both; empty ones count for nothing."""
+    if one[0] >= one[1]:
+        return other
+    return one if other[0] >= other[1] else (min(one[0], other[0]), max(one[1], other[1]))
+
+
+def operations_of(graph: Graph) -> list[Any]:
+    """By node, what computes parts of it in torch; None for an input."""
+    axes = [node.size.time for node in graph.nodes]
+    return [
+        OPERATIONS[type(node.work)](node, tuple(axes[n] for n in node.inputs)) if node.inputs else None
+        for node in graph.nodes
+    ]
+
+
+def offline_span(graph: Graph, operations: Sequence[Any], length: int) -> Span:
+    """All outputs of a signal of ``length`` samples, and what they need of every node."""
+    totals = graph.totals(length)
+    rows: list[Range] = [(0, 0)] * len(graph.nodes)
+    parts: list[Part | None] = [None] * len(graph.nodes)
+    inputs: list[tuple[Range, ...]] = [()] * len(graph.nodes)
+    for number in graph.results:
+        rows[number] = (0, totals[number])
+    for number in range(len(graph.nodes) - 1, -1, -1):
+        operation, (first, last) = operations[number], rows[number]
+        if operation is None or first == last:
+            continue
+        sources = graph.nodes[number].inputs
+        own = [totals[n] for n in sources]
+        if hasattr(operation, "part"):
+            part = operation.part(first, last, own)
+        else:  # it carries a state through all of the signal
+            part = Part(tuple((0, total) for total in own), None)
+            rows[number] = (0, totals[number])
+        parts[number], inputs[number] = part, part.inputs
+        for n, needed in zip(sources, part.inputs, strict=True):
+            rows[n] = hull(rows[n], needed)
+    return Span(tuple(rows), tuple(totals), tuple(inputs), tuple(parts), {}, {})
+
+
+def live_span(graph: Graph, steps: Steps, seen: int, length: int, is_end: bool) -> Span:
+    """What a chunk of ``length`` samples determines after ``seen`` samples have come."""
+    before, after = graph.counts(seen), graph.counts(seen + length, is_end)
+    rows = tuple((a, b) for (a, _), (b, _) in zip(before, after, strict=True))
+    totals = tuple(total if is_end else ENDLESS for _, total in after)
+    inputs = tuple(tuple(rows[n] for n in node.inputs) for node in graph.nodes)
+    return Span(
+        rows,
+        totals,
+        inputs,
+        (None,) * len(graph.nodes),
+        _kept(graph, steps, before),
+        _kept(graph, steps, after),
+    )
+
+
+def _kept(graph: Graph, steps: Steps, counts: Sequence[tuple[int, int]]) -> dict[int, int]:
+    """By value, the first row that steps to come may read; values of which none is read are left out."""
+    count = [fixed for fixed, _ in counts]
+    first: dict[int, int] = {}
+    def read(ref: Ref, row: int) -> None:
+        """Row ``row`` of what is at a ref, and all after it, will be read."""
+        value, row = steps.values[ref.value], row + ref.shift
+        row = min(row, count[value.node])
+        if row < 0 or (isinstance(value.fill, str) and row <= 0):
+            row = 0
+        first[ref.value] = min(first.get(ref.value, row), row)
+
+    for step in steps.steps:
+        if isinstance(step, TorchStep):
+            continue
+        out = count[steps.values[step.out].node]
+        for ref in step.reads:
+            window = step.window if ref is step.x else None
+            if window is None:
+                read(ref, out)
+            elif window.transposed:
+                taps = -(-window.kernel_size // window.stride)
+                read(ref, (out + window.left) // window.stride - taps + 1)
+            else:
+                read(ref, out * window.stride - window.left)
+    for number in graph.results:
+        ref = steps.refs[number]
+        if ref is not None:
+            read(ref, count[number])
+    _keep_for_edges(graph, steps, count, first)
+    return {value: row for value, row in first.items() if row < count[steps.values[value].node]}
+
+
+def _keep_for_edges(graph: Graph, steps: Steps, count: Sequence[int], first: dict[int, int]) -> None:
+    """Rows that padding at the end, or at the beginning, will copy."""
+    for number, node in enumerate(graph.nodes):
+        if not isinstance(node.timeline, Ends) or node.timeline.padding_mode == "zeros" or not node.inputs:
+            continue
+        ref = steps.refs[number]
+        if ref is None:
+            continue
+        own = count[steps.values[ref.value].node]
+        row = node.timeline.first_needed(count[number], own)
+        first[ref.value] = min(first.get(ref.value, row), row)

@@ -99,9 +99,17 @@ PEERS: dict[str, Callable[[Any, Any], Call]] = {
 
 
 def streamed(model: Any, x: Any, samples: int) -> Call:
+    return _stepped(model, x, samples, False)
+
+
+def frozen_stream(model: Any, x: Any, samples: int) -> Call:
+    return _stepped(model, x, samples, True)
+
+
+def _stepped(model: Any, x: Any, samples: int, is_frozen: bool) -> Call:
     import tapwise as tw
 
-    live = tw.stream(model, x)
+    live = tw.stream(tw.freeze(model, x) if is_frozen else model, x)
     chunk = _chunk(x, samples, live.time_axes[0])
     return lambda: live.step(chunk)
 
@@ -112,14 +120,15 @@ def onnx_step(model: Any, x: Any, samples: int) -> Call:
 
     import tapwise as tw
 
-    step = tw.stream(model, x).functional(samples)
+    live = tw.stream(model, x)
+    step = live.functional(samples)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "step.onnx"
-        step.onnx(path)
+        step.to_onnx(path)
         session = _session(path.read_bytes())
     names = [value.name for value in session.get_inputs()]
-    chunk = _chunk(x, samples, step.time_axis if hasattr(step, "time_axis") else -1).numpy()
-    state = [leaf.numpy() for leaf in step.module().state]
+    chunk = _chunk(x, samples, live.time_axes[0]).numpy()
+    state = [leaf.numpy() for leaf in step._module(1).state]
 
     def call() -> Any:
         nonlocal state
@@ -134,7 +143,11 @@ def _chunk(x: Any, samples: int, axis: int) -> Any:
     return x.narrow(axis, 0, samples).contiguous()
 
 
-LIVE_PEERS: dict[str, Callable[[Any, Any, int], Call]] = {"stream": streamed, "ONNX Runtime": onnx_step}
+LIVE_PEERS: dict[str, Callable[[Any, Any, int], Call]] = {
+    "stream": streamed,
+    "frozen stream": frozen_stream,
+    "ONNX Runtime": onnx_step,
+}
 
 
 # The work of a process

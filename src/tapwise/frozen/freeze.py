@@ -50,7 +50,8 @@ class Frozen(nn.Module):
 
     def __init__(self, model: nn.Module, example: Any, time: int | None) -> None:
         super().__init__()
-        self.graph, self._runs = read(model, example, time, is_offline=True)
+        self.model, self.example, self.time = model, example, time
+        self.graph, self.runs = read(model, example, time, is_offline=True)
         self.steps = lowered(self.graph)
         rewrite(self.graph, self.steps)
         pack(self.steps)

@@ -143,9 +143,13 @@ class StateLayout:
     def __init__(self, steps: Steps, batch: int) -> None:
         self.steps, self.batch = steps, batch
         self.room: dict[int, Range] = {}  # by value, rows before the chunk's first row, and from it on
-        self.places: dict[int, tuple[int, int, int]] = {}  # by value: offset of the chunk's first row, row, batch bytes
+        # By version, the places of values whose row 0 is the chunk's first. Those before the last serve to move rows.
+        self.versions: list[dict[int, Place]] = [{}]
         self.size = 0
-        self.version = 0
+
+    @property
+    def version(self) -> int:
+        return len(self.versions) - 1
 
     def ensure(self, needs: dict[int, Range]) -> None:
         """Room for ``needs``: by value, rows before and from the chunk's first row on."""
@@ -156,17 +160,17 @@ class StateLayout:
         if all(self.room.get(value) == room for value, room in grown.items()):
             return
         self.room.update(grown)
-        self.version += 1
-        top = 0
+        places, top = {}, 0
         for value, (before, after) in sorted(self.room.items()):
             row = row_bytes(self.steps.values[value].columns)
-            each = lines((before + after) * row)
-            first = top + lines(before * row)
-            self.places[value] = (first, row, each + LINE)
-            top = top + (each + LINE) * self.batch + LINE
+            front = lines(before * row)
+            each = front + lines(after * row) + LINE
+            places[value] = Place(record.STATE, top + front, row, each, (-before, after))
+            top += each * self.batch + LINE
+        self.versions.append(places)
         self.size = top
 
     def place(self, value: int, first: int, rows: Range) -> Place:
         """The place of a value whose row ``first`` is the chunk's first."""
-        offset, row, batch = self.places[value]
-        return Place(record.STATE, offset - first * row, row, batch, rows)
+        place = self.versions[-1][value]
+        return replace(place, offset=place.offset - first * place.row, rows=rows)

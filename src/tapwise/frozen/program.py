@@ -154,7 +154,8 @@ class Program:
             wanted = hull(wanted, (span.kept_after.get(value, last), last))
             low, high = min(wanted[0], first), max(wanted[1], last)
             rows[value] = low, high
-            needs[value] = first - low, high - first
+            # Before the chunk's first row: what is there now, and what will be there for the next step.
+            needs[value] = max(first - low, last - span.kept_after.get(value, last)), high - first
         layout.ensure(needs)
         for value in needs:
             self.places[value] = layout.place(value, span.rows[self.steps.values[value].node][0], rows[value])
@@ -205,6 +206,7 @@ class Program:
         self._jobs: list[Any] = []  # of the sequence that is being written
         self._imports: dict[int, Any] = {}
         self._exports: dict[int, Any] = {}
+        self._write_ends()
         for number, group in enumerate(self.groups):
             if group.is_torch:
                 self._end_sequence()
@@ -237,6 +239,16 @@ class Program:
         for step in group.steps:
             if self._last_writer[step.out] is step:
                 self._write_edges(step.out)
+
+    def _write_ends(self) -> None:
+        """What surrounds values of which no new row is computed: at the end of a stream they are still read."""
+        for value, place in sorted(self.places.items()):
+            if value not in self._last_writer and place.space == record.STATE:
+                total = self.span.totals[self.steps.values[value].node]
+                zeros = self._writer.zeros(value, total)
+                if zeros:
+                    self._add_job(zeros, (0, 1), 1, 0, 0)
+                self._write_edges(value)
 
     def _write_margins(self, group: Group) -> None:
         """What surrounds a value that torch gives."""

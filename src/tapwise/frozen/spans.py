@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tapwise.frozen.steps import Ref, Steps, TorchStep
@@ -98,16 +98,35 @@ def live_span(graph: Graph, steps: Steps, seen: int, length: int, is_end: bool) 
     )
 
 
+def settled(graph: Graph, steps: Steps) -> int:
+    """Samples, a multiple of the period, after which no step reads what stands before a value's first row."""
+    seen = graph.settled
+    while min(_first_reads(graph, steps, graph.counts(seen)).values(), default=1) <= 0 and seen < ENDLESS:
+        seen *= 2
+    return seen
+
+
 def _kept(graph: Graph, steps: Steps, counts: Sequence[tuple[int, int]]) -> dict[int, int]:
     """By value, the first row that steps to come may read; values of which none is read are left out."""
+    found = {}
+    for value, row in _first_reads(graph, steps, counts).items():
+        own = steps.values[value]
+        count = counts[own.node][0]
+        # Padding that copies rows is made anew as long as it is read.
+        row = 0 if row < 0 or (isinstance(own.fill, str) and row == 0) else row
+        if row < count:
+            found[value] = row
+    return found
+
+
+def _first_reads(graph: Graph, steps: Steps, counts: Sequence[tuple[int, int]]) -> dict[int, int]:
+    """By value, the first row that steps to come may read, below 0 where that is padding."""
     count = [fixed for fixed, _ in counts]
     first: dict[int, int] = {}
+
     def read(ref: Ref, row: int) -> None:
         """Row ``row`` of what is at a ref, and all after it, will be read."""
-        value, row = steps.values[ref.value], row + ref.shift
-        row = min(row, count[value.node])
-        if row < 0 or (isinstance(value.fill, str) and row <= 0):
-            row = 0
+        row = min(row + ref.shift, count[steps.values[ref.value].node])
         first[ref.value] = min(first.get(ref.value, row), row)
 
     for step in steps.steps:
@@ -127,18 +146,10 @@ def _kept(graph: Graph, steps: Steps, counts: Sequence[tuple[int, int]]) -> dict
         ref = steps.refs[number]
         if ref is not None:
             read(ref, count[number])
-    _keep_for_edges(graph, steps, count, first)
-    return {value: row for value, row in first.items() if row < count[steps.values[value].node]}
-
-
-def _keep_for_edges(graph: Graph, steps: Steps, count: Sequence[int], first: dict[int, int]) -> None:
-    """Rows that padding at the end, or at the beginning, will copy."""
+    # Rows that padding at the end will copy.
     for number, node in enumerate(graph.nodes):
-        if not isinstance(node.timeline, Ends) or node.timeline.padding_mode == "zeros" or not node.inputs:
-            continue
         ref = steps.refs[number]
-        if ref is None:
-            continue
-        own = count[steps.values[ref.value].node]
-        row = node.timeline.first_needed(count[number], own)
-        first[ref.value] = min(first.get(ref.value, row), row)
+        if isinstance(node.timeline, Ends) and node.timeline.padding_mode != "zeros" and ref is not None:
+            own = count[steps.values[ref.value].node]
+            read(replace(ref, shift=0), node.timeline.first_needed(count[number], own))
+    return first

@@ -19,7 +19,7 @@ from tapwise.streaming.long_filter import LongFilter, block_of
 from tapwise.network.execution import OPERATIONS, Buffers, Counts, Operation
 
 # Schedules that are cached: one for each position in the period and length of chunk.
-_MOST_SCHEDULES = 512
+MOST_SCHEDULES = 512
 # A batch by which rows are shown to be independent.
 _ROWS = 5
 
@@ -126,6 +126,10 @@ class Scheduler:
         index = [row * per_row + n for row in rows for n in range(per_row)]
         return tensor.index_select(axis, torch.tensor(index, device=tensor.device))
 
+    def canonical(self, seen: int) -> int:
+        """The smallest count of samples at which every step does what it does at ``seen``."""
+        return self.graph.canonical(seen)
+
     def begin(self, slots: Sequence[int]) -> Group:
         """A group of slots before their first chunk."""
         rows = len(slots)
@@ -167,7 +171,7 @@ class Scheduler:
 
     def _schedules_of(self, seen: int, length: int, is_end: bool) -> list[Any]:
         graph = self.graph
-        seen = graph.canonical(seen)
+        seen = self.canonical(seen)
         key = (seen, length, is_end)
         cached = self._schedules.get(key)
         if cached is not None:
@@ -181,7 +185,7 @@ class Scheduler:
             outputs = (before[number][0], after[number][0])
             schedules.append(operation.schedule(Counts(inputs, outputs, certain, is_end)))
         self._schedules[key] = schedules
-        if len(self._schedules) > _MOST_SCHEDULES:
+        if len(self._schedules) > MOST_SCHEDULES:
             self._schedules.popitem(last=False)
         return schedules
 
@@ -271,7 +275,7 @@ class Scheduler:
         """Groups at the same position of the period become one."""
         merged: dict[int, Group] = {}
         for group in groups:
-            seen = self.graph.canonical(group.seen)
+            seen = self.canonical(group.seen)
             other = merged.get(seen)
             if other is None:
                 merged[seen] = group

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from tapwise.engine.threads import leave_lost_pool
+from tapwise.frozen.freeze import Frozen
 from tapwise.network.graph import Graph
 from tapwise.network.reading import read
 from tapwise.network.receptive_field import extents
@@ -22,6 +23,7 @@ from tapwise.streaming import snapshots
 from tapwise.streaming.agreement import settle
 from tapwise.streaming.checks import check_batch, check_chunks, check_end, check_mask
 from tapwise.streaming.fixed_shape import Functional
+from tapwise.streaming.frozen_scheduler import FrozenScheduler
 from tapwise.streaming.model_check import ModelCheck
 from tapwise.streaming.offline import offline_results
 from tapwise.streaming.results import as_batch, as_returned
@@ -371,10 +373,20 @@ def stream(model: nn.Module, example: Any, *, time: int | None = None) -> Stream
         >>> parts = [live.step(chunk) for chunk in x.split(7, -1)] + [live.flush()]
         >>> torch.testing.assert_close(torch.cat(parts, -1), model(x))
     """
+    if isinstance(model, Frozen):
+        return _frozen_stream(model)
     graph, runs = read(model, example, time)
     check = ModelCheck(model, runs.run(runs.signals(runs.shortest())))
     live = Stream(graph, runs.examples, (model, example, time), check)
     settle(live._scheduler, runs)
+    return live
+
+
+def _frozen_stream(frozen: Frozen) -> Stream:
+    live = Stream(frozen.graph, frozen.runs.examples, (frozen.model, frozen.example, frozen.time))
+    settle(live._scheduler, frozen.runs)
+    live._scheduler = FrozenScheduler(live.graph, frozen.runs.examples, frozen.steps)
+    live._scheduler.model = partial(offline_results, live.graph, frozen.model, frozen.example)
     return live
 
 

@@ -1,0 +1,217 @@
+"""FrozenScheduler: a frozen network advanced by chunks, by the programs that also run it offline.
+
+What a step keeps lies in a stream's own memory, where the next step's program reads it; as tensors it exists only where
+a snapshot, or another batch, asks for it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tapwise.frozen.memory import Block, StateLayout
+from tapwise.frozen.program import Program
+from tapwise.frozen.spans import live_span, settled
+from tapwise.frozen.steps import Steps, TorchStep
+from tapwise.network.execution import Counts
+from tapwise.network.graph import Graph
+from tapwise.streaming.scheduler import MOST_SCHEDULES, Group, Scheduler
+
+
+class Machine:
+    """The memory of one group of slots.
+
+    Arguments:
+        layout: where histories lie.
+    """
+
+    def __init__(self, layout: StateLayout) -> None:
+        self.layout = layout
+        self.state = Block()
+        self.kept: dict[int, int] = {}  # by value, rows before the next chunk's first
+        self.version = -1
+        self.owner: LiveGroup | None = None
+
+    def histories(self) -> dict[int, Tensor]:
+        """By value, what is kept of it: (B, rows, columns), copies."""
+        found = {}
+        for value, count in self.kept.items():
+            found[value] = self._view(value, count).clone()
+        return found
+
+    def load(self, histories: dict[int, Tensor]) -> None:
+        """Let these rows be what is kept, at the places of the layout as it is now."""
+        self.version = self.layout.version
+        self.state.ensure(self.layout.size)
+        self.kept = {value: rows.shape[1] for value, rows in histories.items()}
+        for value, rows in histories.items():
+            self._view(value, rows.shape[1]).copy_(rows)
+
+    def ready(self) -> None:
+        """Move what is kept where the layout has changed."""
+        if self.version != self.layout.version:
+            self.load(self.histories() if self.version >= 0 else {})
+
+    def _view(self, value: int, count: int) -> Tensor:
+        place = self._places()[value]
+        columns = self.layout.steps.values[value].columns
+        return self.state.view(place.offset - count * place.row, self.layout.batch, place, (0, count), columns)
+
+    def _places(self) -> dict[int, Any]:
+        return self.layout.versions[self.version]
+
+
+class LiveGroup(Group):
+    """A group of slots whose histories lie in a machine's memory.
+
+    Arguments:
+        beside: by node, what its operation in torch remembers.
+    """
+
+    def __init__(self, slots: list[int], seen: int, machine: Machine, beside: list[Any]) -> None:
+        object.__setattr__(self, "slots", slots)
+        object.__setattr__(self, "seen", seen)
+        object.__setattr__(self, "machine", machine)
+        object.__setattr__(self, "beside", beside)
+        machine.owner = self
+
+    machine: Machine
+    beside: list[Any]
+
+    @property
+    def buffers(self) -> list[Any]:  # type: ignore[override]
+        """By node, what its operation remembers, then the histories of its values."""
+        if self.machine.owner is not self:
+            raise RuntimeError("the stream has gone on from here")
+        found = [list(buffer) for buffer in self.beside]
+        steps = self.machine.layout.steps
+        for value, rows in sorted(self.machine.histories().items()):
+            found[steps.values[value].node].append(rows)
+        return found
+
+
+class FrozenScheduler(Scheduler):
+    """What runs a frozen network's graph chunk by chunk."""
+
+    def __init__(self, graph: Graph, likes: Sequence[Tensor], steps: Steps) -> None:
+        super().__init__(graph, likes)
+        self.steps = steps
+        self._arena = Block()
+        self._layouts: dict[int, StateLayout] = {}
+        self._programs: OrderedDict[Any, Program] = OrderedDict()
+        self._torch_nodes = {step.node for step in steps.steps if isinstance(step, TorchStep)}
+
+    @cached_property
+    def _settled(self) -> int:
+        return settled(self.graph, self.steps)
+
+    def canonical(self, seen: int) -> int:
+        """The smallest count of samples at which every program does what it does at ``seen``."""
+        period = self.graph.period
+        return seen if seen < self._settled + period else self._settled + (seen - self._settled) % period
+
+    def begin(self, slots: Sequence[int]) -> Group:
+        """A group of slots before their first chunk."""
+        group = super().begin(slots)
+        buffers = [
+            buffer if number < self.n_sources or number in self._torch_nodes else []
+            for number, buffer in enumerate(group.buffers)
+        ]
+        return Group(group.slots, 0, buffers)
+
+    def run(self, group: Group, chunks: Sequence[Tensor] | None, is_end: bool) -> tuple[list[Tensor], Group]:
+        """By result of the graph, what a chunk of each source determines; and the group after them."""
+        nodes, rows = self.graph.nodes, len(group.slots)
+        if chunks is None:
+            chunks = [self._no_outputs(n, rows) for n in range(self.n_sources)]
+        length = chunks[0].shape[nodes[0].size.time]
+        seen = group.seen + length
+        machine, beside = self._loaded(group)
+        beginning = self._beginning(beside, chunks, seen)
+        if is_end and beginning[0] and seen > 0 and self.model is not None:
+            try:
+                return self._not_emitted(self.model([buffer[0] for buffer in beginning]), seen), group
+            except (RuntimeError, ValueError):  # too short for the model as well: it gives nothing
+                return [self._no_outputs(n, rows) for n in self.graph.results], group
+        program, schedules = self._program(rows, group.seen, length, is_end)
+        machine.ready()
+        after = [*beginning, *beside[self.n_sources :]]
+
+        def run_node(number: int, inputs: list[Tensor]) -> Tensor | None:
+            y, after[number] = self.operations[number - self.n_sources].run(schedules[number], beside[number], inputs)
+            return y
+
+        results = program.run(chunks, self._arena, machine.state, run_node)
+        span = program.span
+        machine.kept = {
+            value: span.rows[self.steps.values[value].node][1] - first for value, first in span.kept_after.items()
+        }
+        return results, LiveGroup(group.slots, seen, machine, after)
+
+    def _loaded(self, group: Group) -> tuple[Machine, list[Any]]:
+        """The machine that holds what a group remembers, and what operations in torch do."""
+        if isinstance(group, LiveGroup) and group.machine.owner is group:
+            return group.machine, group.beside
+        rows = len(group.slots)
+        if rows not in self._layouts:
+            self._layouts[rows] = StateLayout(self.steps, rows)
+        machine = Machine(self._layouts[rows])
+        histories, beside = self._split(group)
+        machine.layout.ensure({value: (rows.shape[1], 0) for value, rows in histories.items()})
+        machine.load(histories)
+        return machine, beside
+
+    def _split(self, group: Group) -> tuple[dict[int, Tensor], list[Any]]:
+        """Of a group's buffers, the histories by value, and the rest."""
+        kept: dict[int, list[int]] = {}
+        if group.seen:
+            span = live_span(self.graph, self.steps, self.canonical(group.seen), 0, False)
+            for value in sorted(span.kept_after):
+                kept.setdefault(self.steps.values[value].node, []).append(value)
+        histories, beside = {}, []
+        for number, buffer in enumerate(group.buffers):
+            values = kept.get(number, [])
+            n = len(buffer) - len(values)
+            histories.update(zip(values, buffer[n:], strict=True))
+            beside.append(list(buffer[:n]))
+        return histories, beside
+
+    def _program(self, rows: int, seen: int, length: int, is_end: bool) -> tuple[Program, dict[int, Any]]:
+        seen = self.canonical(seen)
+        layout = self._layouts[rows]
+        key = (rows, seen, length, is_end)
+        found: Any = self._programs.get(key)
+        if found is None or found[2] != layout.version:
+            span = live_span(self.graph, self.steps, seen, length, is_end)
+            program = Program(self.graph, self.steps, span, rows, layout)
+            found = self._programs[key] = (program, self._torch_schedules(seen, length, is_end), layout.version)
+            if len(self._programs) > MOST_SCHEDULES:
+                self._programs.popitem(last=False)
+        return found[:2]  # type: ignore[no-any-return]
+
+    def _torch_schedules(self, seen: int, length: int, is_end: bool) -> dict[int, Any]:
+        graph = self.graph
+        before, after = graph.counts(seen), graph.counts(seen + length, is_end)
+        schedules = {}
+        for number in self._torch_nodes:
+            node = graph.nodes[number]
+            inputs = tuple((before[n][0], after[n][0]) for n in node.inputs)
+            certain = max(after[n][1] for n in node.inputs)
+            counts = Counts(inputs, (before[number][0], after[number][0]), certain, is_end)
+            schedules[number] = self.operations[number - self.n_sources].schedule(counts)
+        return schedules
+
+    def _batch_axis(self, number: int, place: int) -> tuple[int, int]:
+        if number < self.n_sources and place == 0 and self.graph.shortest > 1:
+            return super()._batch_axis(number, place)
+        if number not in self._torch_nodes or place >= self._n_beside(number):
+            return 0, 1
+        return super()._batch_axis(number, place)
+
+    def _n_beside(self, number: int) -> int:
+        return len(super().begin([0]).buffers[number])

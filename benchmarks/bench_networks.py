@@ -164,10 +164,7 @@ def work(peer: str, network: str, threads: int, live: bool) -> None:
 
     model, x = networks.make(network)
     with torch.no_grad():
-        if live:
-            call = LIVE_PEERS[peer](model, x, networks.LIVE[network].samples)
-        else:
-            call = PEERS[peer](model, x)
+        call = LIVE_PEERS[peer](model, x, networks.LIVE[network].samples) if live else PEERS[peer](model, x)
         result = torch.as_tensor(call()).double().reshape(-1)
         places = torch.arange(1024) * (result.numel() - 1) // 1023
         sample = [] if live or not result.numel() else result[places].tolist()
@@ -191,8 +188,9 @@ def floor(network: str, threads: int) -> float:
     import torch
 
     sys.path.insert(0, str(HERE))
-    import networks
     from torch.utils.flop_counter import FlopCounterMode
+
+    import networks
 
     torch.set_num_threads(threads)
     model, x = networks.make(network)
@@ -266,7 +264,9 @@ def _print(row: dict[str, Any], peers: list[str], live: bool, seconds: float) ->
         ]
     else:
         base = row["ms"]["eager"]
-        cells = [f"{base:10.2f}"] + [f"{base / row['ms'][p]:10.2f}" if p in row["ms"] else f"{'-':>10}" for p in peers[1:]]
+        cells = [f"{base:10.2f}"] + [
+            f"{base / row['ms'][p]:10.2f}" if p in row["ms"] else f"{'-':>10}" for p in peers[1:]
+        ]
         cells += [f"{base / row['floor_ms']:10.2f}"]
     print(name + " ".join(cells), *(f"   {p}: {why}" for p, why in row["failed"].items()), flush=True)
 

@@ -151,7 +151,9 @@ class Denoiser(nn.Module):
         for level in range(depth):
             inner, outer = hidden * 2**level, hidden * 2 ** (level - 1) if level else 1
             self.down.append(
-                nn.Sequential(nn.Conv1d(outer, inner, taps, stride), nn.ReLU(), nn.Conv1d(inner, 2 * inner, 1), nn.GLU(1))
+                nn.Sequential(
+                    nn.Conv1d(outer, inner, taps, stride), nn.ReLU(), nn.Conv1d(inner, 2 * inner, 1), nn.GLU(1)
+                )
             )
             last: list[nn.Module] = [nn.ReLU()] if level else []
             self.up.insert(

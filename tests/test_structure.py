@@ -28,6 +28,7 @@ LAYERS = [
     ["tapwise.filters", "tapwise.containers", "tapwise.fir"],
     ["tapwise.explanation"],
     ["tapwise.network"],
+    ["tapwise.frozen"],
     ["tapwise.streaming"],
     ["tapwise.signals"],
     ["tapwise.scale"],

@@ -4,6 +4,7 @@ from .acceleration import accelerate as accelerate
 from .chunks import State as State
 from .engine.options import options as options
 from .engine.plan import Plan as Plan
+from .errors import FreezeMismatchError as FreezeMismatchError
 from .errors import MissingPackageError as MissingPackageError
 from .errors import ModelChangedError as ModelChangedError
 from .errors import ShapeError as ShapeError
@@ -22,8 +23,9 @@ from .filters import Upfirdn as Upfirdn
 from .filters import state_of_zi as state_of_zi
 from .filters import zi_of_state as zi_of_state
 from .fir import filter as filter
-from .frozen.freeze import Frozen as Frozen
 from .frozen.freeze import freeze as freeze
+from .frozen.network import Frozen as Frozen
+from .frozen.parts import PartlyFrozen as PartlyFrozen
 from .functional import conv1d as conv1d
 from .functional import conv_transpose1d as conv_transpose1d
 from .geometry import Geometry as Geometry

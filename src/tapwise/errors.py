@@ -158,6 +158,10 @@ class StreamMismatchError(AssertionError):
     """A stream that differs from the model's own run: names the first operation that does."""
 
 
+class FreezeMismatchError(AssertionError):
+    """A frozen network that differs from its model's own run."""
+
+
 class ModelChangedError(RuntimeError):
     """A stream's model was changed in a way that the stream can't follow: names the parameter or module."""
 

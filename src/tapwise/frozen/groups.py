@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tapwise.frozen.spans import Range
+from tapwise.frozen.spans import Range, Span
 from tapwise.frozen.steps import Ref, Step, Steps, TorchStep
 
 
@@ -33,19 +33,16 @@ class Group:
         return isinstance(self.steps[0], TorchStep)
 
 
-def grouped(steps: Steps, ranges: Sequence[Range], totals: Sequence[int]) -> tuple[list[Group], dict[int, int]]:
-    """The groups in the order in which they run; and, by value, the group that gives it.
-
-    Arguments:
-        ranges: by node, which of its rows are needed.
-        totals: by node, how many there are.
-    """
+def grouped(steps: Steps, span: Span) -> tuple[list[Group], dict[int, int]]:
+    """The groups in the order in which they run; and, by value, the group that gives it."""
+    ranges, totals = span.rows, span.totals
     groups: list[Group] = []
     group_of: dict[int, int] = {}
     for step in steps.steps:
         node = step.node if isinstance(step, TorchStep) else steps.values[step.out].node
         rows = ranges[node]
-        if rows[0] == rows[1]:
+        # Of a stream, what torch runs takes in new rows even where it gives none yet.
+        if rows[0] == rows[1] and not (span.is_live and isinstance(step, TorchStep)):
             continue
         if isinstance(step, TorchStep):
             groups.append(Group(rows, totals[node], [step]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from torch import Tensor
 from tapwise.engine.kernels.program import record
 from tapwise.engine.kernels.program.record import INSTRUCTION
 from tapwise.frozen.memory import SIZE, Place
-from tapwise.frozen.steps import Ref, Step, Steps, Value
+from tapwise.frozen.steps import Ref, Step, Steps
 from tapwise.geometry import Geometry
 
 
@@ -61,8 +60,7 @@ class Writer:
             tensor = getattr(step, name)
             if tensor is not None:
                 i[name] = self.constant(tensor)
-        if step.source is not None:
-            i["inputs"] = step.source[0].shape[0 if step.code == record.TRANSPOSED else 1]
+        i["inputs"] = step.inputs
         if step.window is not None:
             self._window(i, step.window)
         return i
@@ -89,15 +87,11 @@ class Writer:
         found = []
         for end, (first, last) in enumerate(((low, min(0, high)), (max(total, low), high))):
             if first < last:
-                i = self.blank(record.ZEROS, self._width(self.steps.values[value]))
+                i = self.blank(record.ZEROS, self.steps.values[value].columns)
                 self.operand(i, "y", Ref(value), first)
                 i["count"], i["third"], i["p"] = last - first, end, fill
                 found.append(i)
         return found
-
-    @staticmethod
-    def _width(value: Value) -> int:
-        return value.columns
 
     def edges(self, value: int, total: int) -> Any:
         """Copies of rows around a value, as a padding mode says; None where there are none."""
@@ -125,6 +119,3 @@ class Writer:
         self.operand(i, "y", Ref(value), first - (after - before))
         i["count"] = after - first
         return i
-
-
-Aim = Callable[[Sequence[Tensor]], None]

@@ -19,7 +19,12 @@ from tapwise.network.operations import Apply, Input, Size
 def columns_of(node: Node) -> int | None:
     """Numbers of a row of what a node gives; None where it doesn't lie in rows of float32."""
     size = node.size
-    if node.dtype != torch.float32 or size.flat or any(per_row != 1 for _, per_row in size.batch) or len(size.batch) > 1:
+    if (
+        node.dtype != torch.float32
+        or size.flat
+        or any(per_row != 1 for _, per_row in size.batch)
+        or len(size.batch) > 1
+    ):
         return None
     return inner_columns(size)
 
@@ -60,8 +65,7 @@ def from_rows(rows: Tensor, size: Size) -> Tensor:
     """The view of (B, T, C) that a node's size says."""
     outer = _outer(size)
     inner = [axis for axis in range(len(size.entries)) if axis not in outer]
-    batch, length = rows.shape[:2]
-    x = rows.unflatten(2, [size.entries[axis] for axis in inner]) if len(inner) != 1 else rows
+    x = torch.unflatten(rows, 2, [size.entries[axis] for axis in inner]) if len(inner) != 1 else rows
     if not inner:
         x = rows[..., 0]
     if not size.batch:

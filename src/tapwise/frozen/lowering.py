@@ -24,10 +24,10 @@ from tapwise.network.timeline import Aligned, Ends, Windows
 class Lowering:
     """Builds the steps of a graph."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, is_compiled: bool) -> None:
         self.graph = graph
         self.steps = Steps()
-        self.columns = [columns_of(node) for node in graph.nodes]
+        self.columns = [columns_of(node) if is_compiled else None for node in graph.nodes]
         for number, node in enumerate(graph.nodes):
             self.steps.refs[number] = self._ref_of(number, node)
 
@@ -113,8 +113,10 @@ def _rule_of(node: Node) -> Rule | None:
 
 
 def _convolution(lowering: Lowering, number: int, node: Node) -> Ref | None:
-    work, geometry = node.work, node.timeline.geometry  # type: ignore[union-attr]
+    work = node.work
     assert isinstance(work, Convolve)
+    assert isinstance(node.timeline, Windows)
+    geometry = node.timeline.geometry
     (source,) = node.inputs
     weight = work.weight.detach()
     channels = weight.shape[0] if geometry.transposed else weight.shape[1] * geometry.groups
@@ -129,9 +131,7 @@ def _convolution(lowering: Lowering, number: int, node: Node) -> Ref | None:
         if geometry.dilation > 1 or geometry.groups > 1:
             return None
         x = lowering.filled(x, source, 0.0)
-        return lowering.add(
-            number, record.TRANSPOSED, x, window=geometry, source=(weight, bias)
-        )
+        return lowering.add(number, record.TRANSPOSED, x, window=geometry, source=(weight, bias))
     if geometry.padding_mode != "zeros" and geometry.padding != (0, 0):
         return None
     if geometry.padding != (0, 0):
@@ -168,7 +168,8 @@ def _moved(lowering: Lowering, number: int, node: Node) -> Ref | None:
 
 
 def _pooled(lowering: Lowering, number: int, node: Node) -> Ref | None:
-    geometry = node.timeline.geometry  # type: ignore[union-attr]
+    assert isinstance(node.timeline, Windows)
+    geometry = node.timeline.geometry
     (source,) = node.inputs
     x = lowering.ref(source)
     if geometry.padding != (0, 0):
@@ -199,7 +200,9 @@ def _unary(name: str, **places: tuple[int, str, float]) -> Rule:
         numbers = {key: arguments.get(*place) for key, place in places.items()}
         if len(node.inputs) != 1 or not all(isinstance(n, int | float) for n in numbers.values()):
             return None
-        return lowering.add(number, CODES[name], lowering.ref(node.inputs[0]), **{k: float(n) for k, n in numbers.items()})
+        return lowering.add(
+            number, CODES[name], lowering.ref(node.inputs[0]), **{k: float(n) for k, n in numbers.items()}
+        )
 
     return rule
 
@@ -259,11 +262,9 @@ def _binary(name: str) -> Rule:
 _REVERSED = ("__rsub__", "__rtruediv__", "__rdiv__", "rsub")
 
 
-def _with_constant(
-    lowering: Lowering, number: int, name: str, x: Ref, constant: Tensor, is_right: bool
-) -> Ref | None:
+def _with_constant(lowering: Lowering, number: int, name: str, x: Ref, constant: Tensor, is_right: bool) -> Ref | None:
     """x op constant, or constant op x."""
-    ones, zeros = torch.ones_like(constant), torch.zeros_like(constant)
+    ones = torch.ones_like(constant)
     if name == "add":
         return lowering.add(number, CODES["add"], x, z=constant)
     if name == "multiply":
@@ -274,7 +275,6 @@ def _with_constant(
         return lowering.add(number, CODES["affine"], x, z=-ones, third=constant)
     if name == "divide" and is_right:
         return lowering.add(number, CODES["divide"], x, z=constant)
-    del zeros
     return None
 
 
@@ -305,9 +305,7 @@ def _batch_norm(lowering: Lowering, number: int, node: Node) -> Ref | None:
     scale = (variance.double() + arguments.get(7, "eps", 1e-5)).rsqrt()
     scale = scale if weight is None else scale * weight.detach().double()
     offset = -mean.double() * scale + (0 if bias is None else bias.detach().double())
-    return lowering.add(
-        number, CODES["affine"], lowering.ref(node.inputs[0]), z=scale.float(), third=offset.float()
-    )
+    return lowering.add(number, CODES["affine"], lowering.ref(node.inputs[0]), z=scale.float(), third=offset.float())
 
 
 def _layer_norm(lowering: Lowering, number: int, node: Node) -> Ref | None:
@@ -388,7 +386,9 @@ def _group_norm(lowering: Lowering, number: int, node: Node) -> Ref | None:
     eps = float(arguments.get(4, "eps", 1e-5))
     steps = lowering.steps.steps
     steps.append(Step(record.MOMENTS, moments, x, columns=columns, groups=groups))
-    steps.append(Step(record.FINISH, scales, Ref(moments), columns=columns, groups=groups, weight=scale, bias=offset, p=eps))
+    steps.append(
+        Step(record.FINISH, scales, Ref(moments), columns=columns, groups=groups, weight=scale, bias=offset, p=eps)
+    )
     return lowering.add(number, record.NORMALISE, x, z=Ref(scales))
 
 
@@ -429,6 +429,6 @@ RULES: dict[str, Rule] = {
 }
 
 
-def lowered(graph: Graph) -> Steps:
-    """The steps of a graph."""
-    return Lowering(graph).steps
+def lowered(graph: Graph, is_compiled: bool = True) -> Steps:
+    """The steps of a graph; all of them torch's where nothing can be compiled."""
+    return Lowering(graph, is_compiled).steps

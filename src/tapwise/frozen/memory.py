@@ -79,9 +79,7 @@ def lines(size: int) -> int:
     return -(-size // LINE) * LINE
 
 
-def place_in_arena(
-    values: Sequence[tuple[int, int, Range, Range]], batch: int
-) -> tuple[dict[int, Place], int]:
+def place_in_arena(values: Sequence[tuple[int, int, Range, Range]], batch: int) -> tuple[dict[int, Place], int]:
     """Places for values, and the arena's bytes: each in the first gap that no value of the same time has.
 
     Arguments:

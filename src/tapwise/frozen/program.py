@@ -59,11 +59,9 @@ class Program:
         layout: where a stream's histories lie; None offline.
     """
 
-    def __init__(
-        self, graph: Graph, steps: Steps, span: Span, batch: int, layout: StateLayout | None = None
-    ) -> None:
+    def __init__(self, graph: Graph, steps: Steps, span: Span, batch: int, layout: StateLayout | None = None) -> None:
         self.graph, self.steps, self.span, self.batch = graph, steps, span, batch
-        self.groups, self.group_of = grouped(steps, span.rows, span.totals)
+        self.groups, self.group_of = grouped(steps, span)
         self._add_imports()
         self._place(layout)
         self._write()
@@ -75,6 +73,9 @@ class Program:
         read = {ref.value for g in self.groups for s in g.steps if isinstance(s, Step) for ref in s.reads}
         read |= {ref.value for n in self.graph.results if (ref := self.steps.refs[n]) is not None}
         read |= set(self.span.kept_after)
+        for step in (s for g in self.groups for s in g.steps if isinstance(s, TorchStep)):
+            refs = (self._ref_for_torch(n) for n in self.graph.nodes[step.node].inputs)
+            read |= {ref.value for ref in refs if ref is not None}
         first: list[Group] = []
         for number in range(self.graph.n_sources):
             ref, rows = self.steps.refs[number], self.span.rows[number]
@@ -102,7 +103,7 @@ class Program:
 
         for number, group in enumerate(self.groups):
             for step in group.steps:
-                if step.out is not None:
+                if step.out is not None and group.rows[0] < group.rows[1]:
                     need(step.out, group.rows, number)
                 if isinstance(step, TorchStep):
                     by_torch |= {step.out} if step.out is not None else set()
@@ -181,7 +182,7 @@ class Program:
         count = group.rows[1] - group.rows[0]
         if group.is_torch or count > _SHARED_ROWS:
             return 1
-        columns = {step.columns for step in group.steps}
+        columns: set[int] = {step.columns for step in group.steps}
         outs = {step.out for step in group.steps}
         if len(columns) > 1 or min(columns) < 2 * _PANEL:
             return 1
@@ -198,8 +199,6 @@ class Program:
     # Writing
 
     def _write(self) -> None:
-        program, sequence = (compiled.loop(*loop) for loop in LOOPS)
-        self._loops = program, sequence
         self._writer = Writer(self.steps, self.places)
         self._alive: list[Any] = []
         self._parts: list[tuple[str, Any]] = []
@@ -228,7 +227,10 @@ class Program:
                 first, last = self.groups[before].rows
                 i["count"] = -(-(last - first) // self.blocks[before])
             instructions.append(i)
-            products += int(i["inputs"] * i["taps"] // max(int(i["stride"]) if step.code == record.TRANSPOSED else 1, 1) + 8) * step.columns
+            products += (
+                int(i["inputs"] * i["taps"] // max(int(i["stride"]) if step.code == record.TRANSPOSED else 1, 1) + 8)
+                * step.columns
+            )
             if self._last_writer[step.out] is step:
                 instructions += self._writer.zeros(step.out, group.total)
         shares = self._shares_of(group)
@@ -241,9 +243,9 @@ class Program:
                 self._write_edges(step.out)
 
     def _write_ends(self) -> None:
-        """What surrounds values of which no new row is computed: at the end of a stream they are still read."""
+        """What surrounds values of which no row is computed: of some, padding alone is read."""
         for value, place in sorted(self.places.items()):
-            if value not in self._last_writer and place.space == record.STATE:
+            if value not in self._last_writer and place.space != record.SCRATCH:
                 total = self.span.totals[self.steps.values[value].node]
                 zeros = self._writer.zeros(value, total)
                 if zeros:
@@ -253,7 +255,7 @@ class Program:
     def _write_margins(self, group: Group) -> None:
         """What surrounds a value that torch gives."""
         out = group.steps[0].out
-        if out is None:
+        if out is None or group.rows[0] == group.rows[1]:
             return
         zeros = self._writer.zeros(out, group.total)
         if zeros:
@@ -303,10 +305,11 @@ class Program:
     def _end_sequence(self) -> None:
         if not self._jobs:
             return
+        program = compiled.loop(*LOOPS[0])
         addresses = np.array([ctypes.addressof(job) for job in self._jobs], dtype=np.int64)
         found = pool.find_pool()
         job = SequenceJob(
-            jobs=addresses.ctypes.data, count=len(addresses), loop=self._loops[0].address,
+            jobs=addresses.ctypes.data, count=len(addresses), loop=program.address,
             start=0 if found is None else found.start_address,
             pool_next=0 if found is None else found.next_tasks,
             pool_end=0 if found is None else found.end_tasks,
@@ -353,7 +356,7 @@ class Program:
 
     def _run_sequence(self, job: Any, threads: int, arena: Block, state: Block | None) -> None:
         job.threads, job.arena, job.state, job.failed = threads, arena.address, 0 if state is None else state.address, 0
-        self._loops[1].call(ctypes.addressof(job))
+        compiled.loop(*LOOPS[1]).call(ctypes.addressof(job))
         if job.failed:
             raise MemoryError("no memory for the blocks that a network works in")
 

@@ -74,15 +74,11 @@ def _scale_and_offset(step: Step) -> tuple[Any, Any] | None:
     if isinstance(step.z, Ref) or step.z is None:
         return None
     z = step.z.double()
-    by_code = {
-        CODES["affine"]: lambda: (z, None if step.third is None else step.third.double()),
-        CODES["multiply"]: lambda: (z, 0.0),
-        CODES["divide"]: lambda: (1 / z, 0.0),
-        CODES["add"]: lambda: (1.0, z),
-        CODES["subtract"]: lambda: (1.0, -z),
-    }
-    found = by_code.get(step.code)
-    return None if found is None else found()
+    if step.code == CODES["affine"]:
+        assert step.third is not None
+        return z, step.third.double()
+    by_code = {"multiply": (z, 0.0), "divide": (1 / z, 0.0), "add": (1.0, z), "subtract": (1.0, -z)}
+    return next((pair for name, pair in by_code.items() if step.code == CODES[name]), None)
 
 
 def _fold(rewriting: _Rewriting, step: Step) -> None:

@@ -31,6 +31,7 @@ class Span:
         parts: by node, how torch computes them offline; None live, or where nothing is computed.
         kept_before: by value, the first row that earlier steps kept; none offline.
         kept_after: by value, the first row that is kept for later steps.
+        is_live: whether this is a step of a stream.
     """
 
     rows: tuple[Range, ...]
@@ -39,6 +40,7 @@ class Span:
     parts: tuple[Part | None, ...]
     kept_before: dict[int, int]
     kept_after: dict[int, int]
+    is_live: bool = False
 
 
 def hull(one: Range, other: Range) -> Range:
@@ -88,14 +90,8 @@ def live_span(graph: Graph, steps: Steps, seen: int, length: int, is_end: bool) 
     rows = tuple((a, b) for (a, _), (b, _) in zip(before, after, strict=True))
     totals = tuple(total if is_end else ENDLESS for _, total in after)
     inputs = tuple(tuple(rows[n] for n in node.inputs) for node in graph.nodes)
-    return Span(
-        rows,
-        totals,
-        inputs,
-        (None,) * len(graph.nodes),
-        _kept(graph, steps, before),
-        _kept(graph, steps, after),
-    )
+    kept_before, kept_after = _kept(graph, steps, before), _kept(graph, steps, after)
+    return Span(rows, totals, inputs, (None,) * len(graph.nodes), kept_before, kept_after, True)
 
 
 def settled(graph: Graph, steps: Steps) -> int:

@@ -71,6 +71,7 @@ class Step:
         source: weight and bias as the model has them, where something may still be folded into them.
         columns: how many it writes.
         out_column: the first of them.
+        inputs: channels that a product sums over, of a group.
     """
 
     code: int
@@ -87,6 +88,7 @@ class Step:
     source: tuple[Tensor, Tensor | None] | None = None
     columns: int = 0
     out_column: int = 0
+    inputs: int = 0
 
     @property
     def reads(self) -> list[Ref]:

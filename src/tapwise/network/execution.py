@@ -338,7 +338,9 @@ OPERATIONS: dict[type, Any] = {
 }
 
 
-def complete(operation: Operation, node: Node, inputs: Sequence[Tensor], axes: Sequence[int], batch: int) -> Tensor | None:
+def complete(
+    operation: Operation, node: Node, inputs: Sequence[Tensor], axes: Sequence[int], batch: int
+) -> Tensor | None:
     """All outputs of a full signal, by an operation that carries a state: a step with all inputs, then the end.
 
     Arguments:

@@ -87,9 +87,7 @@ def _other_calls(path: str, name: str) -> TimelineError:
     )
 
 
-def read(
-    model: nn.Module, example: Any, time: int | None = None, *, is_offline: bool = False
-) -> tuple[Graph, Runs]:
+def read(model: nn.Module, example: Any, time: int | None = None, *, is_offline: bool = False) -> tuple[Graph, Runs]:
     """A model as a graph of operations with timelines, and what runs it.
 
     The model is run some twenty times, as in evaluation, with random numbers of the example's kind:

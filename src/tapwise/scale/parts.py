@@ -23,11 +23,11 @@ from tapwise import chunks, partition
 from tapwise.errors import ShapeError, StreamMismatchError, TimelineError, listed
 from tapwise.geometry import Geometry
 from tapwise.layers import CausalConv1d, CausalConvTranspose1d, Conv1d, ConvTranspose1d
+from tapwise.network.execution import OPERATIONS, Part, PartialOperation
 from tapwise.network.graph import Node
 from tapwise.network.operations import Convolve, Registered
 from tapwise.streaming.checks import check_end
 from tapwise.streaming.offline import offline_results
-from tapwise.network.execution import OPERATIONS, Part, PartialOperation
 from tapwise.streaming.stream import stream
 
 Range = tuple[int, int]

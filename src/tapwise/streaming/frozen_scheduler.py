@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from tapwise.frozen.memory import Block, StateLayout
@@ -84,7 +83,7 @@ class LiveGroup(Group):
     beside: list[Any]
 
     @property
-    def buffers(self) -> list[Any]:  # type: ignore[override]
+    def buffers(self) -> list[Any]:
         """By node, what its operation remembers, then the histories of its values."""
         if self.machine.owner is not self:
             raise RuntimeError("the stream has gone on from here")
@@ -103,7 +102,7 @@ class FrozenScheduler(Scheduler):
         self.steps = steps
         self._arena = Block()
         self._layouts: dict[int, StateLayout] = {}
-        self._programs: OrderedDict[Any, Program] = OrderedDict()
+        self._programs: OrderedDict[Any, tuple[Program, dict[int, Any], int]] = OrderedDict()
         self._torch_nodes = {step.node for step in steps.steps if isinstance(step, TorchStep)}
 
     @cached_property
@@ -173,7 +172,8 @@ class FrozenScheduler(Scheduler):
             span = live_span(self.graph, self.steps, self.canonical(group.seen), 0, False)
             for value in sorted(span.kept_after):
                 kept.setdefault(self.steps.values[value].node, []).append(value)
-        histories, beside = {}, []
+        histories: dict[int, Tensor] = {}
+        beside = []
         for number, buffer in enumerate(group.buffers):
             values = kept.get(number, [])
             n = len(buffer) - len(values)
@@ -189,7 +189,8 @@ class FrozenScheduler(Scheduler):
         if found is None or found[2] != layout.version:
             span = live_span(self.graph, self.steps, seen, length, is_end)
             program = Program(self.graph, self.steps, span, rows, layout)
-            found = self._programs[key] = (program, self._torch_schedules(seen, length, is_end), layout.version)
+            found = (program, self._torch_schedules(seen, length, is_end), layout.version)
+            self._programs[key] = found
             if len(self._programs) > MOST_SCHEDULES:
                 self._programs.popitem(last=False)
         return found[:2]  # type: ignore[no-any-return]

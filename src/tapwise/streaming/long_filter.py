@@ -22,10 +22,10 @@ from torch import Tensor
 from tapwise.chunks import joined
 from tapwise.engine.dispatch import convolve
 from tapwise.geometry import Geometry
+from tapwise.network.execution import Buffers, Counts
 from tapwise.network.graph import Node
 from tapwise.network.operations import Convolve
 from tapwise.network.timeline import Windows
-from tapwise.network.execution import Buffers, Counts
 
 # Fewer taps are convolved directly, by the engine.
 FEWEST = 1024

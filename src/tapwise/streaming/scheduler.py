@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from tapwise.network.execution import OPERATIONS, Buffers, Counts, Operation
 from tapwise.network.graph import Count, Graph, Node
 from tapwise.streaming.long_filter import LongFilter, block_of
-from tapwise.network.execution import OPERATIONS, Buffers, Counts, Operation
 
 # Schedules that are cached: one for each position in the period and length of chunk.
 MOST_SCHEDULES = 512

@@ -14,10 +14,14 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from tapwise.engine.threads import leave_lost_pool
-from tapwise.frozen.freeze import Frozen
+from tapwise.errors import TimelineError
+from tapwise.frozen.network import Frozen
 from tapwise.network.graph import Graph
+from tapwise.network.operation_names import MIXES
+from tapwise.network.operations import OverTime
 from tapwise.network.reading import read
 from tapwise.network.receptive_field import extents
+from tapwise.network.results import as_returned
 from tapwise.padding import integer
 from tapwise.streaming import snapshots
 from tapwise.streaming.agreement import settle
@@ -26,7 +30,7 @@ from tapwise.streaming.fixed_shape import Functional
 from tapwise.streaming.frozen_scheduler import FrozenScheduler
 from tapwise.streaming.model_check import ModelCheck
 from tapwise.streaming.offline import offline_results
-from tapwise.streaming.results import as_batch, as_returned
+from tapwise.streaming.results import as_batch
 from tapwise.streaming.scheduler import Group, Scheduler
 from tapwise.streaming.turn import Turn
 
@@ -351,13 +355,14 @@ class Stream:
         return as_batch(self._scheduler, outputs, seen, is_end), replace(at, groups=tuple(after))
 
 
-def stream(model: nn.Module, example: Any, *, time: int | None = None) -> Stream:
+def stream(model: nn.Module, example: Any = None, *, time: int | None = None) -> Stream:
     """An unmodified model as a stream of chunks, equal to its run over the full signal.
 
     The model is run some thirty times on random numbers, as in evaluation, and left as it was.
 
     Arguments:
-        model: any module that ``tapwise.inspect`` can read.
+        model: any module that ``tapwise.inspect`` can read; or what ``tapwise.freeze`` made of one, whose steps take
+            a fraction of the time and which needs no example.
         example: a tensor that it takes, or a tuple of its inputs, of which the first is the signal.
         time: the signal's axis of time; None finds it.
 
@@ -383,9 +388,13 @@ def stream(model: nn.Module, example: Any, *, time: int | None = None) -> Stream
 
 
 def _frozen_stream(frozen: Frozen) -> Stream:
-    live = Stream(frozen.graph, frozen.runs.examples, (frozen.model, frozen.example, frozen.time))
-    settle(live._scheduler, frozen.runs)
-    live._scheduler = FrozenScheduler(live.graph, frozen.runs.examples, frozen.steps)
+    """A stream of a frozen network's programs, after one of its model's own operations has been held against the model."""
+    if (node := next((node for node in frozen.graph.nodes if isinstance(node.work, OverTime)), None)) is not None:
+        raise TimelineError(*MIXES[node.name][:1], node.path, node.name, *MIXES[node.name][1:])
+    graph, runs = frozen.graph, frozen.runs
+    live = Stream(graph, runs.examples, (frozen, None, None))
+    settle(live._scheduler, runs)
+    live._scheduler = FrozenScheduler(live.graph, runs.examples, frozen.steps)
     live._scheduler.model = partial(offline_results, live.graph, frozen.model, frozen.example)
     return live
 

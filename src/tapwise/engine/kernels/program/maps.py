@@ -12,7 +12,7 @@ from numba.extending import intrinsic
 from tapwise.engine.kernels.loops.jobs import jit
 from tapwise.engine.kernels.loops.vectors import VECTOR, Vectors, element_of, splat
 from tapwise.engine.kernels.program.functions import Functions
-from tapwise.engine.kernels.program.names import OPERANDS
+from tapwise.engine.kernels.program.names import MAPS, OPERANDS
 from tapwise.engine.kernels.program.tiles import sum_of_lanes
 
 _I64 = ir.IntType(64)
@@ -63,6 +63,31 @@ def make_map(name: str) -> Any:
             y += y_row
 
     return rows
+
+
+_MAPS = [make_map(name) for name in MAPS]
+
+
+def map_of(name: str) -> Any:
+    """The map of a name, for compiled code."""
+    return _MAPS[MAPS.index(name)]
+
+
+def _choice() -> Any:
+    """A function that applies a map by its number: one chain of comparisons, written out.
+
+    Functions in functions would be optimised once for each that is around them.
+    """
+    operands = "x, x_row, z, z_row, w, y, y_row, columns, count, p, q, item"
+    lines = [f"def apply_map(n, {operands}):"]
+    for n in range(len(MAPS)):
+        lines += [f"    {'elif' if n else 'if'} n == {n}:", f"        map_{n}({operands})"]
+    names: dict[str, Any] = {f"map_{n}": function for n, function in enumerate(_MAPS)}
+    exec("\n".join(lines), names)
+    return jit(names["apply_map"])
+
+
+apply_map = _choice()
 
 
 @intrinsic

@@ -59,7 +59,7 @@ def packed_bias(bias: Tensor | None, columns: int, groups: int = 1) -> Tensor:
 def packed_groups(weight: Tensor, groups: int) -> Tensor:
     """The weight (C_out, C_in / groups, K) of a convolution, packed group by group."""
     each = weight.shape[0] // groups
-    return torch.cat([packed(part.permute(2, 1, 0)) for part in weight.split(each)])
+    return torch.cat([packed(part.permute(2, 1, 0)) for part in torch.split(weight, each)])
 
 
 def packed_depthwise(weight: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ def _looped(b: Any, name: str, count: Any, values: list[Any], body: Any) -> list
         phi.add_incoming(value, end)
     b.cbranch(b.icmp_signed("<", next_n, count), loop, after)
     b.position_at_end(after)
-    return new
+    return list(new)
 
 
 def make_product(rows: int, vectors: int) -> Any:
@@ -133,7 +133,7 @@ def make_dot(rows: int) -> Any:
         rest = b.sub(inputs, b.mul(full, _I64(memory.lanes)))
         last = Vectors(b, element, rest, True)
         starts = [b.mul(x_row, _I64(r)) for r in range(rows)]
-        sums = [cgutils.alloca_once(b, memory.vector) for _ in range(rows)]
+        sums = [cgutils.alloca_once(b, memory.vector) for _ in range(rows)]  # type: ignore[no-untyped-call]
         for place in sums:
             b.store(memory.zero, place)
 

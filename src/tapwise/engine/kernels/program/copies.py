@@ -1,0 +1,83 @@
+"""Copies: rows taken from tensors and written to them, rows of padding, rows that are kept, and the largest of some."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tapwise.engine.kernels.loops.jobs import jit
+from tapwise.engine.kernels.loops.memory import copy, load, move, size_of, store
+from tapwise.engine.kernels.program.maps import map_of
+
+_copy, _larger = map_of("copy"), map_of("larger")
+
+
+@jit
+def largest(i, x, y, count, item):
+    """Max pooling: the largest number of each window of rows."""
+    for _ in range(count):
+        _copy(x, 0, x, 0, x, y, 0, i.columns, 1, 0.0, 0.0, item)
+        for k in range(1, i.taps):
+            _larger(y, 0, x + k * i.tap, 0, x, y, 0, i.columns, 1, 0.0, 0.0, item)
+        x += i.x_row * i.stride
+        y += i.y_row
+
+
+@jit
+def import_rows(i, x, y, count, item):
+    """Rows of a tensor whose numbers lie ``tap`` bytes from channel to channel."""
+    size = size_of(item)
+    if i.tap == size and i.columns > 1:
+        for _ in range(count):
+            copy(y, x, i.columns * size)
+            x += i.x_row
+            y += i.y_row
+        return
+    for r0 in range(0, count, 16):
+        r1 = min(r0 + 16, count)
+        for c in range(i.columns):
+            source, target = x + c * i.tap, y + c * size
+            for r in range(r0, r1):
+                store(target + r * i.y_row, load(source + r * i.x_row, item))
+
+
+@jit
+def export_rows(i, x, y, count, item):
+    """Rows written to a tensor whose numbers lie ``tap`` bytes from channel to channel."""
+    size = size_of(item)
+    if i.tap == size and i.columns > 1:
+        for _ in range(count):
+            copy(y, x, i.columns * size)
+            x += i.x_row
+            y += i.y_row
+        return
+    for r0 in range(0, count, 16):
+        r1 = min(r0 + 16, count)
+        for c in range(i.columns):
+            source, target = x + c * size, y + c * i.tap
+            for r in range(r0, r1):
+                store(target + r * i.y_row, load(source + r * i.x_row, item))
+
+
+@jit
+def zeros(i, y, item):
+    """Rows of padding, before the first of a sequence or after its last."""
+    size = size_of(item)
+    for _ in range(i.count):
+        for c in range(i.columns):
+            store(y + c * size, np.float32(i.p))
+        y += i.y_row
+
+
+@jit
+def edges(i, y, item):
+    """Rows of padding that are copies of others: pairs of (row, the row that it copies)."""
+    zero = np.int64(0)
+    for n in range(i.count):
+        target, source = load(i.third + n * 16, zero), load(i.third + n * 16 + 8, zero)
+        copy(y + target * i.y_row, y + source * i.y_row, i.columns * size_of(item))
+
+
+@jit
+def keep(i, x, y):
+    """Rows moved to where the next step expects them."""
+    move(y, x, i.count * i.x_row)

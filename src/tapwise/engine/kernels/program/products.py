@@ -1,0 +1,178 @@
+"""Products: convolutions of rows of channels by packed weights, panel by panel and tile by tile."""
+
+from __future__ import annotations
+
+from tapwise.engine.kernels.loops.jobs import jit
+from tapwise.engine.kernels.loops.memory import size_of
+from tapwise.engine.kernels.loops.vectors import VECTOR
+from tapwise.engine.kernels.program.maps import map_of
+from tapwise.engine.kernels.program.packing import WIDEST
+from tapwise.engine.kernels.program.tiles import make_depthwise, make_dot, make_product
+
+_IS_AVX512 = VECTOR == 64
+_copy = map_of("copy")
+
+
+def _make_panel(vectors, sizes):
+    """All rows of one panel, of ``vectors`` vectors of columns, by tiles of ``sizes`` rows."""
+    tiles = [make_product(n, vectors) for n in sizes]
+    full, half, pair, one = tiles
+    n_full, n_half, _, _ = sizes
+
+    @jit
+    def panel(x, x_row, taps, tap, inputs, weight, bias, y, y_row, columns, count, item):
+        r = 0
+        while r + n_full <= count:
+            full(x + r * x_row, x_row, taps, tap, inputs, weight, bias, y + r * y_row, y_row, columns, item)
+            r += n_full
+        if r < count and count >= n_full and count - r > n_half:
+            # The last tile ends with the rows: some are computed twice, with the same result.
+            r = count - n_full
+            full(x + r * x_row, x_row, taps, tap, inputs, weight, bias, y + r * y_row, y_row, columns, item)
+            return
+        if r + n_half <= count:
+            half(x + r * x_row, x_row, taps, tap, inputs, weight, bias, y + r * y_row, y_row, columns, item)
+            r += n_half
+        while r + 2 <= count:
+            pair(x + r * x_row, x_row, taps, tap, inputs, weight, bias, y + r * y_row, y_row, columns, item)
+            r += 2
+        if r < count:
+            one(x + r * x_row, x_row, taps, tap, inputs, weight, bias, y + r * y_row, y_row, columns, item)
+
+    return panel
+
+
+_SIZES = {4: (6, 4, 2, 1), 3: (8, 4, 2, 1), 2: (12, 6, 2, 1), 1: (12, 6, 2, 1)}
+if not _IS_AVX512:
+    _SIZES = {2: (6, 4, 2, 1), 1: (8, 4, 2, 1)}
+_panel_1, _panel_2 = _make_panel(1, _SIZES[1]), _make_panel(2, _SIZES[2])
+_panel_3, _panel_4 = (_make_panel(n, _SIZES[n]) if _IS_AVX512 else None for n in (3, 4))
+_depthwise_8, _depthwise_1 = make_depthwise(8), make_depthwise(1)
+_dot_8, _dot_1 = make_dot(8), make_dot(1)
+
+
+@jit
+def _panel_vectors(vectors):
+    """The vectors of the next panel, of ``vectors`` that are left: see ``packing.panels``."""
+    if vectors > WIDEST and vectors < 2 * WIDEST and vectors - WIDEST == 1 and WIDEST > 2:
+        return WIDEST - 1
+    return min(vectors, WIDEST)
+
+
+@jit
+def _product(x, x_row, taps, tap, inputs, weight, bias, y, y_row, columns, count, item):
+    """``count`` rows of a product with a packed weight, panel by panel."""
+    size = size_of(item)
+    lanes = VECTOR // size
+    vectors = (columns + lanes - 1) // lanes
+    while vectors > 0:
+        n = _panel_vectors(vectors)
+        own = min(columns, n * lanes) - (n - 1) * lanes
+        if n == 1:
+            _panel_1(x, x_row, taps, tap, inputs, weight, bias, y, y_row, own, count, item)
+        elif n == 2:
+            _panel_2(x, x_row, taps, tap, inputs, weight, bias, y, y_row, own, count, item)
+        elif _IS_AVX512 and n == 3:
+            _panel_3(x, x_row, taps, tap, inputs, weight, bias, y, y_row, own, count, item)
+        elif _IS_AVX512:
+            _panel_4(x, x_row, taps, tap, inputs, weight, bias, y, y_row, own, count, item)
+        weight += taps * inputs * n * VECTOR
+        bias += n * VECTOR
+        y += n * VECTOR
+        columns -= n * lanes
+        vectors -= n
+
+
+@jit
+def grouped_product(i, x, y, count, c0, c1, item):
+    """The columns [c0, c1), full panels but for the last; of several groups, all of them."""
+    size = size_of(item)
+    lanes = VECTOR // size
+    if i.groups == 1:
+        weight = i.weight + c0 * i.taps * i.inputs * size
+        y, bias, x_row = y + c0 * size, i.bias + c0 * size, i.x_row * i.stride
+        _product(x, x_row, i.taps, i.tap, i.inputs, weight, bias, y, i.y_row, c1 - c0, count, item)
+        return
+    columns = i.columns // i.groups
+    padded = (columns + lanes - 1) // lanes * lanes
+    for g in range(i.groups):
+        weight = i.weight + g * i.taps * i.inputs * padded * size
+        bias = i.bias + g * padded * size
+        x_group, y_group = x + g * i.inputs * size, y + g * columns * size
+        _product(
+            x_group, i.x_row * i.stride, i.taps, i.tap, i.inputs, weight, bias, y_group, i.y_row, columns, count, item
+        )
+
+
+@jit
+def depthwise(i, x, y, count, item):
+    size = size_of(item)
+    lanes = VECTOR // size
+    padded = (i.columns + lanes - 1) // lanes * lanes * size
+    x_row = i.x_row * i.stride
+    c = 0
+    while c < i.columns:
+        at, own = c * size, min(i.columns - c, lanes)
+        r = 0
+        while r + 8 <= count:
+            _depthwise_8(
+                x + at + r * x_row, x_row, i.taps, i.tap, i.weight + at, padded, i.bias + at,
+                y + at + r * i.y_row, i.y_row, own, item,
+            )  # fmt: skip
+            r += 8
+        while r < count:
+            _depthwise_1(
+                x + at + r * x_row, x_row, i.taps, i.tap, i.weight + at, padded, i.bias + at,
+                y + at + r * i.y_row, i.y_row, own, item,
+            )  # fmt: skip
+            r += 1
+        c += lanes
+
+
+@jit
+def few_outputs(i, x, y, count, item):
+    size, x_row = size_of(item), i.x_row * i.stride
+    for o in range(i.columns):
+        weight, bias = i.weight + o * i.taps * i.inputs * size, i.bias + o * size
+        r = 0
+        while r + 8 <= count:
+            _dot_8(
+                x + r * x_row, x_row, i.taps, i.tap, i.inputs, weight, bias,
+                y + o * size + r * i.y_row, i.y_row, item,
+            )  # fmt: skip
+            r += 8
+        while r < count:
+            _dot_1(
+                x + r * x_row, x_row, i.taps, i.tap, i.inputs, weight, bias,
+                y + o * size + r * i.y_row, i.y_row, item,
+            )  # fmt: skip
+            r += 1
+
+
+@jit
+def transposed(i, x, y, r0, r1, c0, c1, item):
+    """Rows [r0, r1) of a transposed convolution; ``x`` is its first input's row, ``shift`` what is cut at the left.
+
+    # stride 2, K 4    output j + shift = 2m      reads inputs m-1, m with taps 2, 0
+    #                  output j + shift = 2m + 1  reads inputs m-1, m with taps 3, 1
+    """
+    size = size_of(item)
+    lanes = VECTOR // size
+    padded = (i.columns + lanes - 1) // lanes * lanes
+    weight = i.weight
+    for phase in range(i.stride):
+        taps = max(0, i.taps - phase + i.stride - 1) // i.stride
+        first = r0 + (phase - (r0 + i.shift)) % i.stride
+        count = (r1 - first + i.stride - 1) // i.stride
+        if count > 0:
+            m = (first + i.shift) // i.stride
+            if taps < 1:  # the stride leaves gaps, which no input reaches
+                row = y + (first - r0) * i.y_row + c0 * size
+                _copy(i.bias + c0 * size, 0, 0, 0, 0, row, i.y_row * i.stride, c1 - c0, count, 0.0, 0.0, item)
+                continue
+            _product(
+                x + (m - taps + 1) * i.x_row, i.x_row, taps, i.x_row, i.inputs,
+                weight + c0 * taps * i.inputs * size, i.bias + c0 * size,
+                y + (first - r0) * i.y_row + c0 * size, i.y_row * i.stride, c1 - c0, count, item,
+            )  # fmt: skip
+        weight += taps * i.inputs * padded * size

@@ -1,0 +1,34 @@
+"""Weights of steps, prepared once in the order in which the compiled loops read them."""
+
+from __future__ import annotations
+
+import torch
+
+from tapwise.engine.kernels.program import packing, record
+from tapwise.frozen.steps import Step, Steps
+
+
+def pack(steps: Steps) -> None:
+    """Pack the weights of all steps."""
+    for step in steps.steps:
+        if isinstance(step, Step) and step.source is not None:
+            _pack(step)
+
+
+def _pack(step: Step) -> None:
+    assert step.source is not None
+    weight, bias = step.source[0].float(), None if step.source[1] is None else step.source[1].float()
+    if step.code == record.PRODUCT:
+        step.weight = packing.packed_groups(weight, step.groups)
+        step.bias = packing.packed_bias(bias, step.columns, step.groups)
+    elif step.code == record.DEPTHWISE:
+        step.weight, step.bias = packing.packed_depthwise(weight), packing.packed_bias(bias, step.columns)
+    elif step.code == record.FEW_OUTPUTS:
+        step.weight = weight.permute(0, 2, 1).contiguous()
+        step.bias = torch.zeros(step.columns) if bias is None else bias.clone()
+    else:
+        assert step.window is not None
+        step.weight = packing.packed_transposed(weight, step.window.stride)
+        step.bias = packing.packed_bias(bias, step.columns)
+    step.inputs = weight.shape[0 if step.code == record.TRANSPOSED else 1]
+    step.source = None  # the packed weight is all that runs

@@ -1,0 +1,54 @@
+"""One convolution as a frozen program of its own, without a model around it."""
+
+import torch
+
+from tapwise.frozen.lowering import lowered
+from tapwise.frozen.memory import Block
+from tapwise.frozen.program import Program
+from tapwise.frozen.rewriting import rewrite
+from tapwise.frozen.spans import offline_span, operations_of
+from tapwise.frozen.steps import TorchStep
+from tapwise.frozen.weights import pack
+from tapwise.network.graph import Graph, Node
+from tapwise.network.operations import Convolve, Fill, Size
+from tapwise.network.timeline import Aligned, Ends, Windows, without_ends
+
+
+
+def graph_of(geometry, x, w, b):
+    """A graph of an input and a convolution."""
+    outer, inner = w.shape[0], w.shape[1] * geometry.groups
+    channels, outputs = (outer, inner) if geometry.transposed else (inner, outer)
+    batch = ((0, 1),)
+    source = Node("", "input", (), Aligned(), None, Size((0, channels, 0), 2, batch), value=0)
+    nodes = [source]
+    if geometry.padding_mode != "zeros" and geometry.padding != (0, 0):
+        ends = Ends(geometry.left, (geometry.right,), geometry.padding_mode)
+        nodes.append(Node("", "pad", (0,), ends, Fill(), Size((0, channels, 0), 2, batch)))
+        geometry = without_ends(geometry)
+    size = Size((0, outputs, 0), 2, batch)
+    nodes.append(Node("", "conv1d", (len(nodes) - 1,), Windows(geometry), Convolve(w, b), size))
+    return Graph(nodes, [len(nodes) - 1], None, 1, True, example_length=x.shape[-1])
+
+
+def steps_of(graph):
+    steps = lowered(graph)
+    rewrite(graph, steps)
+    pack(steps)
+    return steps
+
+
+def run(geometry, x, w, b=None):
+    """The output, by a compiled program alone; None where torch would have to help."""
+    graph = graph_of(geometry, x, w, b)
+    steps = steps_of(graph)
+    if any(isinstance(step, TorchStep) for step in steps.steps):
+        return None
+    span = offline_span(graph, operations_of(graph), x.shape[-1])
+    program = Program(graph, steps, span, x.shape[0])
+    low, high = span.rows[0]
+    arena = Block()
+    arena.ensure(program.arena_bytes)
+    arena.numbers.fill_(float("nan"))  # what a program leaves unwritten shows
+    (y,) = program.run([x[..., low:high]], arena, None, lambda *_: None)
+    return y.clone() if y.numel() else torch.empty(y.shape)

@@ -14,7 +14,6 @@ from tapwise.network.operations import Convolve, Fill, Size
 from tapwise.network.timeline import Aligned, Ends, Windows, without_ends
 
 
-
 def graph_of(geometry, x, w, b):
     """A graph of an input and a convolution."""
     outer, inner = w.shape[0], w.shape[1] * geometry.groups

@@ -80,15 +80,13 @@ def test_depthwise(kernel_size, channels):
             assert check(geometry, x, w, tensor(random, channels, dtype=torch.float32))
 
 
-@pytest.mark.parametrize("columns", [1, 7, 16, 40, 200])
-@pytest.mark.parametrize(("kernel_size", "stride"), [(1, 1), (1, 3), (4, 2), (7, 3), (16, 8), (5, 8), (50, 7)])
+@pytest.mark.parametrize("columns", [1, 7, 16, 40, 70])
+@pytest.mark.parametrize(("kernel_size", "stride"), [(1, 1), (1, 3), (4, 2), (7, 3), (16, 8), (5, 8), (25, 7)])
 def test_transposed(kernel_size, stride, columns):
     random = np.random.default_rng(columns)
     for length in (1, 2, 9, 30):
         for padding, output_padding in (((0, 0), 0), ((1, 2), stride - 1), ((0, 3), 0)):
-            geometry = Geometry(
-                kernel_size, stride, padding=padding, transposed=True, output_padding=output_padding
-            )
+            geometry = Geometry(kernel_size, stride, padding=padding, transposed=True, output_padding=output_padding)
             if geometry.output_length(length) < 1:
                 continue
             x = tensor(random, 2, 12, length, dtype=torch.float32)

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from tapwise.engine.kernels.program import record
 from tapwise.engine.kernels.program.record import CODES
+from tapwise.engine.plan import choose_kernel
+from tapwise.engine.problem import Problem
 from tapwise.frozen.layout import Arguments, column_constant, columns_of, moved_columns
 from tapwise.frozen.steps import Ref, Step, Steps, TorchStep, Value
 from tapwise.geometry import Geometry
@@ -125,6 +127,8 @@ def _convolution(lowering: Lowering, number: int, node: Node) -> Ref | None:
         return None
     if (lowering.columns[source], lowering.columns[number]) != (channels, outputs):
         return None
+    if _is_transformed(lowering, source, geometry, channels, outputs):
+        return None
     bias = None if work.bias is None else work.bias.detach()
     x = lowering.ref(source)
     if geometry.transposed:
@@ -143,6 +147,18 @@ def _convolution(lowering: Lowering, number: int, node: Node) -> Ref | None:
     elif geometry.groups == 1 and weight.shape[0] <= 2:
         code = record.FEW_OUTPUTS
     return lowering.add(number, code, x, window=window, groups=geometry.groups, source=(weight, bias))
+
+
+# Taps from which on a transform may be faster.
+_LONG = 64
+
+
+def _is_transformed(lowering: Lowering, source: int, geometry: Geometry, channels: int, outputs: int) -> bool:
+    """Whether a long filter runs by transforms, which the dispatch of a step of torch's chooses."""
+    if geometry.kernel_size < _LONG:
+        return False
+    length = max(lowering.graph.totals(lowering.graph.example_length)[source], geometry.effective_kernel_size)
+    return choose_kernel(Problem(geometry, channels, outputs, length, torch.float32, "cpu")) == "fft"
 
 
 def _padding(lowering: Lowering, number: int, node: Node) -> Ref | None:

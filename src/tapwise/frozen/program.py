@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tapwise.engine import compiled
+from tapwise.engine import compiled, memory
 from tapwise.engine import threads as pool
 from tapwise.engine.kernels.program import record
 from tapwise.engine.kernels.program.packing import LANES, WIDEST
 from tapwise.engine.kernels.program.record import INSTRUCTION, GroupJob, SequenceJob
+from tapwise.frozen import bounds
 from tapwise.frozen.groups import Group, grouped, kept_values, reads_of
 from tapwise.frozen.instructions import Writer
 from tapwise.frozen.layout import from_rows, inner_columns, strides_of
@@ -73,8 +74,8 @@ class Program:
         read = {ref.value for g in self.groups for s in g.steps if isinstance(s, Step) for ref in s.reads}
         read |= {ref.value for n in self.graph.results if (ref := self.steps.refs[n]) is not None}
         read |= set(self.span.kept_after)
-        for step in (s for g in self.groups for s in g.steps if isinstance(s, TorchStep)):
-            refs = (self._ref_for_torch(n) for n in self.graph.nodes[step.node].inputs)
+        for node in (s.node for g in self.groups for s in g.steps if isinstance(s, TorchStep)):
+            refs = (self._ref_for_torch(n) for n in self.graph.nodes[node].inputs)
             read |= {ref.value for ref in refs if ref is not None}
         first: list[Group] = []
         for number in range(self.graph.n_sources):
@@ -131,8 +132,10 @@ class Program:
         self._rows = rows
         kept = kept_values(self.steps, self.groups, self.group_of, by_torch)
         self.places: dict[int, Place] = {}
+        self._state_bytes = 0
         if layout is not None:
             self._place_state(layout, rows)
+            self._state_bytes = layout.size
         waiting = sorted((v for v in kept if v in rows and v not in self.places), key=lambda v: lives[v][0])
         wanted = [(v, self._row_bytes(v), rows[v], lives[v]) for v in waiting]
         in_arena, self.arena_bytes = place_in_arena(wanted, self.batch)
@@ -298,6 +301,9 @@ class Program:
             shares=shares, scratch=scratch, end=blocks * self.batch * shares,
             parallel=products * (rows[1] - rows[0]) * self.batch > _FEW_PRODUCTS,
         )  # fmt: skip
+        if memory.IS_CHECKED:
+            sizes = {record.SCRATCH: scratch, record.ARENA: self.arena_bytes, record.STATE: self._state_bytes}
+            bounds.check(job, table, self.batch, sizes)
         self._jobs.append(job)
         self._alive += [table, job]
         return table

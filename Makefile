@@ -5,7 +5,7 @@ JOBS ?= 2
 # One thread a test process: with two processes on two cores, spinning pools would fight.
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: demo test test-all check bench soak rates fuzz mutants docs gallery reports faults clean format
+.PHONY: demo test test-all check bench bench-models soak rates fuzz mutants docs gallery reports faults clean format
 
 demo: .venv/ready
 	$(BIN)/python examples/demo.py
@@ -45,13 +45,21 @@ bench: .venv/ready
 	$(BIN)/python benchmarks/bench_conv1d.py --threads 1 --no-peers --name conv1d-cpu-1-thread
 	$(AVX2) $(BIN)/python benchmarks/bench_conv1d.py --name conv1d-cpu-avx2
 	$(AVX2) $(BIN)/python benchmarks/bench_conv1d.py --random 60 --name conv1d-cpu-avx2-random
-	$(BIN)/python benchmarks/bench_models.py --name models-cpu
+	$(MAKE) bench-models
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt cached-conv pytorch-tcn
 	$(BIN)/python benchmarks/bench_stream.py --name stream-cpu
 	$(BIN)/python benchmarks/bench_scale.py --name scale-cpu
 	$(BIN)/python benchmarks/scale_model.py --name scale-model
 	$(BIN)/python benchmarks/report.py
 	$(BIN)/python benchmarks/scale_report.py
+
+# Whole networks: eager, accelerated, frozen, torch.compile, ONNX Runtime; offline and live. Half an hour.
+bench-models: .venv/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/python benchmarks/bench_networks.py --name networks-cpu
+	$(BIN)/python benchmarks/bench_networks.py --threads 1 --name networks-cpu-1-thread
+	$(BIN)/python benchmarks/bench_networks.py --live --threads 1 --name networks-live-cpu
+	$(BIN)/python benchmarks/report.py
 
 # A recording of a thousand million samples: its rate, and that memory stays flat. Some minutes and 8 GB of disk.
 soak: .venv/ready

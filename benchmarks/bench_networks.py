@@ -123,17 +123,15 @@ def onnx_step(model: Any, x: Any, samples: int) -> Call:
     live = tw.stream(model, x)
     step = live.functional(samples)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "step.onnx"
-        step.to_onnx(path)
+        path = step.to_onnx(Path(folder) / "step.onnx", live.batch)
         session = _session(path.read_bytes())
-    names = [value.name for value in session.get_inputs()]
     chunk = _chunk(x, samples, live.time_axes[0]).numpy()
-    state = [leaf.numpy() for leaf in step._module(1).state]
+    state = step.initial_inputs(live.batch)
 
     def call() -> Any:
         nonlocal state
-        found = session.run(None, dict(zip(names, [chunk, *state], strict=True)))
-        state = found[len(found) - len(state) :]
+        found = session.run(None, {"chunk": chunk, **state})
+        state = dict(zip(state, found[len(found) - len(state) :], strict=True))
         return found[0]
 
     return call
@@ -205,8 +203,8 @@ def floor(network: str, threads: int) -> float:
     return float(counter.get_total_flops() / (2 * 1024**3) * min(times))
 
 
-def compare(network: str, peers: list[str], threads: int, rounds: int, live: bool) -> dict[str, Any]:
-    """All peers on one network, in turns."""
+def compare(network: str, peers: list[str], threads: int, rounds: int, live: bool, seconds: float) -> dict[str, Any]:
+    """All peers on one network, in turns; ``seconds``: of a chunk."""
     workers: dict[str, Any] = {}
     row: dict[str, Any] = {"network": network, "failed": {}}
     reference: list[float] = []
@@ -240,6 +238,7 @@ def compare(network: str, peers: list[str], threads: int, rounds: int, live: boo
     row["ms"] = {peer: 1e3 * min(found) for peer, found in times.items()}
     row["median_ms"] = {peer: 1e3 * statistics.median(found) for peer, found in times.items()}
     if live:
+        row["chunk_ms"] = 1e3 * seconds
         row["p99_ms"] = {peer: 1e3 * sorted(found)[int(0.99 * len(found))] for peer, found in times.items()}
     else:
         row["floor_ms"] = 1e3 * float(
@@ -298,9 +297,10 @@ def main() -> None:
         print(f"{'network':<20}{'eager ms':>10} " + " ".join(f"{p:>10.10}" for p in [*peers[1:], "floor"]))
     rows = []
     for network in options.only or list(networks.LIVE if options.live else networks.NETWORKS):
-        row = compare(network, peers, options.threads, options.rounds, options.live)
+        seconds = networks.LIVE[network].seconds if options.live else math.nan
+        row = compare(network, peers, options.threads, options.rounds, options.live, seconds)
         rows.append(row)
-        _print(row, peers, options.live, networks.LIVE[network].seconds if options.live else math.nan)
+        _print(row, peers, options.live, seconds)
     if options.name:
         from bench_conv1d import machine
 

@@ -120,19 +120,59 @@ def page(result: Result, others: dict[str, Result]) -> str:
     return text
 
 
-def _models(result: Result) -> str:
+def _networks(result: Result, live: Result | None) -> str:
+    """Whole networks, offline and live."""
+    peers = [peer for peer in result["rows"][0]["ms"] if peer not in ("eager", "eager again")]
     text = (
-        f"\n## Whole networks\n\nOf transformers, with random weights, before and after "
-        f"`tapwise.accelerate`, {result['threads']} threads; measured {result['machine']['date']} on "
-        f"{_where(result)}, by `python benchmarks/bench_models.py`.\n\n| model | layers changed | before, ms | after, ms | "
-        "ratio | spread |\n|---|---:|---:|---:|---:|---:|\n"
+        f"\n## Whole networks\n\nWell-known architectures with random weights, float32, {result['threads']} threads: "
+        "times eager's time, each peer in a process of its own, in turns, the least of all turns. *Floor* is the time of "
+        f"the network's products at the rate of `torch.mm`. Measured {result['machine']['date']} on {_where(result)}, by "
+        "`make bench-models` (`benchmarks/networks.py` has the networks).\n\n| network | eager, ms | "
+        + " | ".join(peers)
+        + " | eager again | floor |\n|---|---:|"
+        + "---:|" * (len(peers) + 2)
+        + "\n"
     )
     for row in result["rows"]:
-        text += (
-            f"| {row['name']} | {row['layers']} | {row['before_ms']:.0f} | {row['after_ms']:.0f} | "
-            f"{row['ratio']:.2f} | {row['spread']:.2f} |\n"
-        )
-    return text
+        eager, ms = row["ms"]["eager"], row["ms"]
+        cells = [f"{eager / ms[peer]:.2f}" if peer in ms else "-" for peer in [*peers, "eager again"]]
+        text += f"| {row['network']} | {eager:.3g} | {' | '.join(cells)} | {eager / row['floor_ms']:.2f} |\n"
+    means = []
+    for peer in peers:
+        ratios = [row["ms"]["eager"] / row["ms"][peer] for row in result["rows"] if peer in row["ms"]]
+        means.append(f"{peer} {_geometric_mean(ratios):.2f} ({len(ratios)} networks)")
+    text += f"\nGeometric means: {', '.join(means)}.\n" + _failures(result)
+    return text + (_live(live) if live else "")
+
+
+def _failures(result: Result) -> str:
+    lines = [
+        f"- {row['network']}, {peer}: {why}" for row in result["rows"] for peer, why in sorted(row["failed"].items())
+    ]
+    return "\nWhat a peer couldn't do:\n\n" + "\n".join(lines) + "\n" if lines else ""
+
+
+def _geometric_mean(ratios: list[float]) -> float:
+    return math.exp(sum(map(math.log, ratios)) / len(ratios))
+
+
+def _live(result: Result) -> str:
+    """Steps of streams."""
+    peers = list(dict.fromkeys(peer for row in result["rows"] for peer in row["ms"]))
+    text = (
+        f"\nThe same, live: a step of a stream of one frame or about 10 ms, {result['threads']} thread(s). *Stream* is "
+        "`tw.stream(model, x)`, *frozen stream* `tw.stream(tw.freeze(model, x))`, ONNX Runtime runs the step that "
+        f"`functional` exports. Median and 99th percentile of all steps, ms; measured {result['machine']['date']}.\n\n"
+        "| network | chunk, ms | "
+        + " | ".join(f"{peer}, 50% | 99%" for peer in peers)
+        + " |\n|---|---:|"
+        + "---:|" * (2 * len(peers))
+        + "\n"
+    )
+    for row in result["rows"]:
+        cells = [f"{row['median_ms'][p]:.2f} | {row['p99_ms'][p]:.2f}" if p in row["ms"] else "- | -" for p in peers]
+        text += f"| {row['network']} | {row['chunk_ms']:.1f} | {' | '.join(cells)} |\n"
+    return text + _failures(result)
 
 
 def _streams(result: Result) -> str:
@@ -233,10 +273,14 @@ OTHERS = {
 
 def document() -> str:
     """The whole page, from the result files that there are."""
-    result, models, streams = _read("conv1d-cpu"), _read("models-cpu"), _read("stream-cpu")
+    result, networks, streams = _read("conv1d-cpu"), _read("networks-cpu"), _read("stream-cpu")
     assert result is not None
     others = {title: found for title, name in OTHERS.items() if (found := _read(name))}
-    return page(result, others) + (_models(models) if models else "") + (_streams(streams) if streams else "")
+    return (
+        page(result, others)
+        + (_networks(networks, _read("networks-live-cpu")) if networks else "")
+        + (_streams(streams) if streams else "")
+    )
 
 
 def main() -> None:

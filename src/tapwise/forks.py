@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from contextlib import suppress
+from weakref import WeakSet
 
 # Made of compiled code that is set up once in a process.
 _ONCE = ("torch", "numpy", "numba", "llvmlite", "scipy")
@@ -49,5 +51,32 @@ def refuse_half_imported() -> None:
         )
 
 
+class Turns:
+    """A context that one thread at a time is in, and the same thread again; the others wait.
+
+    In a forked child nobody is in it, whoever was in the parent.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        _turns.add(self)
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        with suppress(RuntimeError):  # a child that was forked within has another lock
+            self._lock.release()
+
+
+_turns: WeakSet[Turns] = WeakSet()
+
+
+def _after_fork_nobody_is_in() -> None:
+    for turns in list(_turns):
+        turns._lock = threading.RLock()
+
+
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(after_in_child=_after_fork_nobody_is_in)

@@ -53,11 +53,12 @@ def grouped(steps: Steps, span: Span) -> tuple[list[Group], dict[int, int]]:
                 rows = (0, 1)
             if number is not None:
                 groups[number].steps.append(step)
-                group_of[step.out] = number
+                # Of a value that several steps write, the last group that does.
+                group_of[step.out] = max(number, group_of.get(step.out, number))
                 continue
             groups.append(Group(rows, totals[node], [step]))
         if step.out is not None:
-            group_of[step.out] = len(groups) - 1
+            group_of[step.out] = len(groups) - 1  # the last so far
     return groups, group_of
 
 

@@ -31,7 +31,15 @@ class Lowering:
         self.steps = Steps()
         self.columns = [columns_of(node) if is_compiled else None for node in graph.nodes]
         for number, node in enumerate(graph.nodes):
-            self.steps.refs[number] = self._ref_of(number, node)
+            if graph.batches and node.inputs and not node.size.batch:  # one row for all of the batch
+                self.columns[number] = None
+        # By node, whether its rows begin and end with those of the value in which they lie.
+        self._is_complete: list[bool] = []
+        for number, node in enumerate(graph.nodes):
+            self.steps.refs[number] = ref = self._ref_of(number, node)
+            is_own = ref is not None and self.steps.values[ref.value].node == number
+            follows = not isinstance(node.work, Fill) and bool(node.inputs) and self._is_complete[node.inputs[0]]
+            self._is_complete.append(is_own or follows)
 
     def _ref_of(self, number: int, node: Node) -> Ref | None:
         if not node.inputs:
@@ -77,22 +85,12 @@ class Lowering:
     def filled(self, ref: Ref, number: int, fill: float | str) -> Ref:
         """The rows of node ``number`` at ``ref``, beyond whose ends something stands: of a copy where something else does."""
         value = self.steps.values[ref.value]
-        if value.fill is None and self._ends_at(ref, number):
+        if self._is_complete[number] and value.fill in (None, fill):
             value.fill = fill
-        if value.fill == fill and self._ends_at(ref, number):
             return ref
         copied = self.add(number, CODES["copy"], ref)
         self.steps.values[copied.value].fill = fill
         return copied
-
-    def _ends_at(self, ref: Ref, number: int) -> bool:
-        """Whether a node's rows begin and end with those of the value in which they lie."""
-        value = self.steps.values[ref.value]
-        if ref.shift:
-            return False
-        lengths = (self.graph.example_length, self.graph.example_length + self.graph.multiple)
-        totals = [self.graph.totals(max(n, self.graph.shortest)) for n in lengths]
-        return all(t[value.node] == t[number] for t in totals)
 
 
 Rule = Callable[[Lowering, int, Node], Ref | None]
@@ -167,7 +165,7 @@ def _padding(lowering: Lowering, number: int, node: Node) -> Ref | None:
     assert isinstance(node.work, Fill)
     (source,) = node.inputs
     x = lowering.ref(source)
-    if ends.left > 0 or max(ends.right) > 0:
+    if ends.left > 0 or max(ends.right) > 0 or node.reference is not None:
         mode = ends.padding_mode
         x = lowering.filled(x, source, float(node.work.value) if mode == "zeros" else mode)
     return x.moved(-ends.left)
@@ -193,8 +191,13 @@ def _pooled(lowering: Lowering, number: int, node: Node) -> Ref | None:
     if node.name == "max_pool1d":
         return lowering.add(number, record.LARGEST, x, window=geometry)
     columns = lowering.columns[number]
-    weight = torch.full((columns, 1, geometry.kernel_size), 1 / geometry.kernel_size)  # type: ignore[arg-type]
+    assert columns is not None
+    weight = _constant(columns, 1 / geometry.kernel_size).expand(geometry.kernel_size, 1, -1).permute(2, 1, 0)
     return lowering.add(number, record.DEPTHWISE, x, window=geometry, groups=columns, source=(weight, None))
+
+
+def _constant(columns: int, value: float) -> Tensor:
+    return torch.full((columns,), value, dtype=torch.float32, device="cpu")
 
 
 def _same(lowering: Lowering, number: int, node: Node) -> Ref | None:
@@ -242,7 +245,10 @@ def _power(lowering: Lowering, number: int, node: Node) -> Ref | None:
     assert isinstance(node.work, Apply)
     arguments = Arguments.of(node.work)
     exponent = arguments.get(1, "exponent")
-    if not arguments.signal(arguments.get(0, "input")) or exponent not in (2, 2.0) or isinstance(exponent, Tensor):
+    is_reversed = getattr(node.work.func, "__name__", "") == "__rpow__"
+    if is_reversed or not arguments.signal(arguments.get(0, "input")) or not isinstance(exponent, int | float):
+        return None
+    if exponent != 2:
         return None
     return lowering.add(number, CODES["square"], lowering.ref(node.inputs[0]))
 
@@ -318,6 +324,8 @@ def _batch_norm(lowering: Lowering, number: int, node: Node) -> Ref | None:
         return None
     if not isinstance(mean, Tensor) or not isinstance(variance, Tensor) or mean.dtype != torch.float32:
         return None
+    if mean.numel() != lowering.columns[number] or not isinstance(arguments.get(7, "eps", 1e-5), float):
+        return None  # one batch only, whose rows are columns; or torch.batch_norm, which has another order
     scale = (variance.double() + arguments.get(7, "eps", 1e-5)).rsqrt()
     scale = scale if weight is None else scale * weight.detach().double()
     offset = -mean.double() * scale + (0 if bias is None else bias.detach().double())
@@ -333,8 +341,8 @@ def _layer_norm(lowering: Lowering, number: int, node: Node) -> Ref | None:
     if not isinstance(shape, tuple | list | torch.Size) or torch.Size(shape).numel() != columns:
         return None
     assert columns is not None
-    scale = torch.ones(columns) if weight is None else weight.detach().reshape(-1).float()
-    offset = torch.zeros(columns) if bias is None else bias.detach().reshape(-1).float()
+    scale = _constant(columns, 1.0) if weight is None else weight.detach().reshape(-1).float()
+    offset = _constant(columns, 0.0) if bias is None else bias.detach().reshape(-1).float()
     eps = float(arguments.get(4, "eps", 1e-5))
     return lowering.add(number, record.LAYER_NORM, lowering.ref(node.inputs[0]), weight=scale, bias=offset, p=eps)
 
@@ -397,8 +405,8 @@ def _group_norm(lowering: Lowering, number: int, node: Node) -> Ref | None:
     x = lowering.ref(node.inputs[0])
     moments = lowering.table(number, 6 * groups, is_per_block=True)
     scales = lowering.table(number, 2 * columns)
-    scale = torch.ones(columns) if weight is None else weight.detach()
-    offset = torch.zeros(columns) if bias is None else bias.detach()
+    scale = _constant(columns, 1.0) if weight is None else weight.detach()
+    offset = _constant(columns, 0.0) if bias is None else bias.detach()
     eps = float(arguments.get(4, "eps", 1e-5))
     steps = lowering.steps.steps
     steps.append(Step(record.MOMENTS, moments, x, columns=columns, groups=groups))

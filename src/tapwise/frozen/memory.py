@@ -43,17 +43,21 @@ class Place:
     rows: Range
 
 
+def _numbers(count: int) -> Tensor:
+    return torch.empty(count, dtype=torch.float32, device="cpu")  # whatever the defaults are
+
+
 class Block:
     """A block of memory that grows: ``ensure`` makes it large enough, its contents are then lost."""
 
     def __init__(self) -> None:
-        self.numbers = torch.empty(0)
+        self.numbers = _numbers(0)
         self.first = 0  # of the numbers, where a line of the cache begins
 
     def ensure(self, size: int) -> None:
         count = size // SIZE + 2 * LINE // SIZE
         if self.numbers.numel() < count:
-            self.numbers = torch.empty(count)
+            self.numbers = _numbers(count)
             self.first = -self.numbers.data_ptr() % LINE // SIZE
 
     @property
@@ -141,13 +145,9 @@ class StateLayout:
     def __init__(self, steps: Steps, batch: int) -> None:
         self.steps, self.batch = steps, batch
         self.room: dict[int, Range] = {}  # by value, rows before the chunk's first row, and from it on
-        # By version, the places of values whose row 0 is the chunk's first. Those before the last serve to move rows.
-        self.versions: list[dict[int, Place]] = [{}]
-        self.size = 0
-
-    @property
-    def version(self) -> int:
-        return len(self.versions) - 1
+        # Places of values whose row 0 is the chunk's first: another dictionary for each version.
+        self.places: dict[int, Place] = {}
+        self.size = self.version = 0
 
     def ensure(self, needs: dict[int, Range]) -> None:
         """Room for ``needs``: by value, rows before and from the chunk's first row on."""
@@ -165,10 +165,9 @@ class StateLayout:
             each = front + lines(after * row) + LINE
             places[value] = Place(record.STATE, top + front, row, each, (-before, after))
             top += each * self.batch + LINE
-        self.versions.append(places)
-        self.size = top
+        self.places, self.size, self.version = places, top, self.version + 1
 
     def place(self, value: int, first: int, rows: Range) -> Place:
         """The place of a value whose row ``first`` is the chunk's first."""
-        place = self.versions[-1][value]
+        place = self.places[value]
         return replace(place, offset=place.offset - first * place.row, rows=rows)

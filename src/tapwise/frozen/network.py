@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from threading import Lock
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from tapwise.engine import compiled
 from tapwise.engine.threads import leave_lost_pool
 from tapwise.errors import FreezeMismatchError, ShapeError
 from tapwise.evaluation import evaluating
+from tapwise.forks import Turns
 from tapwise.frozen.lowering import lowered
 from tapwise.frozen.memory import Block
 from tapwise.frozen.program import LOOPS, Program
@@ -29,7 +29,7 @@ from tapwise.network.results import as_returned
 # Programs that are cached, one for each batch and length.
 _MOST_PROGRAMS = 32
 # Of the largest output: by which a frozen network's outputs may differ from the model's where both are compared.
-_ALLOWED = 1e-3
+ALLOWED = 1e-3
 
 
 class Frozen(nn.Module):
@@ -53,7 +53,8 @@ class Frozen(nn.Module):
         object.__setattr__(self, "model", model)
         self.example, self.time = example, time
         self.graph, self.runs = read(model, example, time, is_offline=True)
-        is_compiled = all(compiled.obstacle(*loop) is None for loop in LOOPS)
+        on_cpu = all(like.device.type == "cpu" for like in self.runs.inputs if isinstance(like, Tensor))
+        is_compiled = on_cpu and all(compiled.obstacle(*loop) is None for loop in LOOPS)
         self.steps = lowered(self.graph, is_compiled)
         rewrite(self.graph, self.steps)
         pack(self.steps)
@@ -67,7 +68,7 @@ class Frozen(nn.Module):
         self._programs: OrderedDict[tuple[int, int], Program] = OrderedDict()
         # By length below those that the model was read at, whether the graph is the model there.
         self._holds: dict[int, bool] = {}
-        self._arena, self._lock = Block(), Lock()
+        self._arena, self._turns = Block(), Turns()
 
     @property
     def torch_operations(self) -> list[str]:
@@ -100,7 +101,7 @@ class Frozen(nn.Module):
         node = self.graph.nodes[0]
         batch = signals[0].shape[node.size.batch[0][0]] if node.size.batch else self.graph.batch
         length = signals[0].shape[node.size.time]
-        with self._lock:
+        with self._turns:
             program = self._program(batch if node.size.batch else 1, length)
             rows = [
                 x.narrow(self.graph.nodes[n].size.time, low, high - low)
@@ -157,13 +158,12 @@ class Frozen(nn.Module):
                 return None  # read as a constant of the model's
         node = self.graph.nodes[0]
         length = signals[0].shape[node.size.time]
-        if node.size.batch == () and tuple(signals[0].shape) != node.size.of(self.graph.batch, length):
-            return None
+        batch = signals[0].shape[node.size.batch[0][0]] if node.size.batch else self.graph.batch
         counts = self.graph.counts(length)
-        for number, signal in enumerate(signals):
-            if signal.shape[self.graph.nodes[number].size.time] != counts[number][0]:
+        for number, signal in enumerate(signals):  # what torch would broadcast, or refuse, is the model's
+            if tuple(signal.shape) != self.graph.nodes[number].size.of(batch, counts[number][0]):
                 return None
-        return None if length == 0 or self.graph.missing(length) else signals
+        return None if 0 in (length, batch) or self.graph.missing(length) else signals
 
     def _checked(self, value: Any, like: Any, number: int, name: str) -> Tensor:
         if not isinstance(value, Tensor):
@@ -180,7 +180,7 @@ class Frozen(nn.Module):
         if fits:
             batch = value.shape[size.batch[0][0]] if size.batch else self.graph.batch
             shape = size.of(batch, value.shape[size.time])
-            fits = tuple(value.shape) == shape or not size.batch
+            fits = tuple(value.shape) == shape or not size.batch  # of one size: see _signals
         if not fits or value.dtype != like.dtype or value.device != like.device:
             shown = [str(entry) for entry in size.entries]
             shown[size.time] = "any length"
@@ -207,8 +207,8 @@ class Frozen(nn.Module):
         for place, signal in zip(self.graph.places, signals, strict=True):
             inputs[place] = signal
         with torch.no_grad():
-            difference = _difference(self._by_model(inputs), self._by_programs(list(signals)))
-        if difference > _ALLOWED:
+            difference = difference_of(self._by_model(inputs), self._by_programs(list(signals)))
+        if difference > ALLOWED:
             raise FreezeMismatchError(
                 f"the frozen network differs from the model by {difference:.2g} of its largest output, for a signal of "
                 f"{self._base} samples: report it, with the model, and use tapwise.accelerate meanwhile"
@@ -218,12 +218,22 @@ class Frozen(nn.Module):
         """A length shorter than those at which the model was read: its own run, and whether programs give the same."""
         wanted = self._by_model(inputs)
         try:
-            self._holds[length] = _difference(wanted, self._by_programs(signals)) <= _ALLOWED
+            noise = self.runs.signals(length)
+            others = list(inputs)
+            for place, signal in zip(self.graph.places, noise, strict=True):
+                others[place] = signal
+            self._holds[length] = difference_of(self._by_model(others), self._by_programs(noise)) <= ALLOWED
         except (RuntimeError, ValueError, IndexError, ArithmeticError):
             self._holds[length] = False
         return wanted
 
     # As an object
+
+    def __getattr__(self, name: str) -> Any:
+        """What a frozen network hasn't, its model has: another module may ask for its stride."""
+        if name.startswith("_") or "model" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        return getattr(self.__dict__["model"], name)
 
     def extra_repr(self) -> str:
         n_torch = len(self.torch_operations)
@@ -250,7 +260,7 @@ def _is_same(value: Any, like: Any) -> bool:
         return False
 
 
-def _difference(wanted: Any, found: Any) -> float:
+def difference_of(wanted: Any, found: Any) -> float:
     """The largest difference of two results, of the largest number; infinite where they are not alike."""
     first, second = (pytree.tree_leaves(value) for value in (wanted, found))
     if len(first) != len(second):

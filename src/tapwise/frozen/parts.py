@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tapwise.errors import FreezeMismatchError, ShapeError, TimelineError
 from tapwise.evaluation import evaluating
-from tapwise.frozen.network import Frozen
+from tapwise.frozen.network import ALLOWED, Frozen, difference_of
 
 _CONVOLUTIONS = (nn.Conv1d, nn.ConvTranspose1d)
 
@@ -47,8 +47,16 @@ def freeze_parts(model: nn.Module, example: Any, error: Exception) -> PartlyFroz
     calls = _calls(model, inputs)
     frozen: dict[str, Frozen] = {}
     left: dict[str, str] = {"": _first_line(error)}
+    with evaluating(model):
+        wanted = model(*inputs)
     _descend(model, "", calls, frozen, left)
-    return PartlyFrozen(model, frozen, left)
+    found = PartlyFrozen(model, frozen, left)
+    if (difference := difference_of(wanted, found(*inputs))) > ALLOWED:
+        raise FreezeMismatchError(
+            f"the frozen modules ({', '.join(frozen)}) change what the model gives by {difference:.2g} of its largest "
+            "output: report it, with the model, and use tapwise.accelerate meanwhile"
+        )
+    return found
 
 
 def _descend(

@@ -18,10 +18,11 @@ from tapwise.engine import threads as pool
 from tapwise.engine.kernels.program import record
 from tapwise.engine.kernels.program.packing import LANES, WIDEST
 from tapwise.engine.kernels.program.record import INSTRUCTION, GroupJob, SequenceJob
+from tapwise.engine.memory import address
 from tapwise.frozen import bounds
 from tapwise.frozen.groups import Group, grouped, kept_values, reads_of
 from tapwise.frozen.instructions import Writer
-from tapwise.frozen.layout import from_rows, inner_columns, strides_of
+from tapwise.frozen.layout import as_rows, from_rows, inner_columns, strides_of
 from tapwise.frozen.memory import (
     LINE,
     SIZE,
@@ -37,6 +38,7 @@ from tapwise.frozen.memory import (
 from tapwise.frozen.spans import Range, Span, hull
 from tapwise.frozen.steps import Ref, Step, Steps, TorchStep
 from tapwise.network.graph import Graph
+from tapwise.network.operations import Registered
 
 LOOPS = (("program.loops", "program_32"), ("program.loops", "sequence_32"))
 
@@ -87,7 +89,12 @@ class Program:
         self.groups = [*first, *self.groups]
         self.group_of = {value: number + len(first) for value, number in self.group_of.items()}
         self.group_of.update({group.steps[0].out: number for number, group in enumerate(first)})
-        self._last_writer = {step.out: step for group in self.groups for step in group.steps if step.out is not None}
+        self._last_writer = {
+            step.out: step
+            for group in self.groups
+            for step in group.steps
+            if step.out is not None and group.rows[0] < group.rows[1]
+        }
 
     def _needs(self) -> tuple[dict[int, Range], dict[int, Range], set[int]]:
         """By value, the rows that have to be there, and the groups in which; and the values that torch reads."""
@@ -121,6 +128,9 @@ class Program:
             if ref is not None and low < high:
                 need(ref.value, (low + ref.shift, high + ref.shift), len(self.groups))
                 by_torch.add(ref.value)
+        for value, (_, last) in lives.items():
+            if value not in self._last_writer:  # padding alone, which is written first
+                lives[value] = -1, last
         return rows, lives, by_torch
 
     def _ref_for_torch(self, node: int) -> Ref | None:
@@ -216,10 +226,10 @@ class Program:
                 self._write_margins(group)
             else:
                 self._write_group(number, group)
-        for n in self.graph.results:
+        for n in dict.fromkeys(self.graph.results):
             self._write_export(n)
-        self._write_keeps()
         self._end_sequence()
+        self._write_keeps()
 
     def _write_group(self, number: int, group: Group) -> None:
         instructions, products = [], 0
@@ -288,8 +298,11 @@ class Program:
                 before, after = span.rows[self.steps.values[value].node]
                 found.append(self._writer.keep(value, span.kept_after.get(value, after), before, after))
         found = [i for i in found if i is not None]
+        self._keeps: Any = None
         if found:
             self._add_job(found, (0, 1), 1, 0, 0)
+            self._end_sequence()
+            _, self._keeps = self._parts.pop()
 
     def _add_job(
         self, instructions: list[Any], rows: Range, block: int, scratch: int, products: int, shares: int = 1
@@ -338,10 +351,14 @@ class Program:
         tensors: dict[int, Tensor] = dict(enumerate(inputs))
         alive = [self._aim(table, "x", inputs[n], n) for n, table in self._imports.items()]
         results: dict[int, Tensor] = {}
+        unevenly: dict[int, Tensor] = {}  # by result, its rows, where the result itself can't be written
         for number, table in self._exports.items():
             low, high = span.rows[number]
-            results[number] = torch.empty(nodes[number].size.of(self.batch, high - low))
-            self._aim(table, "y", results[number], number)
+            y = torch.empty(nodes[number].size.of(self.batch, high - low), dtype=torch.float32, device="cpu")
+            rows = self._aim(table, "y", y, number)
+            results[number] = y
+            if rows is not y:
+                unevenly[number] = rows
         threads = pool.count()
         for kind, part in self._parts:
             if kind == "torch":
@@ -349,6 +366,8 @@ class Program:
             else:
                 self._run_sequence(part, threads, arena, state)
         del alive
+        for number, rows in unevenly.items():
+            results[number].copy_(from_rows(rows, nodes[number].size))
         found = []
         for number in self.graph.results:
             node = nodes[number]
@@ -359,6 +378,11 @@ class Program:
             else:
                 found.append(torch.empty(node.size.of(self.batch, 0), dtype=node.dtype))
         return found
+
+    def keep(self, state: Block) -> None:
+        """Move what later steps read to where they expect it: after a run, before the next."""
+        if self._keeps is not None:
+            self._run_sequence(self._keeps, 1, Block(), state)
 
     def _run_sequence(self, job: Any, threads: int, arena: Block, state: Block | None) -> None:
         job.threads, job.arena, job.state, job.failed = threads, arena.address, 0 if state is None else state.address, 0
@@ -376,15 +400,19 @@ class Program:
             if rows[0] >= rows[1]:
                 inputs.append(torch.empty(nodes[n].size.of(self.batch, 0), dtype=nodes[n].dtype))
             elif ref is not None:
-                inputs.append(self.view(ref, n, rows, arena, state))
+                view = self.view(ref, n, rows, arena, state)
+                inputs.append(view.clone() if isinstance(nodes[step.node].work, Registered) else view)
             else:
                 inputs.append(tensors[n].narrow(axis, rows[0] - self.span.rows[n][0], rows[1] - rows[0]))
         y = run_node(step.node, inputs)
         if y is None:
             return
-        tensors[step.node] = y
         if step.out is not None:
             self.view(Ref(step.out), step.node, self.span.rows[step.node], arena, state).copy_(y)
+            return
+        shared = {block.numbers.untyped_storage().data_ptr() for block in (arena, state) if block is not None}
+        # A view of a program's memory would change with what is computed next.
+        tensors[step.node] = y.clone() if y.untyped_storage().data_ptr() in shared else y
 
     def view(self, ref: Ref, node: int, rows: Range, arena: Block, state: Block | None) -> Tensor:
         """Some rows of a value as the tensor of a node."""
@@ -395,16 +423,20 @@ class Program:
         return from_rows(block.view(offset, self.batch, place, rows, inner_columns(size)), size)
 
     def _aim(self, table: Any, name: str, x: Tensor, number: int) -> Tensor:
-        """Let an instruction read, or write, a tensor whose first row is the span's."""
-        size = self.graph.nodes[number].size
-        strides = strides_of(x, size)
+        """Let an instruction read, or write, a tensor whose first row is the span's.
+
+        Where its channels lie unevenly, that is a copy of its rows.
+
+        Returns:
+            The tensor whose memory is read, or written.
+        """
+        x, size = x.resolve_neg(), self.graph.nodes[number].size
+        strides: Sequence[int] | None = strides_of(x, size)
         if strides is None:
-            x = x.contiguous()
-            strides = strides_of(x, size)
-            assert strides is not None
+            x = as_rows(x, size).contiguous()
+            strides = x.stride()
         batch, row, channel = (step * SIZE for step in strides)
-        table[name], table[f"{name}_row"], table[f"{name}_batch"] = (
-            x.data_ptr() - self.span.rows[number][0] * row, row, batch,
-        )  # fmt: skip
+        first = address(x) - self.span.rows[number][0] * row
+        table[name], table[f"{name}_row"], table[f"{name}_batch"] = first, row, batch
         table["tap"] = channel
         return x

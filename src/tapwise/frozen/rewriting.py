@@ -39,12 +39,14 @@ class _Rewriting:
         if ref is not None:
             self.readers[ref.value] = self.readers.get(ref.value, 0) + 1
 
-    def maker(self, ref: Any, *codes: int) -> Step | None:
-        """The step that gives just what is read, for this reader alone, if it is one of some codes."""
+    def maker(self, reader: Step, ref: Any, *codes: int) -> Step | None:
+        """The step that gives just what is read, all of it and for this reader alone, if it is one of some codes."""
         if not isinstance(ref, Ref) or ref.column or ref.shift or self.readers[ref.value] != 1:
             return None
         step = self.makers.get(ref.value)
         if step is None or step.code not in codes or self.steps.values[ref.value].fill is not None:
+            return None
+        if not step.columns == self.steps.values[ref.value].columns == reader.columns:
             return None
         return step
 
@@ -83,7 +85,7 @@ def _scale_and_offset(step: Step) -> tuple[Any, Any] | None:
 
 def _fold(rewriting: _Rewriting, step: Step) -> None:
     pair = _scale_and_offset(step)
-    if pair is None or (maker := rewriting.maker(step.x, *_WEIGHTED)) is None:
+    if pair is None or (maker := rewriting.maker(step, step.x, *_WEIGHTED)) is None:
         return
     assert maker.source is not None
     scale, offset = pair
@@ -103,10 +105,10 @@ def _gates(rewriting: _Rewriting, step: Step) -> None:
     if step.code != _MULTIPLY or not isinstance(step.z, Ref):
         return
     for x, z in ((step.x, step.z), (step.z, step.x)):
-        sigmoid = rewriting.maker(z, _SIGMOID)
+        sigmoid = rewriting.maker(step, z, _SIGMOID)
         if sigmoid is None:
             continue
-        tanh = rewriting.maker(x, _TANH)
+        tanh = rewriting.maker(step, x, _TANH)
         if tanh is not None:
             step.code, step.x, step.z = CODES["gate"], tanh.x, sigmoid.x
             rewriting.remove(tanh)
@@ -122,12 +124,12 @@ def _snakes(rewriting: _Rewriting, step: Step) -> None:
     if step.code != CODES["add"] or not isinstance(step.z, Ref):
         return
     for x, other in ((step.x, step.z), (step.z, step.x)):
-        scaled = rewriting.maker(other, _MULTIPLY)
+        scaled = rewriting.maker(step, other, _MULTIPLY)
         if scaled is None or isinstance(scaled.z, Ref):
             continue
-        square = rewriting.maker(scaled.x, CODES["square"])
-        sine = None if square is None else rewriting.maker(square.x, CODES["sine"])
-        inner = None if sine is None else rewriting.maker(sine.x, _MULTIPLY)
+        square = rewriting.maker(step, scaled.x, CODES["square"])
+        sine = None if square is None else rewriting.maker(step, square.x, CODES["sine"])
+        inner = None if sine is None else rewriting.maker(step, sine.x, _MULTIPLY)
         if inner is None or isinstance(inner.z, Ref) or inner.x != x:
             continue
         assert square is not None

@@ -13,6 +13,7 @@ from typing import Any
 from tapwise.frozen.steps import Ref, Steps, TorchStep
 from tapwise.network.execution import OPERATIONS, Part
 from tapwise.network.graph import Graph
+from tapwise.network.operations import OverTime
 from tapwise.network.timeline import Ends
 
 Range = tuple[int, int]
@@ -71,6 +72,8 @@ def offline_span(graph: Graph, operations: Sequence[Any], length: int) -> Span:
         operation, (first, last) = operations[number], rows[number]
         if operation is None or first == last:
             continue
+        if isinstance(graph.nodes[number].work, OverTime):  # whatever of it is needed, all of time decides it
+            first, last = rows[number] = (0, totals[number])
         sources = graph.nodes[number].inputs
         own = [totals[n] for n in sources]
         if hasattr(operation, "part"):
@@ -127,6 +130,9 @@ def _first_reads(graph: Graph, steps: Steps, counts: Sequence[tuple[int, int]]) 
 
     for step in steps.steps:
         if isinstance(step, TorchStep):
+            for n in graph.nodes[step.node].inputs:
+                if n >= graph.n_sources and (ref := steps.refs[n]) is not None:
+                    read(ref, count[n])
             continue
         out = count[steps.values[step.out].node]
         for ref in step.reads:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from tapwise.engine.kernels.program import packing, record
 from tapwise.frozen.steps import Step, Steps
 
@@ -25,7 +23,7 @@ def _pack(step: Step) -> None:
         step.weight, step.bias = packing.packed_depthwise(weight), packing.packed_bias(bias, step.columns)
     elif step.code == record.FEW_OUTPUTS:
         step.weight = weight.permute(0, 2, 1).contiguous()
-        step.bias = torch.zeros(step.columns) if bias is None else bias.clone()
+        step.bias = weight.new_zeros(step.columns) if bias is None else bias.clone()
     else:
         assert step.window is not None
         step.weight = packing.packed_transposed(weight, step.window.stride)

@@ -13,7 +13,8 @@ from typing import Any
 
 from torch import Tensor
 
-from tapwise.frozen.memory import Block, StateLayout
+from tapwise.forks import Turns
+from tapwise.frozen.memory import Block, Place, StateLayout
 from tapwise.frozen.program import Program
 from tapwise.frozen.spans import live_span, settled
 from tapwise.frozen.steps import Steps, TorchStep
@@ -25,28 +26,31 @@ from tapwise.streaming.scheduler import MOST_SCHEDULES, Group, Scheduler
 class Machine:
     """The memory of one group of slots.
 
+    A step leaves the histories that it read where they are, and writes rows after them: the group before it can be
+    stepped again. What the group after it keeps is moved to its place only when that one goes on.
+
     Arguments:
         layout: where histories lie.
+        turns: of the scheduler.
     """
 
-    def __init__(self, layout: StateLayout) -> None:
-        self.layout = layout
+    def __init__(self, layout: StateLayout, turns: Turns) -> None:
+        self.layout, self.turns = layout, turns
         self.state = Block()
         self.kept: dict[int, int] = {}  # by value, rows before the next chunk's first
         self.version = -1
-        self.owner: LiveGroup | None = None
+        self.places: dict[int, Place] = {}
+        self.at: LiveGroup | None = None  # whose histories are at their places
+        self.next: LiveGroup | None = None  # the group after the last step
 
     def histories(self) -> dict[int, Tensor]:
         """By value, what is kept of it: (B, rows, columns), copies."""
-        found = {}
-        for value, count in self.kept.items():
-            found[value] = self._view(value, count).clone()
-        return found
+        return {value: self._view(value, count).clone() for value, count in self.kept.items()}
 
     def load(self, histories: dict[int, Tensor]) -> None:
         """Let these rows be what is kept, at the places of the layout as it is now."""
-        self.version = self.layout.version
         self.state.ensure(self.layout.size)
+        self.version, self.places = self.layout.version, self.layout.places
         self.kept = {value: rows.shape[1] for value, rows in histories.items()}
         for value, rows in histories.items():
             self._view(value, rows.shape[1]).copy_(rows)
@@ -54,15 +58,27 @@ class Machine:
     def ready(self) -> None:
         """Move what is kept where the layout has changed."""
         if self.version != self.layout.version:
-            self.load(self.histories() if self.version >= 0 else {})
+            self.load(self.histories())
+
+    def go_on_from(self, group: LiveGroup) -> None:
+        """Let what a group keeps be at its place.
+
+        Raises:
+            RuntimeError: a group that was left behind.
+        """
+        if self.next is group:
+            group.program.keep(self.state)
+            self.kept, self.at, self.next = group.kept, group, None
+        if self.at is not group:
+            raise RuntimeError("the stream has gone on from here")
+
+    def holds(self, group: LiveGroup) -> bool:
+        """Whether a group can go on from here."""
+        return group is self.at or group is self.next
 
     def _view(self, value: int, count: int) -> Tensor:
-        place = self._places()[value]
-        columns = self.layout.steps.values[value].columns
+        place, columns = self.places[value], self.layout.steps.values[value].columns
         return self.state.view(place.offset - count * place.row, self.layout.batch, place, (0, count), columns)
-
-    def _places(self) -> dict[int, Any]:
-        return self.layout.versions[self.version]
 
 
 class LiveGroup(Group):
@@ -70,26 +86,32 @@ class LiveGroup(Group):
 
     Arguments:
         beside: by node, what its operation in torch remembers.
+        program: the step that gave it.
+        kept: by value, rows that are kept.
     """
-
-    def __init__(self, slots: list[int], seen: int, machine: Machine, beside: list[Any]) -> None:
-        object.__setattr__(self, "slots", slots)
-        object.__setattr__(self, "seen", seen)
-        object.__setattr__(self, "machine", machine)
-        object.__setattr__(self, "beside", beside)
-        machine.owner = self
 
     machine: Machine
     beside: list[Any]
+    program: Program
+    kept: dict[int, int]
+
+    def __init__(
+        self, slots: list[int], seen: int, machine: Machine, beside: list[Any], program: Program, kept: dict[int, int]
+    ) -> None:
+        fields = {"slots": slots, "seen": seen, "machine": machine, "beside": beside, "program": program, "kept": kept}
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
+        machine.next = self
 
     @property
     def buffers(self) -> list[Any]:
         """By node, what its operation remembers, then the histories of its values."""
-        if self.machine.owner is not self:
-            raise RuntimeError("the stream has gone on from here")
+        with self.machine.turns:
+            self.machine.go_on_from(self)
+            histories = self.machine.histories()
         found = [list(buffer) for buffer in self.beside]
         steps = self.machine.layout.steps
-        for value, rows in sorted(self.machine.histories().items()):
+        for value, rows in sorted(histories.items()):
             found[steps.values[value].node].append(rows)
         return found
 
@@ -100,7 +122,7 @@ class FrozenScheduler(Scheduler):
     def __init__(self, graph: Graph, likes: Sequence[Tensor], steps: Steps) -> None:
         super().__init__(graph, likes)
         self.steps = steps
-        self._arena = Block()
+        self._arena, self._turns = Block(), Turns()
         self._layouts: dict[int, StateLayout] = {}
         self._programs: OrderedDict[Any, tuple[Program, dict[int, Any], int]] = OrderedDict()
         self._torch_nodes = {step.node for step in steps.steps if isinstance(step, TorchStep)}
@@ -124,7 +146,14 @@ class FrozenScheduler(Scheduler):
         return Group(group.slots, 0, buffers)
 
     def run(self, group: Group, chunks: Sequence[Tensor] | None, is_end: bool) -> tuple[list[Tensor], Group]:
-        """By result of the graph, what a chunk of each source determines; and the group after them."""
+        """By result of the graph, what a chunk of each source determines; and the group after them.
+
+        Streams that were forked share the programs: one at a time runs them.
+        """
+        with self._turns:
+            return self._run(group, chunks, is_end)
+
+    def _run(self, group: Group, chunks: Sequence[Tensor] | None, is_end: bool) -> tuple[list[Tensor], Group]:
         nodes, rows = self.graph.nodes, len(group.slots)
         if chunks is None:
             chunks = [self._no_outputs(n, rows) for n in range(self.n_sources)]
@@ -147,19 +176,18 @@ class FrozenScheduler(Scheduler):
 
         results = program.run(chunks, self._arena, machine.state, run_node)
         span = program.span
-        machine.kept = {
-            value: span.rows[self.steps.values[value].node][1] - first for value, first in span.kept_after.items()
-        }
-        return results, LiveGroup(group.slots, seen, machine, after)
+        kept = {value: span.rows[self.steps.values[value].node][1] - first for value, first in span.kept_after.items()}
+        return results, LiveGroup(group.slots, seen, machine, after, program, kept)
 
     def _loaded(self, group: Group) -> tuple[Machine, list[Any]]:
         """The machine that holds what a group remembers, and what operations in torch do."""
-        if isinstance(group, LiveGroup) and group.machine.owner is group:
+        if isinstance(group, LiveGroup) and group.machine.holds(group):
+            group.machine.go_on_from(group)
             return group.machine, group.beside
         rows = len(group.slots)
         if rows not in self._layouts:
             self._layouts[rows] = StateLayout(self.steps, rows)
-        machine = Machine(self._layouts[rows])
+        machine = Machine(self._layouts[rows], self._turns)
         histories, beside = self._split(group)
         machine.layout.ensure({value: (rows.shape[1], 0) for value, rows in histories.items()})
         machine.load(histories)

@@ -110,7 +110,7 @@ def _group(saved: Any, scheduler: Scheduler) -> Group:
     slots, seen = [_count(n) for n in saved["slots"]], _count(saved["seen"])
     # What a stream of this model remembers at this position of its signal: the same sizes.
     fresh = scheduler.begin(slots)
-    _, fresh = scheduler.run(fresh, scheduler.zeros(len(slots), scheduler.graph.canonical(seen)), False)
+    _, fresh = scheduler.run(fresh, scheduler.zeros(len(slots), scheduler.canonical(seen)), False)
     n_nodes = len(fresh.buffers)
     buffers = [cloned(saved["states"].get(str(n), [])) for n in range(n_nodes)]
     pairs = zip(scheduler.graph.nodes, fresh.buffers, buffers, strict=True)

@@ -7,7 +7,7 @@ where the result is smaller; NaN stays NaN.
 # exp(x)     x = n*log(2) + r     2^n * P(r)                     |r| <= log(2)/2
 # tanh(x)    x * P(x^2) for |x| < 0.6, else 1 - 2 / (exp(2|x|) + 1) with x's sign
 # erf(x)     x * P(x^2) for |x| < 1,   else 1 - exp(-x^2) * P(1 / (1 + |x|/2)) with x's sign
-# sin(x)     x = n*pi + r         (-1)^n * r * P(r^2)            |r| <= pi/2
+# sin(x)     x = n*pi + r         (-1)^n * r * P(r^2)            |r| <= pi/2, for |x| < 2^28
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _split(value: float, bits: tuple[int, ...]) -> list[float]:
 
 
 _LOG2 = _split(math.log(2), (12,))
-_PI = _split(math.pi, (10, 11))
+_PI = (3.1415926218032837, 3.178650954705639e-08)  # of 25 bits, so that products with n < 2^28 are exact; the rest
 _EXP = fitted(math.exp, 6, -0.35, 0.35)
 _EXPM1 = fitted(lambda x: math.expm1(x) / x if x else 1.0, 6, -0.5, 0.0)
 _TANH = fitted(lambda s: math.tanh(math.sqrt(s)) / math.sqrt(s) if s else 1.0, 5, 0.0, 0.36)
@@ -163,14 +163,25 @@ class Functions:
         return b.select(self.less(one, a), far, near)
 
     def sin(self, x: Any) -> Any:
-        b = self.b
-        n = self.rounded(b.fmul(x, self.constant(1 / math.pi)))
-        r = x
+        """The multiple of pi is taken off in float64, so that large arguments are as exact as small ones."""
+        b, wide = self.b, ir.VectorType(ir.DoubleType(), self.lanes)
+
+        def constant(value: float) -> Any:
+            return ir.Constant(wide, [value] * self.lanes)
+
+        def rounded(value: Any) -> Any:
+            return b.fsub(b.fadd(value, constant(1.5 * 2.0**52)), constant(1.5 * 2.0**52))
+
+        large = b.fpext(x, wide)
+        n = rounded(b.fmul(large, constant(1 / math.pi)))
+        r = large
         for part in _PI:
-            r = self.fma(n, self.constant(-part), r)
+            r = b.fsub(r, b.fmul(n, constant(part)))
+        half = b.fmul(n, constant(0.5))
+        is_odd = b.fcmp_unordered("!=", b.fsub(half, rounded(half)), constant(0.0))
+        r = self.clamped(b.fptrunc(r, self.vector), -1.5708, 1.5708)
         y = b.fmul(r, self.polynomial(b.fmul(r, r), _SIN))
-        odd = b.shl(b.fptosi(n, self.integers), self._integer(31))
-        return b.bitcast(b.xor(b.bitcast(y, self.integers), odd), self.vector)
+        return b.select(is_odd, b.fneg(y), y)
 
     # What networks apply: of x, a second operand z, a third w, and two numbers p and q in every lane.
 

@@ -145,7 +145,7 @@ def sequence(pointer, item):
     for n in range(job.count):
         address = load(job.jobs + 8 * n, zero)
         group = numba.carray(pointer_at(address), (1,), _JOB)[0]
-        group.arena, group.state = job.arena, job.state
+        group.arena, group.state, group.failed = job.arena, job.state, 0
         tasks = group.end
         if job.start != 0 and job.threads > 1 and tasks > 1 and group.parallel:
             group.next_tasks, group.end_tasks = job.pool_next, job.pool_end

@@ -50,7 +50,7 @@ def packed(weight: Tensor) -> Tensor:
 def packed_bias(bias: Tensor | None, columns: int, groups: int = 1) -> Tensor:
     """A bias (C_out,), or zeros, filled up to full vectors by group."""
     each = columns // groups
-    wide = torch.zeros((groups, padded(each)))
+    wide = torch.zeros((groups, padded(each)), dtype=torch.float32, device="cpu")
     if bias is not None:
         wide[:, :each] = bias.reshape(groups, each)
     return wide.reshape(-1)

@@ -49,7 +49,9 @@ def _split(value: float, bits: tuple[int, ...]) -> list[float]:
 
 
 _LOG2 = _split(math.log(2), (12,))
-_PI = (3.1415926218032837, 3.178650954705639e-08)  # of 25 bits, so that products with n < 2^28 are exact; the rest
+# 25 bits of pi, so that products with integers below 2^28 are exact in float64; and the rest.
+_PI_START = math.floor(math.pi * 2.0**23) / 2.0**23
+_PI = (_PI_START, math.pi - _PI_START)
 _EXP = fitted(math.exp, 6, -0.35, 0.35)
 _EXPM1 = fitted(lambda x: math.expm1(x) / x if x else 1.0, 6, -0.5, 0.0)
 _TANH = fitted(lambda s: math.tanh(math.sqrt(s)) / math.sqrt(s) if s else 1.0, 5, 0.0, 0.36)

@@ -219,7 +219,8 @@ def compare(network: str, peers: list[str], threads: int, rounds: int, live: boo
         if not line.startswith("{"):
             worker.kill()
             assert worker.stderr is not None
-            row["failed"][peer] = (worker.stderr.read().strip().splitlines() or ["it gave nothing"])[-1][:160]
+            said = worker.stderr.read().strip().splitlines() or ["it gave nothing"]
+            row["failed"][peer] = next((line for line in reversed(said) if "Error" in line), said[-1]).strip()[:160]
             continue
         sample = json.loads(line)["sample"]
         reference = reference or sample

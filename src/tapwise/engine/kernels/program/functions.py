@@ -31,7 +31,7 @@ def fitted(function: Callable[[float], float], degree: int, low: float, high: fl
     """The coefficients, from the constant on, of a polynomial close to a function between two numbers.
 
     Example:
-        >>> [round(c, 6) for c in fitted(lambda x: x * x, 2, 0.0, 1.0)]
+        >>> [abs(round(c, 6)) for c in fitted(lambda x: x * x, 2, 0.0, 1.0)]
         [0.0, 0.0, 1.0]
     """
     found = Chebyshev.interpolate(np.vectorize(function), degree, [low, high])

@@ -80,7 +80,7 @@ def test_depthwise(kernel_size, channels):
             assert check(geometry, x, w, tensor(random, channels, dtype=torch.float32))
 
 
-@pytest.mark.parametrize("columns", [1, 7, 16, 40, 70])
+@pytest.mark.parametrize("columns", [1, 2, 7, 16, 40, 70])
 @pytest.mark.parametrize(("kernel_size", "stride"), [(1, 1), (1, 3), (4, 2), (7, 3), (16, 8), (5, 8), (25, 7)])
 def test_transposed(kernel_size, stride, columns):
     random = np.random.default_rng(columns)

@@ -16,7 +16,7 @@ _WINDOWED = (record.PRODUCT, record.DEPTHWISE, record.FEW_OUTPUTS, record.LARGES
 _NAMES = {number: name for name, number in record.CODES.items()} | {
     getattr(record, name): name.lower()
     for name in (
-        "PRODUCT DEPTHWISE FEW_OUTPUTS TRANSPOSED LAYER_NORM LARGEST MOMENTS FINISH NORMALISE IMPORT EXPORT ZEROS EDGES KEEP"
+        "PRODUCT DEPTHWISE FEW_OUTPUTS TRANSPOSED LAYER_NORM LARGEST MOMENTS FINISH NORMALISE IMPORT EXPORT ZEROS EDGES KEEP FEW_TRANSPOSED"
     ).split()
 }
 
@@ -37,7 +37,12 @@ def check(job: Any, table: Any, batch: int, sizes: dict[int, int]) -> None:
             if space not in sizes or low >= high:
                 continue
             width = int(i["columns"]) * SIZE
-            if name == "x" and i["code"] in (record.PRODUCT, record.FEW_OUTPUTS, record.TRANSPOSED):
+            if name == "x" and i["code"] in (
+                record.PRODUCT,
+                record.FEW_OUTPUTS,
+                record.TRANSPOSED,
+                record.FEW_TRANSPOSED,
+            ):
                 width = int(i["inputs"] * i["groups"]) * SIZE
             if i["code"] == record.KEEP:
                 width = row
@@ -67,7 +72,7 @@ def _rows(job: Any, i: Any) -> Iterator[tuple[str, int, int]]:
         yield "y", first, last
     if code >= record.MAP and i["z_row"]:
         yield "z", first, last
-    if code == record.TRANSPOSED:
+    if code in (record.TRANSPOSED, record.FEW_TRANSPOSED):
         taps = -(-int(i["taps"]) // int(i["stride"]))
         shift, stride = int(i["shift"]), int(i["stride"])
         yield "x", (first + shift) // stride - taps + 1, (last - 1 + shift) // stride + 1

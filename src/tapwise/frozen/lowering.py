@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tapwise.engine.kernels.program import record
+from tapwise.engine.kernels.program.packing import LANES
 from tapwise.engine.kernels.program.record import CODES
 from tapwise.engine.plan import choose_kernel
 from tapwise.engine.problem import Problem
@@ -133,7 +134,9 @@ def _convolution(lowering: Lowering, number: int, node: Node) -> Ref | None:
         if geometry.dilation > 1 or geometry.groups > 1:
             return None
         x = lowering.filled(x, source, 0.0)
-        return lowering.add(number, record.TRANSPOSED, x, window=geometry, source=(weight, bias))
+        is_few = outputs < LANES and geometry.kernel_size % geometry.stride == 0 and geometry.stride > 1
+        code = record.FEW_TRANSPOSED if is_few else record.TRANSPOSED
+        return lowering.add(number, code, x, window=geometry, source=(weight, bias))
     if geometry.padding_mode != "zeros" and geometry.padding != (0, 0):
         return None
     if geometry.padding != (0, 0):

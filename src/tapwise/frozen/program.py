@@ -50,6 +50,7 @@ _FEW_PRODUCTS = 300_000
 # Rows up to which a group is shared out by columns, too: each share then reads its own part of the weight.
 _SHARED_ROWS = 128
 _PANEL = WIDEST * LANES
+_TRANSPOSED = (record.TRANSPOSED, record.FEW_TRANSPOSED)
 
 # (node, inputs) -> its rows; of steps that torch runs.
 RunNode = Callable[[int, list[Tensor]], Tensor | None]
@@ -157,7 +158,17 @@ class Program:
             block = self._block_of(group, size)
             self.places.update(spread(own, block))
             self.blocks.append(block)
-            self._scratch.append(lines(size * block) + LINE)
+            self._scratch.append(lines(size * block) + LINE + self._beside(group, block))
+
+    @staticmethod
+    def _beside(group: Group, block: int) -> int:
+        """Bytes of a task's memory in which steps work, beside the values: at its end."""
+        found = [0]
+        for step in group.steps:
+            if isinstance(step, Step) and step.code == record.FEW_TRANSPOSED and step.window is not None:
+                stride = step.window.stride
+                found.append(lines(((block - 1) // stride + 2) * stride * step.columns * SIZE) + LINE)
+        return max(found)
 
     def _place_state(self, layout: StateLayout, rows: dict[int, Range]) -> None:
         """Values of which rows are kept from step to step lie in the stream's memory."""
@@ -239,9 +250,11 @@ class Program:
                 before = self.group_of[step.x.value]
                 first, last = self.groups[before].rows
                 i["count"] = -(-(last - first) // self.blocks[before])
+            if step.code == record.FEW_TRANSPOSED:
+                i["z"] = self._scratch[number] - self._beside(group, self.blocks[number])
             instructions.append(i)
             products += (
-                int(i["inputs"] * i["taps"] // max(int(i["stride"]) if step.code == record.TRANSPOSED else 1, 1) + 8)
+                int(i["inputs"] * i["taps"] // max(int(i["stride"]) if step.code in _TRANSPOSED else 1, 1) + 8)
                 * step.columns
             )
             if self._last_writer[step.out] is step:

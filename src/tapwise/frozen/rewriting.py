@@ -57,7 +57,8 @@ class _Rewriting:
         self.steps.steps = [step for step in self.steps.steps if id(step) not in self.removed]
 
 
-_WEIGHTED = (record.PRODUCT, record.DEPTHWISE, record.FEW_OUTPUTS, record.TRANSPOSED)
+_TRANSPOSED = (record.TRANSPOSED, record.FEW_TRANSPOSED)
+_WEIGHTED = (record.PRODUCT, record.DEPTHWISE, record.FEW_OUTPUTS, *_TRANSPOSED)
 _TANH, _SIGMOID, _MULTIPLY = CODES["hyperbolic"], CODES["logistic"], CODES["multiply"]
 
 
@@ -90,7 +91,7 @@ def _fold(rewriting: _Rewriting, step: Step) -> None:
     assert maker.source is not None
     scale, offset = pair
     weight, bias = maker.source
-    shape = (1, -1, 1) if maker.code == record.TRANSPOSED else (-1, 1, 1)
+    shape = (1, -1, 1) if maker.code in _TRANSPOSED else (-1, 1, 1)
     by_output = scale.reshape(shape) if isinstance(scale, Tensor) else scale
     new_bias = (0.0 if bias is None else bias.double()) * scale + offset
     if not isinstance(new_bias, Tensor):

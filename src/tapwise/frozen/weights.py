@@ -24,9 +24,14 @@ def _pack(step: Step) -> None:
     elif step.code == record.FEW_OUTPUTS:
         step.weight = weight.permute(0, 2, 1).contiguous()
         step.bias = weight.new_zeros(step.columns) if bias is None else bias.clone()
+    elif step.code == record.FEW_TRANSPOSED:
+        assert step.window is not None
+        stride = step.window.stride
+        step.weight = packing.packed_few_transposed(weight, stride)
+        step.bias = packing.packed_bias(None if bias is None else bias.repeat(stride), step.columns * stride)
     else:
         assert step.window is not None
         step.weight = packing.packed_transposed(weight, step.window.stride)
         step.bias = packing.packed_bias(bias, step.columns)
-    step.inputs = weight.shape[0 if step.code == record.TRANSPOSED else 1]
+    step.inputs = weight.shape[0 if step.code in (record.TRANSPOSED, record.FEW_TRANSPOSED) else 1]
     step.source = None  # the packed weight is all that runs

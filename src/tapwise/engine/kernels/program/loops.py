@@ -17,7 +17,7 @@ from tapwise.engine.kernels.program.copies import edges, export_rows, import_row
 from tapwise.engine.kernels.program.maps import apply_map
 from tapwise.engine.kernels.program.normalising import finish, layer_norm, moments
 from tapwise.engine.kernels.program.packing import LANES, WIDEST
-from tapwise.engine.kernels.program.products import depthwise, few_outputs, grouped_product, transposed
+from tapwise.engine.kernels.program.products import depthwise, few_outputs, few_transposed, grouped_product, transposed
 
 _JOB, _SEQUENCE = np.dtype(record.GroupJob), np.dtype(record.SequenceJob)
 _INSTRUCTION = record.INSTRUCTION
@@ -97,6 +97,9 @@ def _block(job, instructions, batch, block, share, scratch, item):
         elif code == record.TRANSPOSED:
             x = _place(job, i.x, i.x_row, i.x_batch, i.x_space, batch, 0, 0, scratch)
             transposed(i, x, y, r0, r1, c0, c1, item)
+        elif code == record.FEW_TRANSPOSED:
+            x = _place(job, i.x, i.x_row, i.x_batch, i.x_space, batch, 0, 0, scratch)
+            few_transposed(i, x, y, r0, r1, scratch + i.z, item)
         else:
             x = _place(job, i.x, i.x_row, i.x_batch, i.x_space, batch, r0 * i.stride, r0 * i.stride, scratch)
             if code == record.PRODUCT:

@@ -70,6 +70,13 @@ def packed_depthwise(weight: Tensor) -> Tensor:
     return wide.reshape(-1)
 
 
+def packed_few_transposed(weight: Tensor, stride: int) -> Tensor:
+    """The same of few outputs and taps that are a multiple of the stride: (taps / stride, C_in, stride * C_out), packed."""
+    inputs, outputs, taps = weight.shape
+    by_phase = weight.reshape(inputs, outputs, taps // stride, stride).permute(2, 0, 3, 1).flip(0)
+    return packed(by_phase.reshape(taps // stride, inputs, stride * outputs))
+
+
 def packed_transposed(weight: Tensor, stride: int) -> Tensor:
     """The weight (C_in, C_out, K) of a transposed convolution, packed by phase of its stride, the last tap first."""
     parts = []

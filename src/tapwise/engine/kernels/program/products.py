@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tapwise.engine.kernels.loops.jobs import jit
-from tapwise.engine.kernels.loops.memory import size_of
+from tapwise.engine.kernels.loops.memory import copy, size_of
 from tapwise.engine.kernels.loops.vectors import VECTOR
 from tapwise.engine.kernels.program.maps import map_of
 from tapwise.engine.kernels.program.packing import WIDEST
@@ -147,6 +147,23 @@ def few_outputs(i, x, y, count, item):
                 y + o * size + r * i.y_row, i.y_row, item,
             )  # fmt: skip
             r += 1
+
+
+@jit
+def few_transposed(i, x, y, r0, r1, place, item):
+    """Rows [r0, r1) of a transposed convolution to few channels, whose taps are a multiple of the stride.
+
+    All outputs of an input's stride are one row of a product, at ``place``; what lies outside of [r0, r1) is cut.
+    """
+    size, stride = size_of(item), i.stride
+    taps, wide = i.taps // stride, i.columns * stride
+    m = (r0 + i.shift) // stride
+    count = (r1 - 1 + i.shift) // stride + 1 - m
+    first = x + (m - taps + 1) * i.x_row
+    _product(first, i.x_row, taps, i.x_row, i.inputs, i.weight, i.bias, place, wide * size, wide, count, item)
+    source = place + (r0 + i.shift - m * stride) * i.columns * size
+    for r in range(r1 - r0):
+        copy(y + r * i.y_row, source + r * i.columns * size, i.columns * size)
 
 
 @jit

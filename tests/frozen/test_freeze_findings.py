@@ -218,6 +218,11 @@ def test_channels_that_lie_unevenly():
     assert torch.equal(frozen(x), x.relu() * 2)
 
 
+def test_halves_of_channels_where_the_batch_is_not_the_first_axis():
+    check(Of(lambda x: F.glu(x.permute(2, 0, 1), -1).permute(1, 2, 0)), torch.randn(1, 6, 50), (50, 60))
+    check(Of(lambda x: F.glu(x.permute(1, 0, 2), 0).permute(1, 0, 2)), torch.randn(1, 6, 50), (50, 60))
+
+
 def test_one_row_for_all_of_the_batch():
     check(Of(lambda x: x - x.mean(0, keepdim=True)), torch.randn(3, 4, 50), (50, 70), live=False)
 

@@ -29,9 +29,14 @@ def columns_of(node: Node) -> int | None:
     return inner_columns(size)
 
 
+def inner_axes(size: Size) -> list[int]:
+    """The axes that make a row: all but those of the batch and of time."""
+    return [axis for axis in range(len(size.entries)) if axis not in _outer(size)]
+
+
 def inner_columns(size: Size) -> int:
     """The numbers of a moment of a signal."""
-    return prod(entry for axis, entry in enumerate(size.entries) if axis not in _outer(size))
+    return prod(size.entries[axis] for axis in inner_axes(size))
 
 
 def _outer(size: Size) -> tuple[int, ...]:
@@ -41,9 +46,8 @@ def _outer(size: Size) -> tuple[int, ...]:
 
 def as_rows(x: Tensor, size: Size) -> Tensor:
     """A tensor as (B, T, C), a view where that can be."""
-    outer = _outer(size)
-    inner = [axis for axis in range(x.ndim) if axis not in outer]
-    rows = x.permute(*outer, *inner)
+    inner = inner_axes(size)
+    rows = x.permute(*_outer(size), *inner)
     if not size.batch:
         rows = rows[None]
     return rows.flatten(2) if inner else rows[..., None]
@@ -51,7 +55,7 @@ def as_rows(x: Tensor, size: Size) -> Tensor:
 
 def strides_of(x: Tensor, size: Size) -> tuple[int, int, int] | None:
     """In numbers, from signal to signal, from moment to moment, and from channel to channel; None where channels lie unevenly."""
-    inner = [axis for axis in range(x.ndim) if axis not in _outer(size) and x.shape[axis] != 1]
+    inner = [axis for axis in inner_axes(size) if x.shape[axis] != 1]
     step = x.stride(inner[-1]) if inner else 1
     span = step
     for axis in reversed(inner):
@@ -63,8 +67,7 @@ def strides_of(x: Tensor, size: Size) -> tuple[int, int, int] | None:
 
 def from_rows(rows: Tensor, size: Size) -> Tensor:
     """The view of (B, T, C) that a node's size says."""
-    outer = _outer(size)
-    inner = [axis for axis in range(len(size.entries)) if axis not in outer]
+    outer, inner = _outer(size), inner_axes(size)
     x = torch.unflatten(rows, 2, [size.entries[axis] for axis in inner]) if len(inner) != 1 else rows
     if not inner:
         x = rows[..., 0]

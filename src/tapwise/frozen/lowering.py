@@ -16,7 +16,7 @@ from tapwise.engine.kernels.program.packing import LANES
 from tapwise.engine.kernels.program.record import CODES
 from tapwise.engine.plan import choose_kernel
 from tapwise.engine.problem import Problem
-from tapwise.frozen.layout import Arguments, column_constant, columns_of, moved_columns
+from tapwise.frozen.layout import Arguments, column_constant, columns_of, inner_axes, moved_columns
 from tapwise.frozen.steps import Ref, Step, Steps, TorchStep, Value
 from tapwise.geometry import Geometry
 from tapwise.network.graph import Graph, Node
@@ -368,7 +368,7 @@ def _glu(lowering: Lowering, number: int, node: Node) -> Ref | None:
     (source,) = node.inputs
     columns, size = lowering.columns[number], lowering.graph.nodes[source].size
     axis = Arguments.of(node.work).get(1, "dim", -1) % len(size.entries)
-    inner = [a for a in range(len(size.entries)) if a != size.time and not (size.batch and a == 0)]
+    inner = inner_axes(size)
     if not inner or axis != inner[0] or columns is None or lowering.columns[source] != 2 * columns:
         return None
     x = lowering.ref(source)
@@ -381,7 +381,7 @@ def _joined(lowering: Lowering, number: int, node: Node) -> Ref | None:
     arguments = Arguments.of(node.work)
     parts, axis = arguments.get(0, "tensors"), arguments.get(1, "dim", arguments.named.get("axis", 0))
     size = node.size
-    inner = [a for a in range(len(size.entries)) if a != size.time and not (size.batch and a == size.batch[0][0])]
+    inner = inner_axes(size)
     if not isinstance(parts, tuple | list) or not all(type(part) is Input for part in parts):
         return None
     if not inner or axis % len(size.entries) != inner[0]:

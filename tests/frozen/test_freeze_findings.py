@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 import tapwise as tw
 from streamed import chunks_of
+from tapwise.frozen.instructions import Writer
 from tapwise.network.rules import unregister
 
 
@@ -221,6 +222,28 @@ def test_channels_that_lie_unevenly():
 def test_halves_of_channels_where_the_batch_is_not_the_first_axis():
     check(Of(lambda x: F.glu(x.permute(2, 0, 1), -1).permute(1, 2, 0)), torch.randn(1, 6, 50), (50, 60))
     check(Of(lambda x: F.glu(x.permute(1, 0, 2), 0).permute(1, 0, 2)), torch.randn(1, 6, 50), (50, 60))
+
+
+def test_autocast_around_it_changes_nothing():
+    frozen = tw.freeze(nn.Sequential(nn.Conv1d(2, 3, 3, padding=1), Lstm2()), torch.randn(1, 2, 50))
+    x = torch.randn(1, 2, 60)
+    y, live = frozen(x), tw.stream(frozen)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(frozen(x), y)
+        assert torch.equal(torch.cat([live.step(x[..., :7]), live.step(x[..., 7:]), live.flush()], -1), y)
+
+
+def test_an_example_that_is_a_parameter_stays_beside_the_network():
+    frozen = tw.freeze(nn.Conv1d(2, 3, 3), nn.Parameter(torch.randn(1, 2, 50)))
+    assert not list(frozen.parameters())
+
+
+def test_a_frozen_stream_is_held_against_the_model(monkeypatch):
+    frozen = tw.freeze(nn.Sequential(nn.Conv1d(2, 3, 3, padding=1), nn.Conv1d(3, 2, 5)), torch.randn(1, 2, 50))
+    move = Writer.keep
+    monkeypatch.setattr(Writer, "keep", lambda *a: move(a[0], a[1], a[2] + 1, *a[3:]))
+    with pytest.raises(tw.StreamMismatchError, match="conv1d in 1: the frozen stream differs from the model"):
+        tw.stream(frozen)
 
 
 def test_one_row_for_all_of_the_batch():

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tapwise.frozen.spans import Range, Span
-from tapwise.frozen.steps import Ref, Step, Steps, TorchStep
+from tapwise.frozen.steps import Step, Steps, TorchStep
 
 
 @dataclass(eq=False)
@@ -86,19 +86,3 @@ def kept_values(steps: Steps, groups: Sequence[Group], group_of: dict[int, int],
             if group_of[step.out] != number:  # parts of it are written by several groups
                 kept.add(step.out)
     return kept
-
-
-def reads_of(step: Step, ref: Ref, rows: Range) -> Range:
-    """The rows of a value that a step reads for some rows of its own."""
-    first, last = rows
-    window = step.window if ref is step.x else None
-    if window is None:
-        low, high = first, last
-    elif window.transposed:
-        taps = -(-window.kernel_size // window.stride)
-        low = (first + window.left) // window.stride - taps + 1
-        high = (last - 1 + window.left) // window.stride + 1
-    else:
-        low = first * window.stride - window.left
-        high = (last - 1) * window.stride - window.left + window.effective_kernel_size
-    return low + ref.shift, high + ref.shift

@@ -136,6 +136,11 @@ def spread(places: dict[int, Place], block: int) -> dict[int, Place]:
     return {value: replace(place, offset=place.offset * block) for value, place in places.items()}
 
 
+def _power_of_two(count: int) -> int:
+    """The least power of two that is no less than a count; 0 for 0."""
+    return 1 << (count - 1).bit_length() if count else 0
+
+
 class StateLayout:
     """Where histories lie in a stream's memory, for one batch: it grows with what steps need.
 
@@ -144,22 +149,26 @@ class StateLayout:
 
     def __init__(self, steps: Steps, batch: int) -> None:
         self.steps, self.batch = steps, batch
-        self.room: dict[int, Range] = {}  # by value, rows before the chunk's first row, and from it on
+        self.capacity: dict[int, Range] = {}  # by value, rows before the chunk's first row, and from it on
         # Places of values whose row 0 is the chunk's first: another dictionary for each version.
         self.places: dict[int, Place] = {}
         self.size = self.version = 0
 
     def ensure(self, needs: dict[int, Range]) -> None:
-        """Room for ``needs``: by value, rows before and from the chunk's first row on."""
-        grown = {
-            value: (max(before, *self.room.get(value, (0, 0))[:1]), max(after, self.room.get(value, (0, 0))[1]))
-            for value, (before, after) in needs.items()
-        }
-        if all(self.room.get(value) == room for value, room in grown.items()):
+        """Memory for ``needs``: by value, rows before and from the chunk's first row on.
+
+        It grows to powers of two, since programs and histories belong to one version.
+        """
+        grown = dict(self.capacity)
+        for value, need in needs.items():
+            before, after = self.capacity.get(value, (0, 0))
+            if before < need[0] or after < need[1] or value not in grown:
+                grown[value] = max(before, _power_of_two(need[0])), max(after, _power_of_two(need[1]))
+        if grown == self.capacity:
             return
-        self.room.update(grown)
+        self.capacity = grown
         places, top = {}, 0
-        for value, (before, after) in sorted(self.room.items()):
+        for value, (before, after) in sorted(grown.items()):
             row = row_bytes(self.steps.values[value].columns)
             front = lines(before * row)
             each = front + lines(after * row) + LINE

@@ -47,11 +47,12 @@ class Frozen(nn.Module):
 
     # Beside nn.Module's registers: a frozen network has no parameters, nor does anything move it.
     model: nn.Module
+    example: Any
+    time: int | None
 
     def __init__(self, model: nn.Module, example: Any, time: int | None) -> None:
         super().__init__()
-        object.__setattr__(self, "model", model)
-        self.example, self.time = example, time
+        self.__dict__.update(model=model, example=example, time=time)
         self.graph, self.runs = read(model, example, time, is_offline=True)
         on_cpu = all(like.device.type == "cpu" for like in self.runs.inputs if isinstance(like, Tensor))
         is_compiled = on_cpu and all(compiled.obstacle(*loop) is None for loop in LOOPS)
@@ -85,7 +86,7 @@ class Frozen(nn.Module):
         """
         signals = self._signals(inputs)
         leave_lost_pool()
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):  # of one dtype, whatever surrounds it
             if signals is None:
                 return self._by_model(inputs)
             axis = self.graph.nodes[0].size.time

@@ -20,7 +20,7 @@ from tapwise.engine.kernels.program.packing import LANES, WIDEST
 from tapwise.engine.kernels.program.record import INSTRUCTION, GroupJob, SequenceJob
 from tapwise.engine.memory import address
 from tapwise.frozen import bounds
-from tapwise.frozen.groups import Group, grouped, kept_values, reads_of
+from tapwise.frozen.groups import Group, grouped, kept_values
 from tapwise.frozen.instructions import Writer
 from tapwise.frozen.layout import as_rows, from_rows, inner_columns, strides_of
 from tapwise.frozen.memory import (
@@ -123,7 +123,7 @@ class Program:
                             by_torch.add(ref.value)
                 elif step.code != record.IMPORT:
                     for ref in step.reads:
-                        need(ref.value, reads_of(step, ref, group.rows), number)
+                        need(ref.value, step.rows_read(ref, *group.rows), number)
         for n in self.graph.results:
             ref, (low, high) = self.steps.refs[n], self.span.rows[n]
             if ref is not None and low < high:
@@ -140,7 +140,6 @@ class Program:
 
     def _place(self, layout: StateLayout | None) -> None:
         rows, lives, by_torch = self._needs()
-        self._rows = rows
         kept = kept_values(self.steps, self.groups, self.group_of, by_torch)
         self.places: dict[int, Place] = {}
         self._state_bytes = 0
@@ -173,7 +172,7 @@ class Program:
     def _place_state(self, layout: StateLayout, rows: dict[int, Range]) -> None:
         """Values of which rows are kept from step to step lie in the stream's memory."""
         span, needs = self.span, {}
-        for value in {*span.kept_before, *span.kept_after, *(v for v in rows if v in layout.room)}:
+        for value in {*span.kept_before, *span.kept_after, *(v for v in rows if v in layout.capacity)}:
             first, last = span.rows[self.steps.values[value].node]
             wanted = hull(rows.get(value, (first, last)), (span.kept_before.get(value, first), first))
             wanted = hull(wanted, (span.kept_after.get(value, last), last))

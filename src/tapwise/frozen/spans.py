@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from tapwise.frozen.steps import Ref, Steps, TorchStep
@@ -124,34 +124,27 @@ def _first_reads(graph: Graph, steps: Steps, counts: Sequence[tuple[int, int]]) 
     first: dict[int, int] = {}
 
     def read(ref: Ref, row: int) -> None:
-        """Row ``row`` of what is at a ref, and all after it, will be read."""
-        row = min(row + ref.shift, count[steps.values[ref.value].node])
+        """Row ``row`` of a value, and all after it, will be read."""
+        row = min(row, count[steps.values[ref.value].node])
         first[ref.value] = min(first.get(ref.value, row), row)
 
     for step in steps.steps:
         if isinstance(step, TorchStep):
             for n in graph.nodes[step.node].inputs:
                 if n >= graph.n_sources and (ref := steps.refs[n]) is not None:
-                    read(ref, count[n])
+                    read(ref, count[n] + ref.shift)
             continue
         out = count[steps.values[step.out].node]
         for ref in step.reads:
-            window = step.window if ref is step.x else None
-            if window is None:
-                read(ref, out)
-            elif window.transposed:
-                taps = -(-window.kernel_size // window.stride)
-                read(ref, (out + window.left) // window.stride - taps + 1)
-            else:
-                read(ref, out * window.stride - window.left)
+            read(ref, step.rows_read(ref, out, out + 1)[0])
     for number in graph.results:
         ref = steps.refs[number]
         if ref is not None:
-            read(ref, count[number])
+            read(ref, count[number] + ref.shift)
     # Rows that padding at the end will copy.
     for number, node in enumerate(graph.nodes):
         ref = steps.refs[number]
         if isinstance(node.timeline, Ends) and node.timeline.padding_mode != "zeros" and ref is not None:
             own = count[steps.values[ref.value].node]
-            read(replace(ref, shift=0), node.timeline.first_needed(count[number], own))
+            read(ref, node.timeline.first_needed(count[number], own))
     return first

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from tapwise import partition
 from tapwise.geometry import Geometry
 
 
@@ -93,6 +94,12 @@ class Step:
     @property
     def reads(self) -> list[Ref]:
         return [self.x, *([self.z] if isinstance(self.z, Ref) else [])]
+
+    def rows_read(self, ref: Ref, start: int, stop: int) -> tuple[int, int]:
+        """The rows of a value, padding included, that are read for the rows [start, stop) of what the step gives."""
+        is_windowed = self.window is not None and ref is self.x
+        first, last = partition.window_span(self.window, start, stop) if is_windowed else (start, stop)  # type: ignore[arg-type]
+        return first + ref.shift, last + ref.shift
 
 
 @dataclass(eq=False)

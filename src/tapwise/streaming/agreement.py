@@ -101,6 +101,32 @@ def agrees(scheduler: Scheduler, runs: Runs, length: int) -> None:
     compare(scheduler.graph, offline, found, max(_LOOSE, 2e-2 if signals[0].dtype.itemsize < 4 else 0))
 
 
+def check_results(scheduler: Scheduler, runs: Runs) -> None:
+    """Raise where the results of a signal in three chunks aren't the model's, of a scheduler that shows no operations."""
+    length = max(runs.shortest(), scheduler.graph.shortest)
+    signals = runs.signals(length)
+    offline = runs.run(signals, keep=True)
+    graph, third = scheduler.graph, length // 3
+    parts: list[list[Tensor]] = [[] for _ in graph.results]
+    with torch.no_grad():
+        group, seen = scheduler.begin(range(signals[0].shape[0] if graph.batches else graph.batch)), 0
+        for size in (third, third, length - 2 * third, None):
+            chunks = None if size is None else part_of(graph, signals, seen, seen + size)
+            results, group = scheduler.run(group, chunks, size is None)
+            seen += size or 0
+            for part, result in zip(parts, results, strict=True):
+                part.append(result)
+    for number, part in zip(graph.results, parts, strict=True):
+        node = graph.nodes[number]
+        assert node.value is not None
+        wanted = node.size.like_graph(offline.values[node.value], graph.batch)
+        found = torch.cat(part, node.size.time)
+        if found.shape != wanted.shape or not torch.allclose(
+            found, wanted, _LOOSE, _LOOSE * (1 + float(wanted.abs().max()))
+        ):
+            raise StreamMismatchError(f"{node.where}: the frozen stream differs from the model")
+
+
 def check_beside(graph: Graph, offline: Recording, length: int) -> None:
     """Refuse a model that returns something else beside the signal for shorter signals than it was read at."""
     totals = graph.totals(length)

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from tapwise.errors import TimelineError
 from tapwise.forks import Turns
 from tapwise.frozen.memory import Block, Place, StateLayout
 from tapwise.frozen.program import Program
@@ -20,6 +22,8 @@ from tapwise.frozen.spans import live_span, settled
 from tapwise.frozen.steps import Steps, TorchStep
 from tapwise.network.execution import Counts
 from tapwise.network.graph import Graph
+from tapwise.network.operation_names import MIXES
+from tapwise.network.operations import OverTime
 from tapwise.streaming.scheduler import MOST_SCHEDULES, Group, Scheduler
 
 
@@ -67,6 +71,7 @@ class Machine:
             RuntimeError: a group that was left behind.
         """
         if self.next is group:
+            assert group.program is not None
             group.program.keep(self.state)
             self.kept, self.at, self.next = group.kept, group, None
         if self.at is not group:
@@ -86,22 +91,27 @@ class LiveGroup(Group):
 
     Arguments:
         beside: by node, what its operation in torch remembers.
-        program: the step that gave it.
+        program: the step that gave it; None where its histories were loaded.
         kept: by value, rows that are kept.
     """
 
     machine: Machine
     beside: list[Any]
-    program: Program
+    program: Program | None
     kept: dict[int, int]
 
     def __init__(
-        self, slots: list[int], seen: int, machine: Machine, beside: list[Any], program: Program, kept: dict[int, int]
+        self,
+        slots: list[int],
+        seen: int,
+        machine: Machine,
+        beside: list[Any],
+        program: Program | None,
+        kept: dict[int, int],
     ) -> None:
         fields = {"slots": slots, "seen": seen, "machine": machine, "beside": beside, "program": program, "kept": kept}
         for name, value in fields.items():
             object.__setattr__(self, name, value)
-        machine.next = self
 
     @property
     def buffers(self) -> list[Any]:
@@ -117,9 +127,17 @@ class LiveGroup(Group):
 
 
 class FrozenScheduler(Scheduler):
-    """What runs a frozen network's graph chunk by chunk."""
+    """What runs a frozen network's graph chunk by chunk.
+
+    Raises:
+        TimelineError: an operation that reads all of time.
+    """
 
     def __init__(self, graph: Graph, likes: Sequence[Tensor], steps: Steps) -> None:
+        for node in graph.nodes:
+            if isinstance(node.work, OverTime):
+                reason, remedy = MIXES[node.name]
+                raise TimelineError(reason, node.path, node.name, remedy)
         super().__init__(graph, likes)
         self.steps = steps
         self._arena, self._turns = Block(), Turns()
@@ -151,22 +169,18 @@ class FrozenScheduler(Scheduler):
         Streams that were forked share the programs: one at a time runs them.
         """
         with self._turns:
-            return self._run(group, chunks, is_end)
+            return super().run(self._live(group), chunks, is_end)
 
-    def _run(self, group: Group, chunks: Sequence[Tensor] | None, is_end: bool) -> tuple[list[Tensor], Group]:
-        nodes, rows = self.graph.nodes, len(group.slots)
-        if chunks is None:
-            chunks = [self._no_outputs(n, rows) for n in range(self.n_sources)]
-        length = chunks[0].shape[nodes[0].size.time]
-        seen = group.seen + length
-        machine, beside = self._loaded(group)
-        beginning = self._beginning(beside, chunks, seen)
-        if is_end and beginning[0] and seen > 0 and self.model is not None:
-            try:
-                return self._not_emitted(self.model([buffer[0] for buffer in beginning]), seen), group
-            except (RuntimeError, ValueError):  # too short for the model as well: it gives nothing
-                return [self._no_outputs(n, rows) for n in self.graph.results], group
-        program, schedules = self._program(rows, group.seen, length, is_end)
+    def _remembered(self, group: Group) -> Sequence[Any]:
+        assert isinstance(group, LiveGroup)
+        return group.beside
+
+    def _advanced(
+        self, group: Group, chunks: Sequence[Tensor], beginning: list[Any], seen: int, is_end: bool
+    ) -> tuple[list[Tensor], Group]:
+        assert isinstance(group, LiveGroup)
+        machine, beside = group.machine, group.beside
+        program, schedules = self._program(len(group.slots), group.seen, seen - group.seen, is_end)
         machine.ready()
         after = [*beginning, *beside[self.n_sources :]]
 
@@ -174,24 +188,27 @@ class FrozenScheduler(Scheduler):
             y, after[number] = self.operations[number - self.n_sources].run(schedules[number], beside[number], inputs)
             return y
 
-        results = program.run(chunks, self._arena, machine.state, run_node)
+        with torch.autocast("cpu", enabled=False):
+            results = program.run(chunks, self._arena, machine.state, run_node)
         span = program.span
         kept = {value: span.rows[self.steps.values[value].node][1] - first for value, first in span.kept_after.items()}
-        return results, LiveGroup(group.slots, seen, machine, after, program, kept)
+        machine.next = LiveGroup(group.slots, seen, machine, after, program, kept)
+        return results, machine.next
 
-    def _loaded(self, group: Group) -> tuple[Machine, list[Any]]:
-        """The machine that holds what a group remembers, and what operations in torch do."""
+    def _live(self, group: Group) -> LiveGroup:
+        """The group with its histories in a machine's memory, at their places."""
         if isinstance(group, LiveGroup) and group.machine.holds(group):
             group.machine.go_on_from(group)
-            return group.machine, group.beside
+            return group
         rows = len(group.slots)
         if rows not in self._layouts:
             self._layouts[rows] = StateLayout(self.steps, rows)
         machine = Machine(self._layouts[rows], self._turns)
         histories, beside = self._split(group)
-        machine.layout.ensure({value: (rows.shape[1], 0) for value, rows in histories.items()})
+        machine.layout.ensure({value: (kept.shape[1], 0) for value, kept in histories.items()})
         machine.load(histories)
-        return machine, beside
+        machine.at = LiveGroup(group.slots, group.seen, machine, beside, None, machine.kept)
+        return machine.at
 
     def _split(self, group: Group) -> tuple[dict[int, Tensor], list[Any]]:
         """Of a group's buffers, the histories by value, and the rest."""

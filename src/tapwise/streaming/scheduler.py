@@ -191,18 +191,28 @@ class Scheduler:
 
     def run(self, group: Group, chunks: Sequence[Tensor] | None, is_end: bool) -> tuple[list[Tensor], Group]:
         """By result of the graph, what a chunk of each source determines; and the group after them."""
-        nodes, rows, buffers = self.graph.nodes, len(group.slots), group.buffers
+        rows = len(group.slots)
         if chunks is None:
             chunks = [self._no_outputs(n, rows) for n in range(self.n_sources)]
-        length = chunks[0].shape[nodes[0].size.time]
-        seen = group.seen + length
-        beginning = self._beginning(buffers, chunks, seen)
+        seen = group.seen + chunks[0].shape[self.graph.nodes[0].size.time]
+        beginning = self._beginning(self._remembered(group), chunks, seen)
         if is_end and beginning[0] and seen > 0 and self.model is not None:
             try:
                 return self._not_emitted(self.model([buffer[0] for buffer in beginning]), seen), group
             except (RuntimeError, ValueError):  # too short for the model as well: it gives nothing
                 return [self._no_outputs(n, rows) for n in self.graph.results], group
-        schedules = self._schedules_of(group.seen, length, is_end)
+        return self._advanced(group, chunks, beginning, seen, is_end)
+
+    def _remembered(self, group: Group) -> Sequence[Buffers]:
+        """By node, what its operation in torch remembers."""
+        return group.buffers
+
+    def _advanced(
+        self, group: Group, chunks: Sequence[Tensor], beginning: list[Buffers], seen: int, is_end: bool
+    ) -> tuple[list[Tensor], Group]:
+        """By result, what chunks determine, of which the last sample is ``seen`` - 1; and the group after them."""
+        nodes, rows, buffers = self.graph.nodes, len(group.slots), group.buffers
+        schedules = self._schedules_of(group.seen, seen - group.seen, is_end)
         made = list(chunks)
         after: list[Buffers] = beginning
         for number, (operation, schedule) in enumerate(zip(self.operations, schedules, strict=True), self.n_sources):

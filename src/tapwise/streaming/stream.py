@@ -14,17 +14,14 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from tapwise.engine.threads import leave_lost_pool
-from tapwise.errors import TimelineError
 from tapwise.frozen.network import Frozen
 from tapwise.network.graph import Graph
-from tapwise.network.operation_names import MIXES
-from tapwise.network.operations import OverTime
 from tapwise.network.reading import read
 from tapwise.network.receptive_field import extents
 from tapwise.network.results import as_returned
 from tapwise.padding import integer
 from tapwise.streaming import snapshots
-from tapwise.streaming.agreement import settle
+from tapwise.streaming.agreement import check_results, settle
 from tapwise.streaming.checks import check_batch, check_chunks, check_end, check_mask
 from tapwise.streaming.fixed_shape import Functional
 from tapwise.streaming.frozen_scheduler import FrozenScheduler
@@ -388,14 +385,15 @@ def stream(model: nn.Module, example: Any = None, *, time: int | None = None) ->
 
 
 def _frozen_stream(frozen: Frozen) -> Stream:
-    """A stream of a frozen network's programs, after one of its model's own operations has been held against the model."""
-    if (node := next((node for node in frozen.graph.nodes if isinstance(node.work, OverTime)), None)) is not None:
-        raise TimelineError(*MIXES[node.name][:1], node.path, node.name, *MIXES[node.name][1:])
+    """A stream of a frozen network's programs, after operations and programs were held against the model."""
     graph, runs = frozen.graph, frozen.runs
     live = Stream(graph, runs.examples, (frozen, None, None))
+    scheduler = FrozenScheduler(graph, runs.examples, frozen.steps)
     settle(live._scheduler, runs)
-    live._scheduler = FrozenScheduler(live.graph, runs.examples, frozen.steps)
-    live._scheduler.model = partial(offline_results, live.graph, frozen.model, frozen.example)
+    scheduler.holds_from(live.graph.shortest)
+    scheduler.model = partial(offline_results, graph, frozen.model, frozen.example)
+    live._scheduler = scheduler
+    check_results(scheduler, runs)
     return live
 
 

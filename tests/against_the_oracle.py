@@ -19,6 +19,17 @@ TOLERANCE = {
     torch.bfloat16: (1.6e-2, 1e-5),
 }
 
+# Tensors whose numbers don't lie one after the other.
+VIEWS = {
+    "reversed channels": lambda t: t.flip(1),
+    "channels last": lambda t: t.transpose(1, 2).contiguous().transpose(1, 2),
+    "every second sample": lambda t: t.repeat_interleave(2, -1)[..., ::2],
+    "a row expanded": lambda t: t[:1].expand(t.shape),
+    "one sample expanded": lambda t: t[..., :1].expand(t.shape),
+    "within a larger array": lambda t: torch.nn.functional.pad(t, (3, 5, 1, 1))[:, 1:-1, 3:-5],
+    "batch and channels swapped": lambda t: t.transpose(0, 1).contiguous().transpose(0, 1),
+}
+
 
 def tensor(random, *shape, dtype=torch.float64):
     return torch.from_numpy(random.standard_normal(shape)).to(dtype)

@@ -47,7 +47,7 @@ def run(geometry, x, w, b=None):
     program = Program(graph, steps, span, x.shape[0])
     low, high = span.rows[0]
     arena = Block()
-    arena.ensure(program.arena_bytes)
+    arena.ensure(program.plan.arena_bytes)
     arena.numbers.fill_(float("nan"))  # what a program leaves unwritten shows
     (y,) = program.run([x[..., low:high]], arena, None, lambda *_: None)
     return y.clone() if y.numel() else torch.empty(y.shape)

@@ -9,23 +9,12 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.utils import parametrizations
 
 import tapwise as tw
+from frozen_networks import Of, assert_same, small
 from streamed import chunks_of, random_layer
 
 torch.manual_seed(0)
-
-
-class Of(nn.Module):
-    """A function as a model."""
-
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, *inputs):
-        return self.function(*inputs)
 
 
 ONE = torch.linspace(-2, 2, 25)[:, None]
@@ -81,13 +70,6 @@ HELPED = {
     "upsampled": lambda x: F.interpolate(x, scale_factor=2).relu(),
     "masked": lambda x: x * (x[:, :1] > 0),
 }
-
-
-def assert_same(model, frozen, *signals):
-    with torch.no_grad():
-        for x in signals:
-            wanted, found = model(x), frozen(x)
-            torch.testing.assert_close(found, wanted, rtol=2e-5, atol=2e-5 * (1 + float(wanted.abs().max())))
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -184,23 +166,6 @@ def test_random_networks_offline_and_live(seed):
             wanted = model(x)
         assert y.shape == wanted.shape
         torch.testing.assert_close(y, wanted, rtol=1e-4, atol=3e-5 * (1 + float(wanted.abs().max())))
-
-
-class Residual(nn.Module):
-    def __init__(self, dilation, normed, channels=24):
-        super().__init__()
-        layer = nn.Conv1d(channels, 2 * channels, 3, padding=dilation, dilation=dilation)
-        self.wide = parametrizations.weight_norm(layer) if normed else layer
-        self.back = nn.Conv1d(2 * channels, channels, 1)
-
-    def forward(self, x):
-        return x + self.back(F.leaky_relu(self.wide(F.leaky_relu(x, 0.1)), 0.1))
-
-
-def small(normed=True):  # torch pickles no weight_norm
-    torch.manual_seed(0)
-    layers = [nn.Conv1d(3, 24, 7, 2, 3), Residual(1, normed), Residual(3, normed), nn.ConvTranspose1d(24, 2, 4, 2, 1)]
-    return nn.Sequential(*layers).eval()
 
 
 def test_the_same_bits_whatever_the_batch_the_threads_and_the_chunks():
@@ -377,82 +342,3 @@ def test_a_model_that_says_otherwise_is_refused():
 
     with pytest.raises((tw.FreezeMismatchError, tw.TimelineError)):
         tw.freeze(Varies(), torch.randn(1, 3, 64))
-
-
-# Live
-
-
-def test_a_frozen_stream_is_a_stream():
-    model = small(normed=False)
-    frozen = tw.freeze(model, torch.randn(2, 3, 200))
-    live, plain = tw.stream(frozen), tw.stream(model, torch.randn(2, 3, 200))
-    assert (live.delay, live.stride, live.output_length(500)) == (plain.delay, plain.stride, plain.output_length(500))
-    x = torch.randn(2, 3, 500)
-    y = frozen(x)
-    parts = [live.step(x[..., :123])]
-    saved, branch = live.state, live.fork()
-    rest = [live.step(x[..., 123:300]), live.step(x[..., 300:]), live.flush()]
-    assert torch.equal(torch.cat([*parts, *rest], -1), y)
-    again = [branch.step(x[..., 123:124]), branch.step(x[..., 124:]), branch.flush()]
-    assert torch.equal(torch.cat([*parts, *again], -1), y)
-    live.load_state(saved)
-    once_more = [live.step(x[..., 123:]), live.flush()]
-    assert torch.equal(torch.cat([*parts, *once_more], -1), y)
-    back = pickle.loads(pickle.dumps(live))
-    assert torch.equal(torch.cat([back.step(x), back.flush()], -1), y)
-
-
-def test_slots_of_a_frozen_stream_begin_and_end_by_themselves():
-    frozen = tw.freeze(small(), torch.randn(3, 3, 200))
-    live = tw.stream(frozen)
-    x = torch.randn(3, 3, 400)
-    y, wanted = frozen(x), []
-    first = live.step(x[..., :100])
-    live.reset([False, True, False])
-    second, lengths = live.step(x[..., 100:300])
-    assert torch.equal(torch.cat([first[0], second[0, :, : lengths[0]]], -1), y[0, :, : first.shape[-1] + lengths[0]])
-    alone = frozen(x[1:2, :, 100:300])
-    wanted = alone[0, :, : lengths[1]]
-    torch.testing.assert_close(second[1, :, : lengths[1]], wanted)
-    live.active([True, False, True])
-    third, counts = live.step(x[..., 300:])
-    assert counts[1] == 0
-    both = torch.cat([first[2], second[2, :, : lengths[2]], third[2, :, : counts[2]]], -1)
-    assert torch.equal(both, y[2, :, : both.shape[-1]])
-    last, ends = live.flush()
-    everything = torch.cat([both, last[2, :, : ends[2]]], -1)
-    assert torch.equal(everything, y[2])
-    assert torch.equal(torch.cat([second[1, :, : lengths[1]], last[1, :, : ends[1]]], -1), alone[0])
-
-
-def test_a_step_that_fails_changes_nothing():
-    class Breaks(nn.Module):
-        wants_to = False
-
-        def forward(self, x):
-            if Breaks.wants_to:
-                raise KeyboardInterrupt
-            return x * 1.0
-
-    tw.register(Breaks, tw.Geometry(1))
-    try:
-        model = nn.Sequential(nn.Conv1d(2, 4, 5), Breaks(), nn.Conv1d(4, 2, 5)).eval()
-        frozen = tw.freeze(model, torch.randn(1, 2, 100))
-        live, x = tw.stream(frozen), torch.randn(1, 2, 100)
-        parts = [live.step(x[..., :40])]
-        Breaks.wants_to = True
-        with pytest.raises(KeyboardInterrupt):
-            live.step(x[..., 40:60])
-        Breaks.wants_to = False
-        parts += [live.step(x[..., 40:]), live.flush()]
-        assert torch.equal(torch.cat(parts, -1), frozen(x))
-    finally:
-        from tapwise.network.rules import unregister
-
-        unregister(Breaks)
-
-
-def test_what_reads_all_of_time_is_frozen_but_not_streamed():
-    frozen = tw.freeze(nn.Sequential(nn.Conv1d(3, 8, 3), nn.GroupNorm(1, 8)), torch.randn(1, 3, 100))
-    with pytest.raises(tw.TimelineError, match="group_norm in 1: takes its mean"):
-        tw.stream(frozen)

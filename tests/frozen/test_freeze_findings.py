@@ -10,18 +10,10 @@ from torch import nn
 from torch.nn import functional as F
 
 import tapwise as tw
+from frozen_networks import Of
 from streamed import chunks_of
 from tapwise.frozen.instructions import Writer
 from tapwise.network.rules import unregister
-
-
-class Of(nn.Module):
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, *inputs):
-        return self.function(*inputs)
 
 
 def check(model, example, lengths, live=True):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import single_programs as single
-from against_the_oracle import TOLERANCE, expected, tensor
+from against_the_oracle import TOLERANCE, VIEWS, expected, tensor
 from strategies import convolutions, transposed
 from tapwise.engine.kernels.program.functions import fitted
 from tapwise.engine.kernels.program.packing import LANES, padded, panels
@@ -92,17 +92,6 @@ def test_transposed(kernel_size, stride, columns):
             x = tensor(random, 2, 12, length, dtype=torch.float32)
             w = tensor(random, 12, columns, kernel_size, dtype=torch.float32)
             assert check(geometry, x, w, tensor(random, columns, dtype=torch.float32))
-
-
-VIEWS = {
-    "reversed channels": lambda t: t.flip(1),
-    "channels last": lambda t: t.transpose(1, 2).contiguous().transpose(1, 2),
-    "every second sample": lambda t: t.repeat_interleave(2, -1)[..., ::2],
-    "a row expanded": lambda t: t[:1].expand(t.shape),
-    "one sample expanded": lambda t: t[..., :1].expand(t.shape),
-    "within a larger array": lambda t: torch.nn.functional.pad(t, (3, 5, 1, 1))[:, 1:-1, 3:-5],
-    "batch and channels swapped": lambda t: t.transpose(0, 1).contiguous().transpose(0, 1),
-}
 
 
 @pytest.mark.parametrize("view", VIEWS)

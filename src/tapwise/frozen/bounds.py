@@ -73,9 +73,9 @@ def _rows(job: Any, i: Any) -> Iterator[tuple[str, int, int]]:
     if code >= record.MAP and i["z_row"]:
         yield "z", first, last
     if code in (record.TRANSPOSED, record.FEW_TRANSPOSED):
-        taps = -(-int(i["taps"]) // int(i["stride"]))
-        shift, stride = int(i["shift"]), int(i["stride"])
-        yield "x", (first + shift) // stride - taps + 1, (last - 1 + shift) // stride + 1
+        taps, stride = int(i["taps"]), int(i["stride"])
+        start, stop = first + int(i["shift"]), last + int(i["shift"])
+        yield "x", min(-(-(start - taps + 1) // stride), start // stride), (stop - 1) // stride + 1
     elif code in _WINDOWED:
         stride = int(i["stride"])
         reach = (int(i["taps"]) - 1) * int(i["tap"]) // max(int(i["x_row"]), 1)

@@ -16,40 +16,23 @@ from torch import Tensor
 from tapwise.engine import compiled, memory
 from tapwise.engine import threads as pool
 from tapwise.engine.kernels.program import record
-from tapwise.engine.kernels.program.packing import LANES, WIDEST
 from tapwise.engine.kernels.program.record import INSTRUCTION, GroupJob, SequenceJob
 from tapwise.engine.memory import address
 from tapwise.frozen import bounds
-from tapwise.frozen.groups import Group, grouped, kept_values
+from tapwise.frozen.groups import Group
 from tapwise.frozen.instructions import Writer
 from tapwise.frozen.layout import as_rows, from_rows, inner_columns, strides_of
-from tapwise.frozen.memory import (
-    LINE,
-    SIZE,
-    Block,
-    Place,
-    StateLayout,
-    lines,
-    place_in_arena,
-    place_in_scratch,
-    row_bytes,
-    spread,
-)
-from tapwise.frozen.spans import Range, Span, hull
-from tapwise.frozen.steps import Ref, Step, Steps, TorchStep
+from tapwise.frozen.memory import SIZE, Block, StateLayout
+from tapwise.frozen.planning import Plan, beside
+from tapwise.frozen.spans import Range, Span
+from tapwise.frozen.steps import Ref, Steps, TorchStep
 from tapwise.network.graph import Graph
 from tapwise.network.operations import Registered
 
 LOOPS = (("program.loops", "program_32"), ("program.loops", "sequence_32"))
 
-# Bytes of the values of one block, which are to stay in the second-level cache.
-_CACHED = 1 << 19
-_MOST_ROWS, _FEWEST_ROWS = 96, 12
 # Products of a group below which threads take longer to start than to help.
 _FEW_PRODUCTS = 300_000
-# Rows up to which a group is shared out by columns, too: each share then reads its own part of the weight.
-_SHARED_ROWS = 128
-_PANEL = WIDEST * LANES
 _TRANSPOSED = (record.TRANSPOSED, record.FEW_TRANSPOSED)
 
 # (node, inputs) -> its rows; of steps that torch runs.
@@ -65,175 +48,26 @@ class Program:
 
     def __init__(self, graph: Graph, steps: Steps, span: Span, batch: int, layout: StateLayout | None = None) -> None:
         self.graph, self.steps, self.span, self.batch = graph, steps, span, batch
-        self.groups, self.group_of = grouped(steps, span)
-        self._add_imports()
-        self._place(layout)
+        self.plan = Plan(graph, steps, span, batch, layout)
         self._write()
-
-    # Planning
-
-    def _add_imports(self) -> None:
-        """Groups that copy the model's inputs into rows come first."""
-        read = {ref.value for g in self.groups for s in g.steps if isinstance(s, Step) for ref in s.reads}
-        read |= {ref.value for n in self.graph.results if (ref := self.steps.refs[n]) is not None}
-        read |= set(self.span.kept_after)
-        for node in (s.node for g in self.groups for s in g.steps if isinstance(s, TorchStep)):
-            refs = (self._ref_for_torch(n) for n in self.graph.nodes[node].inputs)
-            read |= {ref.value for ref in refs if ref is not None}
-        first: list[Group] = []
-        for number in range(self.graph.n_sources):
-            ref, rows = self.steps.refs[number], self.span.rows[number]
-            if ref is not None and ref.value in read and rows[0] < rows[1]:
-                columns = self.steps.values[ref.value].columns
-                step = Step(record.IMPORT, ref.value, ref, columns=columns)
-                first.append(Group(rows, self.span.totals[number], [step]))
-        self.groups = [*first, *self.groups]
-        self.group_of = {value: number + len(first) for value, number in self.group_of.items()}
-        self.group_of.update({group.steps[0].out: number for number, group in enumerate(first)})
-        self._last_writer = {
-            step.out: step
-            for group in self.groups
-            for step in group.steps
-            if step.out is not None and group.rows[0] < group.rows[1]
-        }
-
-    def _needs(self) -> tuple[dict[int, Range], dict[int, Range], set[int]]:
-        """By value, the rows that have to be there, and the groups in which; and the values that torch reads."""
-        rows: dict[int, Range] = {}
-        lives: dict[int, Range] = {}
-        by_torch: set[int] = set()
-
-        def need(value: int, wanted: Range, group: int) -> None:
-            if self.steps.values[value].is_table:
-                wanted = (0, 1)
-            rows[value] = hull(rows.get(value, (0, 0)), wanted)
-            low, high = lives.get(value, (group, group))
-            lives[value] = min(low, group), max(high, group)
-
-        for number, group in enumerate(self.groups):
-            for step in group.steps:
-                if step.out is not None and group.rows[0] < group.rows[1]:
-                    need(step.out, group.rows, number)
-                if isinstance(step, TorchStep):
-                    by_torch |= {step.out} if step.out is not None else set()
-                    for n, wanted in zip(self.graph.nodes[step.node].inputs, self.span.inputs[step.node], strict=True):
-                        ref = self._ref_for_torch(n)
-                        if ref is not None and wanted[0] < wanted[1]:
-                            need(ref.value, (wanted[0] + ref.shift, wanted[1] + ref.shift), number)
-                            by_torch.add(ref.value)
-                elif step.code != record.IMPORT:
-                    for ref in step.reads:
-                        need(ref.value, step.rows_read(ref, *group.rows), number)
-        for n in self.graph.results:
-            ref, (low, high) = self.steps.refs[n], self.span.rows[n]
-            if ref is not None and low < high:
-                need(ref.value, (low + ref.shift, high + ref.shift), len(self.groups))
-                by_torch.add(ref.value)
-        for value, (_, last) in lives.items():
-            if value not in self._last_writer:  # padding alone, which is written first
-                lives[value] = -1, last
-        return rows, lives, by_torch
-
-    def _ref_for_torch(self, node: int) -> Ref | None:
-        """Where a node's rows lie for a step of torch's; None where it takes the model's own input, or a tensor."""
-        return None if node < self.graph.n_sources else self.steps.refs[node]
-
-    def _place(self, layout: StateLayout | None) -> None:
-        rows, lives, by_torch = self._needs()
-        kept = kept_values(self.steps, self.groups, self.group_of, by_torch)
-        self.places: dict[int, Place] = {}
-        self._state_bytes = 0
-        if layout is not None:
-            self._place_state(layout, rows)
-            self._state_bytes = layout.size
-        waiting = sorted((v for v in kept if v in rows and v not in self.places), key=lambda v: lives[v][0])
-        wanted = [(v, self._row_bytes(v), rows[v], lives[v]) for v in waiting]
-        in_arena, self.arena_bytes = place_in_arena(wanted, self.batch)
-        self.places.update(in_arena)
-        self.blocks: list[int] = []
-        self._scratch: list[int] = []
-        for group in self.groups:
-            own, size = ({}, 0) if group.is_torch else place_in_scratch(self.steps, group, set(self.places))
-            block = self._block_of(group, size)
-            self.places.update(spread(own, block))
-            self.blocks.append(block)
-            self._scratch.append(lines(size * block) + LINE + self._beside(group, block))
-
-    @staticmethod
-    def _beside(group: Group, block: int) -> int:
-        """Bytes of a task's memory in which steps work, beside the values: at its end."""
-        found = [0]
-        for step in group.steps:
-            if isinstance(step, Step) and step.code == record.FEW_TRANSPOSED and step.window is not None:
-                stride = step.window.stride
-                found.append(lines(((block - 1) // stride + 2) * stride * step.columns * SIZE) + LINE)
-        return max(found)
-
-    def _place_state(self, layout: StateLayout, rows: dict[int, Range]) -> None:
-        """Values of which rows are kept from step to step lie in the stream's memory."""
-        span, needs = self.span, {}
-        for value in {*span.kept_before, *span.kept_after, *(v for v in rows if v in layout.capacity)}:
-            first, last = span.rows[self.steps.values[value].node]
-            wanted = hull(rows.get(value, (first, last)), (span.kept_before.get(value, first), first))
-            wanted = hull(wanted, (span.kept_after.get(value, last), last))
-            low, high = min(wanted[0], first), max(wanted[1], last)
-            rows[value] = low, high
-            # Before the chunk's first row: what is there now, and what will be there for the next step.
-            needs[value] = max(first - low, last - span.kept_after.get(value, last)), high - first
-        layout.ensure(needs)
-        for value in needs:
-            self.places[value] = layout.place(value, span.rows[self.steps.values[value].node][0], rows[value])
-
-    def _row_bytes(self, value: int) -> int:
-        own = self.steps.values[value]
-        if not own.is_table:
-            return row_bytes(own.columns)
-        first, last = self.span.rows[own.node]
-        return own.columns * SIZE * (-(-(last - first) // _FEWEST_ROWS) if own.is_per_block else 1)
-
-    def _block_of(self, group: Group, scratch: int) -> int:
-        """Rows of a task: the same whatever the number of threads."""
-        count = group.rows[1] - group.rows[0]
-        if self._shares_of(group) > 1:
-            return count
-        most = max(_FEWEST_ROWS, min(_MOST_ROWS, _CACHED // max(scratch, 1) // _FEWEST_ROWS * _FEWEST_ROWS))
-        wanted = -(-count // 16)
-        return max(1, min(most, max(_FEWEST_ROWS, -(-wanted // _FEWEST_ROWS) * _FEWEST_ROWS)))
-
-    def _shares_of(self, group: Group) -> int:
-        """Shares of the columns, of a group of few rows and many columns whose steps work column by column."""
-        count = group.rows[1] - group.rows[0]
-        if group.is_torch or count > _SHARED_ROWS:
-            return 1
-        columns: set[int] = {step.columns for step in group.steps}
-        outs = {step.out for step in group.steps}
-        if len(columns) > 1 or min(columns) < 2 * _PANEL:
-            return 1
-        for step in group.steps:
-            is_product = step.code in (record.PRODUCT, record.TRANSPOSED) and step.groups == 1
-            if is_product and step.x.value in outs:
-                return 1
-            if not is_product and step.code < record.MAP:
-                return 1
-            if not is_product and any(ref.column for ref in step.reads if ref.value in outs):
-                return 1
-        return min(columns) // _PANEL
 
     # Writing
 
     def _write(self) -> None:
-        self._writer = Writer(self.steps, self.places)
+        self._writer = Writer(self.steps, self.plan.places)
         self._alive: list[Any] = []
         self._parts: list[tuple[str, Any]] = []
         self._jobs: list[Any] = []  # of the sequence that is being written
         self._imports: dict[int, Any] = {}
         self._exports: dict[int, Any] = {}
         self._write_ends()
-        for number, group in enumerate(self.groups):
+        for number, group in enumerate(self.plan.groups):
             if group.is_torch:
                 self._end_sequence()
-                self._parts.append(("torch", group.steps[0]))
-                self._write_margins(group)
+                own: TorchStep = group.steps[0]
+                self._parts.append(("torch", own))
+                if own.out is not None and self.plan.last_writer.get(own.out) is own:
+                    self._write_padding(own.out)
             else:
                 self._write_group(number, group)
         for n in dict.fromkeys(self.graph.results):
@@ -246,46 +80,41 @@ class Program:
         for step in group.steps:
             i = self._writer.step(step)
             if step.code == record.FINISH:
-                before = self.group_of[step.x.value]
-                first, last = self.groups[before].rows
-                i["count"] = -(-(last - first) // self.blocks[before])
+                before = self.plan.group_of[step.x.value]
+                first, last = self.plan.groups[before].rows
+                i["count"] = -(-(last - first) // self.plan.blocks[before])
             if step.code == record.FEW_TRANSPOSED:
-                i["z"] = self._scratch[number] - self._beside(group, self.blocks[number])
+                i["z"] = self.plan.scratch[number] - beside(group, self.plan.blocks[number])
             instructions.append(i)
             products += (
                 int(i["inputs"] * i["taps"] // max(int(i["stride"]) if step.code in _TRANSPOSED else 1, 1) + 8)
                 * step.columns
             )
-            if self._last_writer[step.out] is step:
+            if self.plan.last_writer[step.out] is step:
                 instructions += self._writer.zeros(step.out, group.total)
-        shares = self._shares_of(group)
-        table = self._add_job(instructions, group.rows, self.blocks[number], self._scratch[number], products, shares)
+        shares = self.plan.shares_of(group)
+        table = self._add_job(
+            instructions, group.rows, self.plan.blocks[number], self.plan.scratch[number], products, shares
+        )
         for n, step in enumerate(group.steps):
             if step.code == record.IMPORT:
                 self._imports[self.steps.values[step.out].node] = table[n : n + 1]
         for step in group.steps:
-            if self._last_writer[step.out] is step:
+            if self.plan.last_writer[step.out] is step:
                 self._write_edges(step.out)
 
     def _write_ends(self) -> None:
         """What surrounds values of which no row is computed: of some, padding alone is read."""
-        for value, place in sorted(self.places.items()):
-            if value not in self._last_writer and place.space != record.SCRATCH:
-                total = self.span.totals[self.steps.values[value].node]
-                zeros = self._writer.zeros(value, total)
-                if zeros:
-                    self._add_job(zeros, (0, 1), 1, 0, 0)
-                self._write_edges(value)
+        for value, place in sorted(self.plan.places.items()):
+            if value not in self.plan.last_writer and place.space != record.SCRATCH:
+                self._write_padding(value)
 
-    def _write_margins(self, group: Group) -> None:
-        """What surrounds a value that torch gives."""
-        out = group.steps[0].out
-        if out is None or group.rows[0] == group.rows[1]:
-            return
-        zeros = self._writer.zeros(out, group.total)
+    def _write_padding(self, value: int) -> None:
+        """What surrounds a value that no compiled group gives."""
+        zeros = self._writer.zeros(value, self.span.totals[self.steps.values[value].node])
         if zeros:
-            self._add_job(zeros, group.rows, group.rows[1] - group.rows[0], 0, 0)
-        self._write_edges(out)
+            self._add_job(zeros, (0, 1), 1, 0, 0)
+        self._write_edges(value)
 
     def _write_edges(self, value: int) -> None:
         edges = self._writer.edges(value, self.span.totals[self.steps.values[value].node])
@@ -305,7 +134,7 @@ class Program:
     def _write_keeps(self) -> None:
         span = self.span
         found = []
-        for value, place in sorted(self.places.items()):
+        for value, place in sorted(self.plan.places.items()):
             if place.space == record.STATE:
                 before, after = span.rows[self.steps.values[value].node]
                 found.append(self._writer.keep(value, span.kept_after.get(value, after), before, after))
@@ -327,7 +156,7 @@ class Program:
             parallel=products * (rows[1] - rows[0]) * self.batch > _FEW_PRODUCTS,
         )  # fmt: skip
         if memory.IS_CHECKED:
-            sizes = {record.SCRATCH: scratch, record.ARENA: self.arena_bytes, record.STATE: self._state_bytes}
+            sizes = {record.SCRATCH: scratch, record.ARENA: self.plan.arena_bytes, record.STATE: self.plan.state_bytes}
             bounds.check(job, table, self.batch, sizes)
         self._jobs.append(job)
         self._alive += [table, job]
@@ -359,7 +188,7 @@ class Program:
             run_node: runs a node in torch.
         """
         nodes, span = self.graph.nodes, self.span
-        arena.ensure(self.arena_bytes)
+        arena.ensure(self.plan.arena_bytes)
         tensors: dict[int, Tensor] = dict(enumerate(inputs))
         alive = [self._aim(table, "x", inputs[n], n) for n, table in self._imports.items()]
         results: dict[int, Tensor] = {}
@@ -408,7 +237,7 @@ class Program:
         nodes = self.graph.nodes
         inputs = []
         for n, rows in zip(nodes[step.node].inputs, self.span.inputs[step.node], strict=True):
-            ref, axis = self._ref_for_torch(n), nodes[n].size.time
+            ref, axis = self.plan.ref_for_torch(n), nodes[n].size.time
             if rows[0] >= rows[1]:
                 inputs.append(torch.empty(nodes[n].size.of(self.batch, 0), dtype=nodes[n].dtype))
             elif ref is not None:
@@ -428,7 +257,7 @@ class Program:
 
     def view(self, ref: Ref, node: int, rows: Range, arena: Block, state: Block | None) -> Tensor:
         """Some rows of a value as the tensor of a node."""
-        place, size = self.places[ref.value], self.graph.nodes[node].size
+        place, size = self.plan.places[ref.value], self.graph.nodes[node].size
         block = arena if place.space == record.ARENA else state
         assert block is not None
         offset = place.offset + (rows[0] + ref.shift) * place.row + ref.column * SIZE

@@ -59,7 +59,7 @@ class _Rewriting:
 
 _TRANSPOSED = (record.TRANSPOSED, record.FEW_TRANSPOSED)
 _WEIGHTED = (record.PRODUCT, record.DEPTHWISE, record.FEW_OUTPUTS, *_TRANSPOSED)
-_TANH, _SIGMOID, _MULTIPLY = CODES["hyperbolic"], CODES["logistic"], CODES["multiply"]
+_TANH, _SIGMOID, _MUL = CODES["tanh"], CODES["sigmoid"], CODES["mul"]
 
 
 def rewrite(graph: Graph, steps: Steps) -> None:
@@ -80,7 +80,7 @@ def _scale_and_offset(step: Step) -> tuple[Any, Any] | None:
     if step.code == CODES["affine"]:
         assert step.third is not None
         return z, step.third.double()
-    by_code = {"multiply": (z, 0.0), "divide": (1 / z, 0.0), "add": (1.0, z), "subtract": (1.0, -z)}
+    by_code = {"mul": (z, 0.0), "div": (1 / z, 0.0), "add": (1.0, z), "sub": (1.0, -z)}
     return next((pair for name, pair in by_code.items() if step.code == CODES[name]), None)
 
 
@@ -103,7 +103,7 @@ def _fold(rewriting: _Rewriting, step: Step) -> None:
 
 
 def _gates(rewriting: _Rewriting, step: Step) -> None:
-    if step.code != _MULTIPLY or not isinstance(step.z, Ref):
+    if step.code != _MUL or not isinstance(step.z, Ref):
         return
     for x, z in ((step.x, step.z), (step.z, step.x)):
         sigmoid = rewriting.maker(step, z, _SIGMOID)
@@ -125,12 +125,12 @@ def _snakes(rewriting: _Rewriting, step: Step) -> None:
     if step.code != CODES["add"] or not isinstance(step.z, Ref):
         return
     for x, other in ((step.x, step.z), (step.z, step.x)):
-        scaled = rewriting.maker(step, other, _MULTIPLY)
+        scaled = rewriting.maker(step, other, _MUL)
         if scaled is None or isinstance(scaled.z, Ref):
             continue
         square = rewriting.maker(step, scaled.x, CODES["square"])
-        sine = None if square is None else rewriting.maker(step, square.x, CODES["sine"])
-        inner = None if sine is None else rewriting.maker(step, sine.x, _MULTIPLY)
+        sine = None if square is None else rewriting.maker(step, square.x, CODES["sin"])
+        inner = None if sine is None else rewriting.maker(step, sine.x, _MUL)
         if inner is None or isinstance(inner.z, Ref) or inner.x != x:
             continue
         assert square is not None

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tapwise as tw
-from against_the_oracle import EVERY, FLOATS, SUMS, check, expected, tensor
+from against_the_oracle import EVERY, FLOATS, SUMS, VIEWS, check, expected, tensor
 from marks import slow_after
 from strategies import convolutions, transposed
 from tapwise.engine.kernels import KERNELS
@@ -26,17 +26,6 @@ ANYTHING = given(
     st.sampled_from(FLOATS),
     st.booleans(),
 )
-
-
-VIEWS = {
-    "reversed channels": lambda t: t.flip(1),
-    "channels last": lambda t: t.transpose(1, 2).contiguous().transpose(1, 2),
-    "every second sample": lambda t: t.repeat_interleave(2, -1)[..., ::2],
-    "a row expanded": lambda t: t[:1].expand(t.shape),
-    "one sample expanded": lambda t: t[..., :1].expand(t.shape),
-    "within a larger array": lambda t: torch.nn.functional.pad(t, (3, 5, 1, 1))[:, 1:-1, 3:-5],
-    "batch and channels swapped": lambda t: t.transpose(0, 1).contiguous().transpose(0, 1),
-}
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from tapwise.engine.kernels.loops.jobs import jit
 from tapwise.engine.kernels.loops.memory import copy, load, move, size_of, store
 from tapwise.engine.kernels.program.maps import map_of
 
-_copy, _larger = map_of("copy"), map_of("larger")
+_copy, _maximum = map_of("copy"), map_of("maximum")
 
 
 @jit
@@ -17,45 +17,27 @@ def largest(i, x, y, count, item):
     for _ in range(count):
         _copy(x, 0, x, 0, x, y, 0, i.columns, 1, 0.0, 0.0, item)
         for k in range(1, i.taps):
-            _larger(y, 0, x + k * i.tap, 0, x, y, 0, i.columns, 1, 0.0, 0.0, item)
+            _maximum(y, 0, x + k * i.tap, 0, x, y, 0, i.columns, 1, 0.0, 0.0, item)
         x += i.x_row * i.stride
         y += i.y_row
 
 
 @jit
-def import_rows(i, x, y, count, item):
-    """Rows of a tensor whose numbers lie ``tap`` bytes from channel to channel."""
+def transpose(x, x_row, x_channel, y, y_row, y_channel, columns, count, item):
+    """``count`` rows copied; numbers lie ``x_channel`` and ``y_channel`` bytes from channel to channel."""
     size = size_of(item)
-    if i.tap == size and i.columns > 1:
+    if x_channel == size and y_channel == size and columns > 1:
         for _ in range(count):
-            copy(y, x, i.columns * size)
-            x += i.x_row
-            y += i.y_row
+            copy(y, x, columns * size)
+            x += x_row
+            y += y_row
         return
-    for r0 in range(0, count, 16):
+    for r0 in range(0, count, 16):  # so that lines of the cache are used before they leave it
         r1 = min(r0 + 16, count)
-        for c in range(i.columns):
-            source, target = x + c * i.tap, y + c * size
+        for c in range(columns):
+            source, target = x + c * x_channel, y + c * y_channel
             for r in range(r0, r1):
-                store(target + r * i.y_row, load(source + r * i.x_row, item))
-
-
-@jit
-def export_rows(i, x, y, count, item):
-    """Rows written to a tensor whose numbers lie ``tap`` bytes from channel to channel."""
-    size = size_of(item)
-    if i.tap == size and i.columns > 1:
-        for _ in range(count):
-            copy(y, x, i.columns * size)
-            x += i.x_row
-            y += i.y_row
-        return
-    for r0 in range(0, count, 16):
-        r1 = min(r0 + 16, count)
-        for c in range(i.columns):
-            source, target = x + c * size, y + c * i.tap
-            for r in range(r0, r1):
-                store(target + r * i.y_row, load(source + r * i.x_row, item))
+                store(target + r * y_row, load(source + r * x_row, item))
 
 
 @jit

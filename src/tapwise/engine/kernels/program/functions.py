@@ -185,88 +185,53 @@ class Functions:
         y = b.fmul(r, self.polynomial(b.fmul(r, r), _SIN))
         return b.select(is_odd, b.fneg(y), y)
 
-    # What networks apply: of x, a second operand z, a third w, and two numbers p and q in every lane.
+    def silu(self, x: Any) -> Any:
+        return self.b.fmul(x, self.sigmoid(x))
 
-    def relu(self, x: Any, z: Any, w: Any, p: Any, q: Any) -> Any:
-        zero = self.constant(0)
-        return self.b.select(self.less(x, zero), zero, x)
+    def gelu(self, x: Any) -> Any:
+        half = self.constant(0.5)
+        phi = self.fma(half, self.erf(self.b.fmul(x, self.constant(math.sqrt(0.5)))), half)
+        return self.b.fmul(x, phi)
 
-    def leaky_relu(self, x: Any, z: Any, w: Any, p: Any, q: Any) -> Any:
-        return self.b.select(self.less(x, self.constant(0)), self.b.fmul(x, p), x)
-
-    def prelu(self, x: Any, z: Any, w: Any, p: Any, q: Any) -> Any:
-        return self.b.select(self.less(x, self.constant(0)), self.b.fmul(x, z), x)
-
-    def elu(self, x: Any, z: Any, w: Any, p: Any, q: Any) -> Any:
-        return self.b.select(self.less(x, self.constant(0)), self.b.fmul(p, self.expm1(x)), x)
-
-    def logistic(self, x: Any, z: Any, w: Any, p: Any, q: Any) -> Any:
-        return self.sigmoid(x)
-
-    def hyperbolic(self, x: Any, z: Any, w: Any, p: Any, q: Any) -> Any:
-        return self.tanh(x)
-
-    def gelu(self, x: Any, z: Any, w: Any, p: Any, q: Any) -> Any:
-        b, half = self.b, self.constant(0.5)
-        phi = self.fma(half, self.erf(b.fmul(x, self.constant(math.sqrt(0.5)))), half)
-        return b.fmul(x, phi)
-
-    def gelu_tanh(self, x: Any, z: Any, w: Any, p: Any, q: Any) -> Any:
+    def gelu_tanh(self, x: Any) -> Any:
         b, half, scale = self.b, self.constant(0.5), math.sqrt(2 / math.pi)
         inner = self.fma(b.fmul(x, x), self.constant(0.044715 * scale), self.constant(scale))
         return b.fmul(x, self.fma(half, self.tanh(b.fmul(x, inner)), half))
 
-    def silu(self, x: Any, z: Any, w: Any, p: Any, q: Any) -> Any:
-        return self.b.fmul(x, self.sigmoid(x))
+    def where_negative(self, x: Any, value: Any) -> Any:
+        """``value`` where x < 0, else x: NaN too."""
+        return self.b.select(self.less(x, self.constant(0)), value, x)
 
-    def sine(self, x: Any, z: Any, w: Any, p: Any, q: Any) -> Any:
-        return self.sin(x)
-
-    def exponential(self, x: Any, z: Any, w: Any, p: Any, q: Any) -> Any:
-        return self.exp(x)
-
-    def square(self, x: Any, z: Any, w: Any, p: Any, q: Any) -> Any:
-        return self.b.fmul(x, x)
-
-    def magnitude(self, x: Any, z: Any, w: Any, p: Any, q: Any) -> Any:
-        return self.absolute(x)
-
-    def scale(self, x: Any, z: Any, w: Any, p: Any, q: Any) -> Any:
-        return self.fma(x, p, q)
-
-    def add(self, x: Any, z: Any, w: Any, p: Any, q: Any) -> Any:
-        return self.b.fadd(x, z)
-
-    def subtract(self, x: Any, z: Any, w: Any, p: Any, q: Any) -> Any:
-        return self.b.fsub(x, z)
-
-    def multiply(self, x: Any, z: Any, w: Any, p: Any, q: Any) -> Any:
-        return self.b.fmul(x, z)
-
-    def divide(self, x: Any, z: Any, w: Any, p: Any, q: Any) -> Any:
-        return self.b.fdiv(x, z)
-
-    def larger(self, x: Any, z: Any, w: Any, p: Any, q: Any) -> Any:
-        return self.maximum(x, z)
-
-    def copy(self, x: Any, z: Any, w: Any, p: Any, q: Any) -> Any:
-        return x
-
-    def affine(self, x: Any, z: Any, w: Any, p: Any, q: Any) -> Any:
-        return self.fma(x, z, w)
-
-    def normalise(self, x: Any, z: Any, w: Any, p: Any, q: Any) -> Any:
-        """(x - mean) / deviation, of which p and q are the mean and the inverse deviation; then z and w."""
-        return self.fma(self.b.fmul(self.b.fsub(x, p), q), z, w)
-
-    def gate(self, x: Any, z: Any, w: Any, p: Any, q: Any) -> Any:
-        """WaveNet's."""
-        return self.b.fmul(self.tanh(x), self.sigmoid(z))
-
-    def glu(self, x: Any, z: Any, w: Any, p: Any, q: Any) -> Any:
-        return self.b.fmul(x, self.sigmoid(z))
-
-    def snake(self, x: Any, z: Any, w: Any, p: Any, q: Any) -> Any:
+    def snake(self, x: Any, z: Any, w: Any) -> Any:
         """x + w * sin(z * x)^2."""
         sine = self.sin(self.b.fmul(z, x))
         return self.fma(w, self.b.fmul(sine, sine), x)
+
+
+# What networks apply, by the names of ``names.OPERANDS``: of vectors x, z and w, and numbers p and q in every lane.
+MAP_FUNCTIONS: dict[str, Callable[[Functions, Any, Any, Any, Any, Any], Any]] = {
+    "relu": lambda f, x, z, w, p, q: f.where_negative(x, f.constant(0)),
+    "leaky_relu": lambda f, x, z, w, p, q: f.where_negative(x, f.b.fmul(x, p)),
+    "prelu": lambda f, x, z, w, p, q: f.where_negative(x, f.b.fmul(x, z)),
+    "elu": lambda f, x, z, w, p, q: f.where_negative(x, f.b.fmul(p, f.expm1(x))),
+    "sigmoid": lambda f, x, z, w, p, q: f.sigmoid(x),
+    "tanh": lambda f, x, z, w, p, q: f.tanh(x),
+    "gelu": lambda f, x, z, w, p, q: f.gelu(x),
+    "gelu_tanh": lambda f, x, z, w, p, q: f.gelu_tanh(x),
+    "silu": lambda f, x, z, w, p, q: f.silu(x),
+    "sin": lambda f, x, z, w, p, q: f.sin(x),
+    "exp": lambda f, x, z, w, p, q: f.exp(x),
+    "square": lambda f, x, z, w, p, q: f.b.fmul(x, x),
+    "abs": lambda f, x, z, w, p, q: f.absolute(x),
+    "copy": lambda f, x, z, w, p, q: x,
+    "add": lambda f, x, z, w, p, q: f.b.fadd(x, z),
+    "sub": lambda f, x, z, w, p, q: f.b.fsub(x, z),
+    "mul": lambda f, x, z, w, p, q: f.b.fmul(x, z),
+    "div": lambda f, x, z, w, p, q: f.b.fdiv(x, z),
+    "maximum": lambda f, x, z, w, p, q: f.maximum(x, z),
+    "gate": lambda f, x, z, w, p, q: f.b.fmul(f.tanh(x), f.sigmoid(z)),  # WaveNet's
+    "glu": lambda f, x, z, w, p, q: f.b.fmul(x, f.sigmoid(z)),
+    "affine": lambda f, x, z, w, p, q: f.fma(x, z, w),
+    "normalise": lambda f, x, z, w, p, q: f.fma(f.b.fmul(f.b.fsub(x, p), q), z, w),  # p: the mean, q: 1 / deviation
+    "snake": lambda f, x, z, w, p, q: f.snake(x, z, w),
+}

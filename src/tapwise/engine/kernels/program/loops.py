@@ -13,7 +13,7 @@ import numpy as np
 from tapwise.engine.kernels.loops.jobs import allocate_for, jit, next_tasks
 from tapwise.engine.kernels.loops.memory import call_loop, load, pointer_at, release, size_of, start_tasks, two_integers
 from tapwise.engine.kernels.program import record
-from tapwise.engine.kernels.program.copies import edges, export_rows, import_rows, keep, largest, zeros
+from tapwise.engine.kernels.program.copies import edges, keep, largest, transpose, zeros
 from tapwise.engine.kernels.program.maps import apply_map
 from tapwise.engine.kernels.program.normalising import finish, layer_norm, moments
 from tapwise.engine.kernels.program.packing import LANES, WIDEST
@@ -116,9 +116,9 @@ def _block(job, instructions, batch, block, share, scratch, item):
                 place = _base(job, i.y_space, 0) + i.y + batch * i.y_batch
                 moments(i, x, place + block * i.groups * 24, count, item)
             elif code == record.IMPORT:
-                import_rows(i, x, y, count, item)
+                transpose(x, i.x_row, i.tap, y, i.y_row, size, i.columns, count, item)
             elif code == record.EXPORT:
-                export_rows(i, x, y, count, item)
+                transpose(x, i.x_row, size, y, i.y_row, i.tap, i.columns, count, item)
 
 
 @jit

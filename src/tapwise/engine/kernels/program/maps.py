@@ -10,8 +10,9 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from tapwise.engine.kernels.loops.jobs import jit
+from tapwise.engine.kernels.loops.memory import size_of
 from tapwise.engine.kernels.loops.vectors import VECTOR, Vectors, element_of, splat
-from tapwise.engine.kernels.program.functions import Functions
+from tapwise.engine.kernels.program.functions import MAP_FUNCTIONS, Functions
 from tapwise.engine.kernels.program.names import MAPS, OPERANDS
 from tapwise.engine.kernels.program.tiles import sum_of_lanes
 
@@ -30,7 +31,11 @@ def _over_row(b: Any, element: Any, count: Any, body: Any) -> None:
 
 
 def make_map(name: str) -> Any:
-    """``map(x, z, w, y, count, p, q, item)``, for compiled code: a function of ``Functions`` on ``count`` numbers."""
+    """``map(x, x_row, z, z_row, w, y, y_row, columns, count, p, q, item)``, for compiled code: a function of ``MAP_FUNCTIONS``.
+
+    It is applied to ``count`` rows of ``columns`` numbers. Rows lie ``x_row``, ``z_row`` and ``y_row`` bytes apart, 0
+    for a row that serves all; w is one row.
+    """
     operands = OPERANDS[name]
 
     def codegen(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
@@ -43,7 +48,7 @@ def make_map(name: str) -> Any:
             functions = Functions(b, vectors.vector)
             loaded = [vectors.load(b.add(place, offset)) for place in (x, z, w)[:operands]]
             loaded += [vectors.zero] * (3 - operands)
-            vectors.store(getattr(functions, name)(*loaded, *numbers), b.add(y, offset))
+            vectors.store(MAP_FUNCTIONS[name](functions, *loaded, *numbers), b.add(y, offset))
 
         _over_row(b, element, count, body)
         return context.get_dummy_value()
@@ -54,7 +59,8 @@ def make_map(name: str) -> Any:
 
     @jit
     def rows(x, x_row, z, z_row, w, y, y_row, columns, count, p, q, item):
-        if x_row == y_row and x_row == columns * 4 and (operands == 1 or (operands == 2 and z_row == x_row)):
+        is_dense = x_row == y_row and x_row == columns * size_of(item)
+        if is_dense and (operands == 1 or (operands == 2 and z_row == x_row)):
             columns, count = columns * count, 1  # no gaps: one long row
         for _ in range(count):
             apply(x, z, w, y, columns, p, q, item)

@@ -37,15 +37,20 @@ def steps_of(graph):
     return steps
 
 
-def run(geometry, x, w, b=None):
-    """The output, by a compiled program alone; None where torch would have to help."""
-    graph = graph_of(geometry, x, w, b)
+def program_of(graph, x):
+    """The program of a graph for a signal; None where torch would have to help."""
     steps = steps_of(graph)
     if any(isinstance(step, TorchStep) for step in steps.steps):
         return None
-    span = offline_span(graph, operations_of(graph), x.shape[-1])
-    program = Program(graph, steps, span, x.shape[0])
-    low, high = span.rows[0]
+    return Program(graph, steps, offline_span(graph, operations_of(graph), x.shape[-1]), x.shape[0])
+
+
+def run(geometry, x, w, b=None):
+    """The output, by a compiled program alone; None where torch would have to help."""
+    program = program_of(graph_of(geometry, x, w, b), x)
+    if program is None:
+        return None
+    low, high = program.span.rows[0]
     arena = Block()
     arena.ensure(program.plan.arena_bytes)
     arena.numbers.fill_(float("nan"))  # what a program leaves unwritten shows

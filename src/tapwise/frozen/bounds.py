@@ -12,11 +12,11 @@ from tapwise.engine.kernels.program import record
 from tapwise.frozen.memory import SIZE
 
 _SPACES = {record.SCRATCH: "scratch", record.ARENA: "arena", record.STATE: "state"}
-_WINDOWED = (record.PRODUCT, record.DEPTHWISE, record.FEW_OUTPUTS, record.LARGEST)
+_WINDOWED = (record.PRODUCT, record.DEPTHWISE, record.FEW_OUTPUTS, record.LARGEST, record.WINOGRAD)
 _NAMES = {number: name for name, number in record.CODES.items()} | {
     getattr(record, name): name.lower()
     for name in (
-        "PRODUCT DEPTHWISE FEW_OUTPUTS TRANSPOSED LAYER_NORM LARGEST MOMENTS FINISH NORMALISE IMPORT EXPORT ZEROS EDGES KEEP FEW_TRANSPOSED"
+        "PRODUCT DEPTHWISE FEW_OUTPUTS TRANSPOSED LAYER_NORM LARGEST MOMENTS FINISH NORMALISE IMPORT EXPORT ZEROS EDGES KEEP FEW_TRANSPOSED WINOGRAD"
     ).split()
 }
 
@@ -39,6 +39,7 @@ def check(job: Any, table: Any, batch: int, sizes: dict[int, int]) -> None:
             width = int(i["columns"]) * SIZE
             if name == "x" and i["code"] in (
                 record.PRODUCT,
+                record.WINOGRAD,
                 record.FEW_OUTPUTS,
                 record.TRANSPOSED,
                 record.FEW_TRANSPOSED,

@@ -43,22 +43,24 @@ class Frozen(nn.Module):
         model: the model, a copy.
         example: a tensor that it takes, or a tuple of its inputs.
         time: the signal's axis of time.
+        is_exact: whether every output is a sum of products, none of Winograd's filtering.
     """
 
     # Beside nn.Module's registers: a frozen network has no parameters, nor does anything move it.
     model: nn.Module
     example: Any
     time: int | None
+    is_exact: bool
 
-    def __init__(self, model: nn.Module, example: Any, time: int | None) -> None:
+    def __init__(self, model: nn.Module, example: Any, time: int | None, is_exact: bool) -> None:
         super().__init__()
-        self.__dict__.update(model=model, example=example, time=time)
+        self.__dict__.update(model=model, example=example, time=time, is_exact=is_exact)
         self.graph, self.runs = read(model, example, time, is_offline=True)
         on_cpu = all(like.device.type == "cpu" for like in self.runs.inputs if isinstance(like, Tensor))
         is_compiled = on_cpu and all(compiled.obstacle(*loop) is None for loop in LOOPS)
         self.steps = lowered(self.graph, is_compiled)
         rewrite(self.graph, self.steps)
-        pack(self.steps)
+        pack(self.steps, is_exact)
         self._operations = operations_of(self.graph)
         self._base = self.runs.shortest()
         self._start()
@@ -249,7 +251,7 @@ class Frozen(nn.Module):
         return other
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Frozen, (self.model, self.example, self.time)  # a graph's functions are the model's own
+        return Frozen, (self.model, self.example, self.time, self.is_exact)  # a graph's functions are the model's own
 
 
 def _is_same(value: Any, like: Any) -> bool:

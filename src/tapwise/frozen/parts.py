@@ -41,7 +41,7 @@ class PartlyFrozen(nn.Module):
         return "\n".join(lines)
 
 
-def freeze_parts(model: nn.Module, example: Any, error: Exception) -> PartlyFrozen:
+def freeze_parts(model: nn.Module, example: Any, is_exact: bool, error: Exception) -> PartlyFrozen:
     """Freeze the modules of a model, a copy, that can be read by themselves; ``error`` says why it can't be as one."""
     inputs = example if isinstance(example, tuple) else (example,)
     calls = _calls(model, inputs)
@@ -49,7 +49,7 @@ def freeze_parts(model: nn.Module, example: Any, error: Exception) -> PartlyFroz
     left: dict[str, str] = {"": _first_line(error)}
     with evaluating(model):
         wanted = model(*inputs)
-    _descend(model, "", calls, frozen, left)
+    _descend(model, "", calls, is_exact, frozen, left)
     found = PartlyFrozen(model, frozen, left)
     if (difference := difference_of(wanted, found(*inputs))) > ALLOWED:
         raise FreezeMismatchError(
@@ -60,7 +60,7 @@ def freeze_parts(model: nn.Module, example: Any, error: Exception) -> PartlyFroz
 
 
 def _descend(
-    module: nn.Module, path: str, calls: dict[str, Any], frozen: dict[str, Frozen], left: dict[str, str]
+    module: nn.Module, path: str, calls: dict[str, Any], is_exact: bool, frozen: dict[str, Frozen], left: dict[str, str]
 ) -> None:
     for name, child in module.named_children():
         inner = f"{path}.{name}" if path else name
@@ -69,14 +69,14 @@ def _descend(
         given = calls.get(inner)
         if given is not None:
             try:
-                found = Frozen(child, given, None)
+                found = Frozen(child, given, None, is_exact)
             except (TimelineError, FreezeMismatchError, ShapeError, RuntimeError, ValueError, TypeError) as error:
                 left[inner] = _first_line(error)
             else:
                 frozen[inner] = found
                 module._modules[name] = found
                 continue
-        _descend(child, inner, calls, frozen, left)
+        _descend(child, inner, calls, is_exact, frozen, left)
 
 
 def _first_line(error: Exception) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tapwise.engine.kernels.program import record
 from tapwise.engine.kernels.program.packing import LANES, WIDEST
+from tapwise.frozen import filtering
 from tapwise.frozen.groups import Group, grouped, kept_values
 from tapwise.frozen.memory import (
     LINE,
@@ -38,6 +39,9 @@ class Plan:
     def __init__(self, graph: Graph, steps: Steps, span: Span, batch: int, layout: StateLayout | None) -> None:
         self.graph, self.steps, self.span, self.batch = graph, steps, span, batch
         self.groups, self.group_of = grouped(steps, span)
+        if not span.is_live:
+            for group in self.groups:
+                group.steps[0] = filtering.of_fewer_products(group.steps[0], group.rows)
         self._add_imports()
         self._place(layout)
 
@@ -155,6 +159,9 @@ class Plan:
         count = group.rows[1] - group.rows[0]
         if self.shares_of(group) > 1:
             return count
+        first = group.steps[0]
+        if isinstance(first, Step) and first.code == record.WINOGRAD:
+            return filtering.block_of(first, count)
         most = max(_FEWEST_ROWS, min(_MOST_ROWS, _CACHED // max(scratch, 1) // _FEWEST_ROWS * _FEWEST_ROWS))
         wanted = -(-count // 16)
         return max(1, min(most, max(_FEWEST_ROWS, -(-wanted // _FEWEST_ROWS) * _FEWEST_ROWS)))
@@ -162,7 +169,7 @@ class Plan:
     def shares_of(self, group: Group) -> int:
         """Shares of the columns, of a group of few rows and many columns whose steps work column by column."""
         count = group.rows[1] - group.rows[0]
-        if group.is_torch or count > _SHARED_ROWS:
+        if group.is_torch or count > _SHARED_ROWS or group.steps[0].code == record.WINOGRAD:
             return 1
         columns: set[int] = {step.columns for step in group.steps}
         outs = {step.out for step in group.steps}
@@ -183,6 +190,8 @@ def beside(group: Group, block: int) -> int:
     """Bytes of a task's memory in which steps work, beside the values: at its end."""
     found = [0]
     for step in group.steps:
+        if isinstance(step, Step) and step.code == record.WINOGRAD:
+            found.append(filtering.memory_of(step, block))
         if isinstance(step, Step) and step.code == record.FEW_TRANSPOSED and step.window is not None:
             stride = step.window.stride
             found.append(lines(((block - 1) // stride + 2) * stride * step.columns * SIZE) + LINE)

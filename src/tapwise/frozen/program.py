@@ -83,7 +83,7 @@ class Program:
                 before = self.plan.group_of[step.x.value]
                 first, last = self.plan.groups[before].rows
                 i["count"] = -(-(last - first) // self.plan.blocks[before])
-            if step.code == record.FEW_TRANSPOSED:
+            if step.code in (record.FEW_TRANSPOSED, record.WINOGRAD):
                 i["z"] = self.plan.scratch[number] - beside(group, self.plan.blocks[number])
             instructions.append(i)
             products += (

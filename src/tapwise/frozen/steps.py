@@ -70,6 +70,7 @@ class Step:
         p, q: numbers.
         groups: of channels.
         source: weight and bias as the model has them, where something may still be folded into them.
+        filters: the weight as it was packed, (C_out, C_in / groups, K); ``filtered``: packed for Winograd's filtering.
         columns: how many it writes.
         out_column: the first of them.
         inputs: channels that a product sums over, of a group.
@@ -87,6 +88,8 @@ class Step:
     q: float = 0.0
     groups: int = 1
     source: tuple[Tensor, Tensor | None] | None = None
+    filters: Tensor | None = None
+    filtered: Tensor | None = None
     columns: int = 0
     out_column: int = 0
     inputs: int = 0

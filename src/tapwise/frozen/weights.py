@@ -6,18 +6,20 @@ from tapwise.engine.kernels.program import packing, record
 from tapwise.frozen.steps import Step, Steps
 
 
-def pack(steps: Steps) -> None:
-    """Pack the weights of all steps."""
+def pack(steps: Steps, is_exact: bool = False) -> None:
+    """Pack the weights of all steps; where ``is_exact``, for sums of products alone."""
     for step in steps.steps:
         if isinstance(step, Step) and step.source is not None:
             _pack(step)
+            if is_exact:
+                step.filters = None
 
 
 def _pack(step: Step) -> None:
     assert step.source is not None
     weight, bias = step.source[0].float(), None if step.source[1] is None else step.source[1].float()
     if step.code == record.PRODUCT:
-        step.weight = packing.packed_groups(weight, step.groups)
+        step.weight, step.filters = packing.packed_groups(weight, step.groups), weight
         step.bias = packing.packed_bias(bias, step.columns, step.groups)
     elif step.code == record.DEPTHWISE:
         step.weight, step.bias = packing.packed_depthwise(weight), packing.packed_bias(bias, step.columns)

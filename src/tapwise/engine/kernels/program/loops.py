@@ -18,6 +18,7 @@ from tapwise.engine.kernels.program.maps import apply_map
 from tapwise.engine.kernels.program.normalising import finish, layer_norm, moments
 from tapwise.engine.kernels.program.packing import LANES, WIDEST
 from tapwise.engine.kernels.program.products import depthwise, few_outputs, few_transposed, grouped_product, transposed
+from tapwise.engine.kernels.program.winograd import winograd
 
 _JOB, _SEQUENCE = np.dtype(record.GroupJob), np.dtype(record.SequenceJob)
 _INSTRUCTION = record.INSTRUCTION
@@ -104,6 +105,8 @@ def _block(job, instructions, batch, block, share, scratch, item):
             x = _place(job, i.x, i.x_row, i.x_batch, i.x_space, batch, r0 * i.stride, r0 * i.stride, scratch)
             if code == record.PRODUCT:
                 grouped_product(i, x, y, count, c0, c1, item)
+            elif code == record.WINOGRAD:
+                winograd(i, x, y, r0, r1, job.last, scratch + i.z, item)
             elif code == record.DEPTHWISE:
                 depthwise(i, x, y, count, item)
             elif code == record.FEW_OUTPUTS:

@@ -19,7 +19,7 @@ from tapwise.engine.kernels.program.tiles import sum_of_lanes
 _I64 = ir.IntType(64)
 
 
-def _over_row(b: Any, element: Any, count: Any, body: Any) -> None:
+def over_row(b: Any, element: Any, count: Any, body: Any) -> None:
     """``body(vectors, offset)`` for the vectors of ``count`` numbers, the last of them masked."""
     full = Vectors(b, element, None, False)
     vectors = b.udiv(count, _I64(full.lanes))
@@ -50,7 +50,7 @@ def make_map(name: str) -> Any:
             loaded += [vectors.zero] * (3 - operands)
             vectors.store(MAP_FUNCTIONS[name](functions, *loaded, *numbers), b.add(y, offset))
 
-        _over_row(b, element, count, body)
+        over_row(b, element, count, body)
         return context.get_dummy_value()
 
     @intrinsic
@@ -116,7 +116,7 @@ def sum_of_differences(typing, x, count, mean, power, item):  # type: ignore[no-
             value = b.select(is_square, b.fmul(difference, difference), difference)
             b.store(b.fadd(b.load(total), value), total)
 
-        _over_row(b, element, count, body)
+        over_row(b, element, count, body)
         return b.fpext(sum_of_lanes(b, b.load(total), vectors.lanes), ir.DoubleType())
 
     return types.float64(types.int64, types.int64, types.float64, types.int64, item), codegen

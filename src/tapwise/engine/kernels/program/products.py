@@ -52,11 +52,24 @@ _dot_8, _dot_1 = make_dot(8), make_dot(1)
 
 
 @jit
-def _panel_vectors(vectors):
+def panel_vectors(vectors):
     """The vectors of the next panel, of ``vectors`` that are left: see ``packing.panels``."""
     if vectors > WIDEST and vectors < 2 * WIDEST and vectors - WIDEST == 1 and WIDEST > 2:
         return WIDEST - 1
     return min(vectors, WIDEST)
+
+
+@jit
+def product_of_panel(n, x, x_row, taps, tap, inputs, weight, bias, y, y_row, columns, count, item):
+    """``count`` rows of one panel of ``n`` vectors, the last of which has ``columns`` columns of its own."""
+    if n == 1:
+        _panel_1(x, x_row, taps, tap, inputs, weight, bias, y, y_row, columns, count, item)
+    elif n == 2:
+        _panel_2(x, x_row, taps, tap, inputs, weight, bias, y, y_row, columns, count, item)
+    elif _IS_AVX512 and n == 3:
+        _panel_3(x, x_row, taps, tap, inputs, weight, bias, y, y_row, columns, count, item)
+    elif _IS_AVX512:
+        _panel_4(x, x_row, taps, tap, inputs, weight, bias, y, y_row, columns, count, item)
 
 
 @jit
@@ -66,16 +79,9 @@ def _product(x, x_row, taps, tap, inputs, weight, bias, y, y_row, columns, count
     lanes = VECTOR // size
     vectors = (columns + lanes - 1) // lanes
     while vectors > 0:
-        n = _panel_vectors(vectors)
+        n = panel_vectors(vectors)
         own = min(columns, n * lanes) - (n - 1) * lanes
-        if n == 1:
-            _panel_1(x, x_row, taps, tap, inputs, weight, bias, y, y_row, own, count, item)
-        elif n == 2:
-            _panel_2(x, x_row, taps, tap, inputs, weight, bias, y, y_row, own, count, item)
-        elif _IS_AVX512 and n == 3:
-            _panel_3(x, x_row, taps, tap, inputs, weight, bias, y, y_row, own, count, item)
-        elif _IS_AVX512:
-            _panel_4(x, x_row, taps, tap, inputs, weight, bias, y, y_row, own, count, item)
+        product_of_panel(n, x, x_row, taps, tap, inputs, weight, bias, y, y_row, own, count, item)
         weight += taps * inputs * n * VECTOR
         bias += n * VECTOR
         y += n * VECTOR

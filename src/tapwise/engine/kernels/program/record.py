@@ -21,7 +21,7 @@ from tapwise.engine.threads import job_type
 
 # What an instruction does, by number. Maps come after these, in the order of ``MAPS``.
 PRODUCT, DEPTHWISE, FEW_OUTPUTS, TRANSPOSED, LAYER_NORM, LARGEST, MOMENTS, FINISH, NORMALISE = range(9)
-IMPORT, EXPORT, ZEROS, EDGES, KEEP, FEW_TRANSPOSED = range(9, 15)
+IMPORT, EXPORT, ZEROS, EDGES, KEEP, FEW_TRANSPOSED, WINOGRAD = range(9, 16)
 MAP = 16
 CODES = {name: MAP + n for n, name in enumerate(MAPS)}
 AFFINE = CODES["affine"]

@@ -1,0 +1,198 @@
+"""Winograd's filtering in frozen programs: against the oracle, and where it may not change anything."""
+
+import copy
+import pickle
+import random
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+import single_programs as single
+import tapwise as tw
+from against_the_oracle import TOLERANCE, expected, tensor
+from frozen_networks import assert_same
+from marks import slow_after
+from tapwise.engine.kernels.program import packing, record
+from tapwise.engine.kernels.program.interpolation import minimal_filtering
+from tapwise.frozen import filtering
+from tapwise.geometry import Geometry
+
+
+@pytest.fixture(autouse=True)
+def always(monkeypatch):
+    """Filtering wherever it can be, whether it pays or not."""
+    monkeypatch.setattr(filtering, "_FEWEST_ROWS", 1)
+    monkeypatch.setattr(filtering, "_FEWEST_CHANNELS", 1)
+
+
+def codes(geometry, x, w):
+    graph = single.graph_of(geometry, x, w, None)
+    program = single.program_of(graph, x)
+    return [step.code for group in program.plan.groups for step in group.steps]
+
+
+def check(geometry, x, w, b=None):
+    assert record.WINOGRAD in codes(geometry, x, w)
+    y = single.run(geometry, x, w, b)
+    truth = expected(geometry, x, w, b)
+    assert y.shape == truth.shape
+    rtol, atol = TOLERANCE[torch.float32]
+    size = float(w.double().abs().sum((1, 2)).max()) * float(x.abs().max())
+    error = abs(y.double().numpy() - truth)
+    bound = atol + rtol * abs(truth) + 16 * torch.finfo(torch.float32).eps * size
+    assert (error <= bound).all(), f"{error.max()} at {np.argmax(error - bound)}"
+    return float(error.max()), size
+
+
+@pytest.mark.parametrize(("m", "r"), [(2, 3), (4, 3), (4, 4), (4, 5), (1, 1), (3, 2)])
+def test_the_matrices_are_exact(m, r):
+    dice = random.Random(m * 10 + r)
+    inputs = [Fraction(dice.randint(-9, 9)) for _ in range(m + r - 1)]
+    taps = [Fraction(dice.randint(-9, 9)) for _ in range(r)]
+    outputs, of_taps, of_inputs = minimal_filtering(m, r)
+
+    def times(matrix, vector):
+        return [sum(a * x for a, x in zip(row, vector, strict=True)) for row in matrix]
+
+    products = [a * b for a, b in zip(times(of_taps, taps), times(of_inputs, inputs), strict=True)]
+    wanted = [sum(taps[k] * inputs[j + k] for k in range(r)) for j in range(m)]
+    assert times(outputs, products) == wanted
+
+
+@pytest.mark.parametrize("kernel_size", slow_after(6, [3, 4, 5, 6, 7, 11, 8, 9, 12, 13, 15, 31, 32, 33, 64, 200]))
+@pytest.mark.parametrize("dilation", [1, 2, 3, 5])
+def test_lengths_around_chunks_and_blocks(kernel_size, dilation):
+    dice = np.random.default_rng(kernel_size)
+    for inputs, columns in ((1, 3), (5, 16), (16, 17), (33, 70), (40, 130)):
+        w = tensor(dice, columns, inputs, kernel_size, dtype=torch.float32)
+        b = tensor(dice, columns, dtype=torch.float32)
+        for outputs in (1, 3, 4, 5, 4 * dilation, 4 * dilation + 1, 8 * dilation - 1, 193, 400):
+            geometry = Geometry(kernel_size, dilation=dilation, padding=(min(kernel_size, 3) - 1, 1))
+            x = tensor(dice, 2, inputs, max(geometry.input_length(outputs), 1), dtype=torch.float32)
+            check(geometry, x, w, b)
+
+
+@given(
+    st.integers(3, 17), st.integers(1, 7), st.integers(0, 9), st.integers(0, 9), st.integers(1, 40), st.integers(3, 40),
+    st.integers(1, 300), st.sampled_from([1, 2, 9]),
+)  # fmt: skip
+def test_any_geometry(kernel_size, dilation, left, right, inputs, columns, outputs, batch):
+    geometry = Geometry(kernel_size, dilation=dilation, padding=(left, right))
+    dice = np.random.default_rng(outputs)
+    x = tensor(dice, batch, inputs, max(geometry.input_length(outputs), 1), dtype=torch.float32)
+    check(geometry, x, tensor(dice, columns, inputs, kernel_size, dtype=torch.float32))
+
+
+@pytest.mark.parametrize("kernel_size", [3, 4, 5, 7, 11])
+def test_it_rounds_by_a_few_times_more_than_sums_do(kernel_size, monkeypatch):
+    dice = np.random.default_rng(0)
+    geometry = Geometry(kernel_size, padding=kernel_size // 2)
+    x = tensor(dice, 1, 128, 600, dtype=torch.float32)
+    w = tensor(dice, 64, 128, kernel_size, dtype=torch.float32)
+    error, _ = check(geometry, x, w)
+    monkeypatch.setattr(filtering, "_FEWEST_ROWS", 1 << 40)
+    direct = abs(single.run(geometry, x, w).double().numpy() - expected(geometry, x, w, None)).max()
+    assert error <= 8 * direct
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 3e38])
+@pytest.mark.parametrize(("kernel_size", "dilation"), [(3, 1), (4, 1), (5, 2), (7, 3), (11, 1)])
+def test_what_is_not_finite_reaches_its_windows_alone(value, kernel_size, dilation, monkeypatch):
+    dice = np.random.default_rng(0)
+    geometry = Geometry(kernel_size, dilation=dilation, padding=4)
+    x = tensor(dice, 2, 34, 300, dtype=torch.float32)
+    w = tensor(dice, 37, 34, kernel_size, dtype=torch.float32)
+    w[:, :, 1] = 0
+    for position in (0, 1, 2, 3, 150, 297, 298, 299):
+        z = x.clone()
+        z[1, 33, position] = value
+        y = single.run(geometry, z, w)
+        with monkeypatch.context() as patch:
+            patch.setattr(filtering, "_FEWEST_ROWS", 1 << 40)
+            direct = single.run(geometry, z, w)
+        assert torch.equal(y.isfinite(), direct.isfinite())
+        assert torch.equal(y.isnan(), direct.isnan())
+        same = ~direct.isfinite()
+        assert torch.equal(y[same & ~y.isnan()], direct[same & ~y.isnan()])
+        # Its own tiles alone are computed otherwise.
+        far = (torch.arange(y.shape[-1]) + 4 - position).abs() > (kernel_size + 8) * dilation
+        torch.testing.assert_close(y[..., far], direct[..., far], atol=1e-4, rtol=1e-4)
+
+
+def test_the_same_bits_whatever_the_batch_the_threads_and_the_blocks(monkeypatch):
+    dice = np.random.default_rng(0)
+    before = torch.get_num_threads()
+    for kernel_size, dilation in ((3, 1), (5, 3), (11, 2)):
+        geometry = Geometry(kernel_size, dilation=dilation, padding=(kernel_size - 1) * dilation // 2)
+        x = tensor(dice, 4, 40, 1000, dtype=torch.float32)
+        w = tensor(dice, 48, 40, kernel_size, dtype=torch.float32)
+        y = single.run(geometry, x, w)
+        assert torch.equal(single.run(geometry, x[2:3], w), y[2:3])
+        try:
+            torch.set_num_threads(1 if before > 1 else 2)
+            assert torch.equal(single.run(geometry, x, w), y)
+        finally:
+            torch.set_num_threads(before)
+        with monkeypatch.context() as patch:
+            patch.setattr(filtering, "block_of", lambda step, count: 24)
+            assert torch.equal(single.run(geometry, x, w), y)
+        longer = single.run(geometry, torch.cat([x, x], -1), w)
+        reach = (kernel_size + 8) * dilation  # of the end, to which a tile may reach
+        assert torch.equal(longer[..., : 1000 - reach], y[..., : 1000 - reach])
+
+
+def test_networks_with_maps_after_it_and_sums():
+    torch.manual_seed(0)
+
+    class Block(nn.Module):
+        def __init__(self, taps, dilation):
+            super().__init__()
+            self.conv = nn.Conv1d(40, 40, taps, padding=dilation * (taps - 1) // 2, dilation=dilation)
+            self.back = nn.Conv1d(40, 40, 1)
+
+        def forward(self, x):
+            return x + self.back(torch.tanh(self.conv(nn.functional.leaky_relu(x, 0.1))))
+
+    first = nn.Conv1d(6, 40, 7, padding=3)
+    model = nn.Sequential(first, Block(3, 1), Block(7, 3), Block(11, 5), nn.BatchNorm1d(40), nn.Conv1d(40, 5, 3)).eval()
+    frozen = tw.freeze(model, torch.randn(1, 6, 200))
+    assert_same(model, frozen, *(torch.randn(b, 6, n) for b, n in ((1, 50), (2, 333), (3, 1001))))
+
+
+def test_exact_leaves_it_out_and_streams_do_without():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv1d(40, 48, 3, padding=1), nn.ReLU(), nn.Conv1d(48, 40, 5, padding=2)).eval()
+    x = torch.randn(2, 40, 700)
+    with tw.options(exact=True):
+        exact = tw.freeze(model, x)
+    fast = tw.freeze(model, x)
+    assert not torch.equal(exact(x), fast(x))
+    assert_same(model, exact, x)
+    assert_same(model, fast, x)
+    for frozen in (exact, fast):  # a stream's sums are of products, whatever its chunks
+        live = tw.stream(frozen)
+        parts = [live.step(chunk) for chunk in x.split([1, 200, 7, 492], -1)]
+        assert torch.equal(torch.cat([*parts, live.flush()], -1), exact(x))
+    assert torch.equal(copy.deepcopy(exact)(x), exact(x))
+    assert torch.equal(pickle.loads(pickle.dumps(exact))(x), exact(x))
+
+
+def test_the_weight_is_transformed_once_and_only_where_it_is_needed():
+    model = nn.Conv1d(40, 48, 3, padding=1).eval()
+    frozen = tw.freeze(model, torch.randn(1, 40, 300))
+    (step,) = frozen.steps.steps
+    frozen(torch.randn(1, 40, 300))
+    first = step.filtered
+    frozen(torch.randn(2, 40, 500))
+    assert step.filtered is first
+
+
+def test_memory_for_the_weight_is_as_the_points_say():
+    weight = torch.randn(70, 33, 7)
+    row = max(packing.winograd_row(33), packing.WIDEST * packing.vector_bytes()) // 4
+    assert packing.packed_winograd(weight).numel() == row + 7 * 2 * 33 * packing.padded(70)

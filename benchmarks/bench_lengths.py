@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 import tapwise as tw
-from tapwise.cli.doctor import processor_name
+from tapwise.engine.rates import processor_name
 
 RESULTS = Path(__file__).with_name("results")
 LENGTHS = range(200, 2600)

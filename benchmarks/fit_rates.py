@@ -32,10 +32,10 @@ from bench_conv1d import random_shapes
 from scipy.optimize import least_squares
 from torch.utils.benchmark import Timer
 
-from tapwise.cli.doctor import processor_name
 from tapwise.engine import costs, rates
 from tapwise.engine.kernels import KERNELS
 from tapwise.engine.problem import Problem
+from tapwise.engine.rates import processor_name
 
 FILE = Path(rates.__file__).with_name("rates.json")
 # Choices, not times.

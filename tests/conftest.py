@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 
+os.environ["TAPWISE_PLANS"] = ""  # plans are predicted, whatever was tuned on this machine
 os.environ["TAPWISE_CHECK_MEMORY"] = "1"  # before the package is imported; processes of tests inherit it
 
 import hypothesis

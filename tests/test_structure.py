@@ -24,7 +24,14 @@ LAYERS = [
     ["tapwise.partition"],
     ["tapwise.engine"],
     ["tapwise.functional", "tapwise.chunks"],
-    ["tapwise.layers", "tapwise.lazy_layers", "tapwise.acceleration", "tapwise.compat"],
+    [
+        "tapwise.layers",
+        "tapwise.lazy_layers",
+        "tapwise.tuning",
+        "tapwise.plans",
+        "tapwise.acceleration",
+        "tapwise.compat",
+    ],
     ["tapwise.filters", "tapwise.containers", "tapwise.fir"],
     ["tapwise.explanation"],
     ["tapwise.network"],
@@ -41,11 +48,12 @@ ENGINE = [
     "threads problem",
     "adjoint kernels",
     "deterministic",
-    "options costs",
+    "options costs measured",
     "plan",
     "op",
     "autograd",
     "dispatch",
+    "trials",
 ]
 
 
@@ -123,7 +131,7 @@ def test_there_is_no_circle_of_imports():
 def test_the_stub_names_everything_public_and_nothing_more():
     stub = ast.parse((ROOT / "__init__.pyi").read_text())
     packages = [alias.asname for node in stub.body if node.module is None for alias in node.names]
-    assert packages == ["scale"]
+    assert packages == ["plans", "scale"]
     names = [alias.asname for node in stub.body for alias in node.names]
     assert sorted(names) == sorted(set(tapwise.__all__)) == sorted(set(names))
     modules = {path.stem for path in ROOT.iterdir()}

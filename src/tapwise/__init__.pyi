@@ -1,6 +1,8 @@
+from . import plans as plans
 from . import scale as scale
 from .acceleration import Acceleration as Acceleration
 from .acceleration import accelerate as accelerate
+from .acceleration import tune as tune
 from .chunks import State as State
 from .engine.options import options as options
 from .engine.plan import Plan as Plan
@@ -42,3 +44,4 @@ from .network.rules import register as register
 from .streaming.stream import Stream as Stream
 from .streaming.stream import stream as stream
 from .streaming.verify import verify_stream as verify_stream
+from .tuning import Tuning as Tuning

@@ -21,9 +21,11 @@ from tapwise.engine.autograd import is_traced
 from tapwise.engine.kernels.native import torch_conv1d, torch_conv_transpose1d
 from tapwise.engine.plan import NATIVE, choose_kernel
 from tapwise.engine.problem import Problem
+from tapwise.evaluation import evaluating
 from tapwise.functional import conv1d, conv_transpose1d
 from tapwise.geometry import Geometry
 from tapwise.padding import pads_of
+from tapwise.tuning import Tuning, tuned
 
 
 class Acceleration:
@@ -32,11 +34,13 @@ class Acceleration:
     Arguments:
         changed: by path, each layer that runs on the engine now.
         left: by path, each convolution that was left as it was, and why.
+        tuning: what was timed, where an example was given.
     """
 
     def __init__(self, changed: dict[str, nn.Module], left: dict[str, str]) -> None:
         self.changed = changed
         self.left = left
+        self.tuning: Tuning | None = None
 
     def undo(self) -> None:
         """Restore every changed layer's own forward. A layer that was changed again since is left."""
@@ -66,21 +70,27 @@ class Acceleration:
         return dict(sorted(found.items(), key=lambda item: item[0] == NATIVE))
 
     def __str__(self) -> str:
-        length = 16_384
-        kernels = self.kernels(length)
-        count, native = len(self.changed), len(kernels.get(NATIVE, ()))
-        ours = count - native - len(kernels.get(_LATER, ()))
-        lines = [
-            f"{count} convolution{'s' * (count != 1)} on Tapwise's engine: at {length:,} samples "
-            f"{ours} leave{'s' * (ours == 1)} torch's kernel, {native} stay{'s' * (native == 1)} on it"
-        ]
-        lines += [f"  {kernel}: {_listed(paths)}" for kernel, paths in kernels.items()]
+        count = len(self.changed)
+        first = f"{count} convolution{'s' * (count != 1)} on Tapwise's engine"
+        lines = [first, str(self.tuning)] if self.tuning is not None else self._predicted(first)
         reasons: dict[str, list[str]] = {}
         for path, why in self.left.items():
             reasons.setdefault(why, []).append(path)
         lines += [f"{len(self.left)} left as {'they were' if len(self.left) > 1 else 'it was'}"] if self.left else []
         lines += [f"  {why}: {_listed(paths)}" for why, paths in reasons.items()]
         return "\n".join(lines)
+
+    def _predicted(self, first: str) -> list[str]:
+        """The layers by their kernels, at some length."""
+        length = 16_384
+        kernels = self.kernels(length)
+        native = len(kernels.get(NATIVE, ()))
+        ours = len(self.changed) - native - len(kernels.get(_LATER, ()))
+        first += (
+            f": at {length:,} samples {ours} leave{'s' * (ours == 1)} torch's kernel, "
+            f"{native} stay{'s' * (native == 1)} on it"
+        )
+        return [first, *(f"  {kernel}: {_listed(paths)}" for kernel, paths in kernels.items())]
 
     __repr__ = __str__
 
@@ -110,7 +120,7 @@ _SHOWN = 6
 _LATER = "decided when called"
 
 
-def accelerate(model: nn.Module) -> Acceleration:
+def accelerate(model: nn.Module, example: Any = None, *, backward: bool = False) -> Acceleration:
     """Run every ``nn.Conv1d`` and ``nn.ConvTranspose1d`` of a model on Tapwise's engine, in place.
 
     So run subclasses that do something of their own and then call torch's ``forward``, and other modules whose
@@ -125,6 +135,9 @@ def accelerate(model: nn.Module) -> Acceleration:
 
     Arguments:
         model: any module, a single convolution too.
+        example: a tensor that it takes, or a tuple of its inputs: ``tune`` first times the kernels for it, and the report
+            has a line for each kind of convolution, before and after. None: kernels are those predicted.
+        backward: time training steps too.
 
     Returns:
         A report: ``print`` it, or use it as a context manager, which undoes the change at the end.
@@ -141,6 +154,56 @@ def accelerate(model: nn.Module) -> Acceleration:
         >>> with tw.accelerate(model):
         ...     y = model(torch.zeros(1, 1, 100))
     """
+    acceleration = _accelerated(model)
+    if example is not None:
+        try:
+            acceleration.tuning = _tuned(model, example, backward, True)
+        except BaseException:
+            acceleration.undo()
+            raise
+    return acceleration
+
+
+def tune(model: nn.Module, example: Any, backward: bool = False, *, save: bool = True) -> Tuning:
+    """Time every kernel that can run each convolution of a model, and use the fastest from now on.
+
+    The model runs once, as ``accelerate`` would run it, and stays as it is. What is measured replaces predictions
+    wherever the same problem (geometry, channels, length, dtype) runs on as many threads, in this process and, from
+    the file ``tapwise.plans.path()``, in later ones: a fraction of a second for each problem, once for a machine.
+    The batch is the example's, and the plan holds for any. Nothing else should compute meanwhile.
+
+    Arguments:
+        model: any module; one convolution too.
+        example: a tensor that it takes, or a tuple of its inputs, of the lengths and the batch that it will be used with.
+        backward: time training steps too.
+        save: add what was measured to the file, for later processes.
+
+    Returns:
+        What was measured; ``print`` it.
+
+    Raises:
+        TypeError: a model that is no ``nn.Module``.
+        ValueError: a file of plans that holds something else.
+        OSError: a file that can't be written; what was measured is then used by this process alone.
+
+    Example:
+        >>> import torch, tapwise as tw
+        >>> layer = tw.Conv1d(2, 2, 31, groups=2)
+        >>> tuning = tw.tune(layer, torch.randn(1, 2, 20_000), save=False)
+        >>> tuning.problems[0].kind
+        'depthwise'
+    """
+    with _accelerated(model):
+        return _tuned(model, example, backward, save)
+
+
+def _tuned(model: nn.Module, example: Any, backward: bool, save: bool) -> Tuning:
+    inputs = example if isinstance(example, tuple) else (example,)
+    with evaluating(model):
+        return tuned(lambda: model(*inputs), backward, save)
+
+
+def _accelerated(model: nn.Module) -> Acceleration:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     changed: dict[str, nn.Module] = {}

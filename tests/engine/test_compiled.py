@@ -81,13 +81,13 @@ def test_two_processes_that_compile_at_once_agree(tmp_path):
 
 def test_code_of_other_sources_or_processors_is_not_taken(tmp_path, monkeypatch):
     monkeypatch.setenv("TAPWISE_CACHE_DIR", str(tmp_path))
-    compiled._fingerprint.cache_clear()
+    compiled.fingerprint.cache_clear()
     here = compiled._file("direct.loops", "convolve_32")
     monkeypatch.setenv("NUMBA_CPU_NAME", "haswell")
-    compiled._fingerprint.cache_clear()
+    compiled.fingerprint.cache_clear()
     there = compiled._file("direct.loops", "convolve_32")
     monkeypatch.undo()
-    compiled._fingerprint.cache_clear()
+    compiled.fingerprint.cache_clear()
     assert here.name != there.name
     assert here.name.startswith("direct_loops-convolve_32-")
 

@@ -36,7 +36,7 @@ def report() -> str:
     from tapwise.engine import threads
     from tapwise.engine.kernels import KERNELS
     from tapwise.engine.problem import Problem
-    from tapwise.engine.rates import processor_family
+    from tapwise.engine.rates import processor_family, processor_name
     from tapwise.geometry import Geometry
 
     lines = [f"python       {platform.python_version()} on {platform.platform(terse=True)}"]
@@ -102,15 +102,6 @@ def _version(name: str) -> str:
             return "not installed"
         extra = PACKAGES[name]
         return f"not installed: no {extra.purpose}; pip install 'tapwise[{extra.name}]'"
-
-
-def processor_name() -> str:
-    try:
-        with open("/proc/cpuinfo") as lines:
-            names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
-        return names[0] if names else platform.processor() or "unknown"
-    except OSError:
-        return platform.processor() or "unknown"
 
 
 def _gpu() -> str:

@@ -212,11 +212,11 @@ _say: Callable[[str], None] = _say_on_terminal
 
 
 def _file(module: str, name: str) -> Path:
-    return folder() / f"{module.replace('.', '_')}-{name}-{_fingerprint()}.o"
+    return folder() / f"{module.replace('.', '_')}-{name}-{fingerprint()}.o"
 
 
 @cache
-def _fingerprint() -> str:
+def fingerprint() -> str:
     """What the machine code depends on: our sources, the compiler and the processor."""
     cpu, features = processor()
     digest = sha256(f"{version('numba')} {version('llvmlite')} {cpu} {features} {vector_bytes()}".encode())

@@ -184,16 +184,7 @@ def decide(input: Tensor, weight: Tensor, bias: Tensor | None, settings: Setting
     training = choose_training(problem) if needs_grad else None
     kernel = choose_kernel(problem) if training is None else training.forward
     torch_only = kernel == NATIVE and training in (None, NATIVE_TRAINING)
-    if torch_only:
-        run = _torch_run(geometry)
-    elif training is None:
-        run = _batched(KERNELS[kernel].run, geometry, cast)
-    else:
-        run = _batched(
-            lambda g, x, w, b: Convolution.apply(x, w, b, g, training),  # type: ignore[no-untyped-call]
-            geometry,
-            cast,
-        )
+    run = runner(geometry, kernel, training, cast)
     decision = _Decision(run, torch_only, settings)
     with suppress(TypeError):  # lists can't be keys
         key = _key(input, weight, bias, settings)
@@ -203,6 +194,29 @@ def decide(input: Tensor, weight: Tensor, bias: Tensor | None, settings: Setting
             inference, other = _decisions.get(key, (None, None))
             _keep(key, (inference, decision) if needs_grad else (decision, other))
     return run
+
+
+def runner(geometry: Geometry, kernel: str, training: Training | None = None, cast: torch.dtype | None = None) -> Run:
+    """The call by which a kernel runs, or those of a training, with torch's own called as directly as can be.
+
+    Arguments:
+        cast: the dtype of autocast; None outside of it.
+    """
+    if kernel == NATIVE and training in (None, NATIVE_TRAINING):
+        return _torch_run(geometry)
+    if training is None:
+        return _batched(KERNELS[kernel].run, geometry, cast)
+    return _batched(
+        lambda g, x, w, b: Convolution.apply(x, w, b, g, training),  # type: ignore[no-untyped-call]
+        geometry,
+        cast,
+    )
+
+
+def forget() -> None:
+    """Decide every call anew: plans changed."""
+    with _lock:
+        _decisions.clear()
 
 
 def _deterministic(training: Training, geometry: Geometry, x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from tapwise.engine import costs
+from tapwise.engine import costs, measured
 from tapwise.engine.adjoint import input_gradient_problem, weight_gradient_problem
 from tapwise.engine.checks import only_native_because
-from tapwise.engine.kernels import KERNELS
-from tapwise.engine.options import current_options
+from tapwise.engine.kernels import KERNELS, Kernel
+from tapwise.engine.options import Options, current_options
 from tapwise.engine.problem import Problem
 from tapwise.engine.rates import FITTED_THREADS, current_rates
 
@@ -44,7 +45,8 @@ class Plan:
         reason: why this one.
         rejected: pairs of the other kernels' names and why they don't run.
         tiles: how the kernel divides the work, in words.
-        seconds: predicted for one batch row; None where nothing was predicted.
+        seconds: predicted, or measured, for one batch row; None where nothing was.
+        is_measured: whether ``tapwise.tune`` timed the kernels, on this machine; else formulas predicted them.
         training: the kernels where a gradient is required: of the outputs, of the input's gradient
             and of the weight's. All are native where ours would not save what a function of ours
             costs in the graph of gradients. A graph of ``torch.compile`` runs ``kernel`` in either case.
@@ -55,6 +57,7 @@ class Plan:
     rejected: tuple[tuple[str, str], ...] = ()
     tiles: str = ""
     seconds: float | None = None
+    is_measured: bool = False
     training: Training | None = None
 
     def __str__(self) -> str:
@@ -77,13 +80,13 @@ def predict(kernel: str, problem: Problem, threads: int | None = None) -> float:
 
 def choose(problem: Problem) -> Plan:
     """The plan for a problem under the options in force. The same problem has the same plan."""
-    forced, margin = current_options().kernel, current_rates().margin
-    obstacles = _obstacles(problem)
-    predicted = _predicted(problem, obstacles)
+    forced, obstacles = current_options().kernel, _obstacles(problem)
+    times = _times(problem, obstacles)
     small = is_small(problem)
-    best = NATIVE if small else _fastest(obstacles, predicted)
+    best = NATIVE if small else _fastest(obstacles, times)
+    word = "measured" if times.are_measured else "predicted"
     why_not = {
-        name: obstacle or f"predicted {time_text(predicted[name])} a batch row"
+        name: obstacle or (f"{word} {time_text(times.of(name))} a batch row" if times.has(name) else _NOT_TIMED)
         for name, obstacle in obstacles.items()
         if name != best
     }
@@ -92,17 +95,16 @@ def choose(problem: Problem) -> Plan:
         if best != forced:
             reason += f", which {obstacles[forced]}"
     else:
-        reason = f"predicted {time_text(predicted[best])} a batch row"
+        reason = f"{word} {time_text(times.of(best))} a batch row"
+        rival = _rival(times)
         if best != NATIVE:
-            reason += f", native {time_text(predicted[NATIVE])}"
-        else:
-            rival = _rival(predicted)
-            if small and predicted[rival] < predicted[NATIVE]:
-                reason += ", of so few products that no other is asked"
-            elif predicted[rival] < predicted[NATIVE]:
-                why_not[rival] += f", which has to be {1 - margin:.0%} less than native to be surely less"
-    tiles = KERNELS[best].tiles(problem)
-    return Plan(best, reason, tuple(why_not.items()), tiles, predicted[best])
+            reason += f", native {time_text(times.of(NATIVE))}" if times.has(NATIVE) else ""
+        elif small and times.of(rival) < times.of(NATIVE):
+            reason += ", of so few products that no other is asked"
+        elif times.of(rival) < times.of(NATIVE):
+            why_not[rival] += f", which has to be {1 - times.margin:.0%} less than native to be surely less"
+    seconds = times.of(best) if times.has(best) else None
+    return Plan(best, reason, tuple(why_not.items()), KERNELS[best].tiles(problem), seconds, times.are_measured)
 
 
 def choose_kernel(problem: Problem) -> str:
@@ -110,7 +112,7 @@ def choose_kernel(problem: Problem) -> str:
     if is_small(problem):
         return NATIVE
     obstacles = _obstacles(problem)
-    return _fastest(obstacles, _predicted(problem, obstacles))
+    return _fastest(obstacles, _times(problem, obstacles))
 
 
 def choose_grad_weight(problem: Problem) -> str:
@@ -137,6 +139,8 @@ def choose_training(problem: Problem) -> Training:
     the others.
     """
     options = current_options()
+    if (found := _measured_training(problem)) is not None:
+        return found
     if is_small(problem) and not options.deterministic:
         return NATIVE_TRAINING
     forward = choose_kernel(problem)
@@ -196,7 +200,7 @@ def is_small(problem: Problem) -> bool:
     windows = positions * problem.in_channels * geometry.kernel_size
     products = windows * max(problem.out_channels / 8, 1)
     small = 0 < products <= most and 0 < problem.n_inputs <= most
-    return small and current_options().kernel is None
+    return small and current_options().kernel is None and _measurement(problem) is None
 
 
 def _obstacles(problem: Problem) -> dict[str, str | None]:
@@ -204,31 +208,103 @@ def _obstacles(problem: Problem) -> dict[str, str | None]:
     options = current_options()
     obstacles = {name: kernel.why_not(problem) for name, kernel in KERNELS.items()}
     for name, kernel in KERNELS.items():
-        if kernel.transform_dtype and obstacles[name] is None and name != options.kernel:
-            if options.exact:
-                obstacles[name] = "is excluded by options(exact=True)"
-            elif kernel.transform_dtype == torch.float32 and options.exact is None:
-                obstacles[name] = "rounds in float32: options(exact=False) allows it"
+        if obstacles[name] is None and name != options.kernel:
+            obstacles[name] = _excluded_because(kernel, options)
     return obstacles
 
 
-def _predicted(problem: Problem, obstacles: dict[str, str | None]) -> dict[str, float]:
-    return {name: predict(name, problem) for name, obstacle in obstacles.items() if obstacle is None}
+def _excluded_because(kernel: Kernel, options: Options) -> str | None:
+    """Why the options exclude a kernel; None where they don't."""
+    if kernel.transform_dtype and options.exact:
+        return "is excluded by options(exact=True)"
+    if kernel.transform_dtype == torch.float32 and options.exact is None:
+        return "rounds in float32: options(exact=False) allows it"
+    return None
 
 
-def _fastest(obstacles: dict[str, str | None], predicted: dict[str, float]) -> str:
+@dataclass(frozen=True, slots=True)
+class _Times:
+    """Seconds a batch row, by kernel: measured, or predicted.
+
+    Arguments:
+        margin: a kernel replaces native where it takes at most this share of native's time.
+    """
+
+    seconds: Mapping[str, float]
+    margin: float
+    are_measured: bool
+
+    def has(self, kernel: str) -> bool:
+        return kernel in self.seconds
+
+    def of(self, kernel: str) -> float:
+        """Infinite for a kernel that was not timed."""
+        return self.seconds.get(kernel, math.inf)
+
+
+_NOT_TIMED = "was not timed, as it was predicted to take many times longer"
+
+
+def _measurement(problem: Problem) -> measured.Measurement | None:
+    """What was measured of a problem, where it counts.
+
+    Where a kernel is asked for, nothing is chosen; ``deterministic`` depends neither on threads nor on a file.
+    """
+    options = current_options()
+    if options.kernel is not None or options.deterministic:
+        return None
+    return measured.lookup(problem, torch.get_num_threads())
+
+
+def _times(problem: Problem, obstacles: dict[str, str | None]) -> _Times:
+    """Times of the kernels that nothing stands against."""
+    found = _measurement(problem)
+    if found is not None:
+        seconds = {name: time for name, time in found.seconds.items() if obstacles.get(name, "") is None}
+        if seconds:
+            return _Times(seconds, measured.MARGIN, True)
+    predicted = {name: predict(name, problem) for name, obstacle in obstacles.items() if obstacle is None}
+    return _Times(predicted, current_rates().margin, False)
+
+
+def _measured_training(problem: Problem) -> Training | None:
+    """The kernels of a problem and its gradients that took least; None where they were not measured."""
+    found = _measurement(problem)
+    if found is None:
+        return None
+    times = {}
+    for names, seconds in found.training.items():
+        training = Training(*names.split())
+        if training == NATIVE_TRAINING or all(obstacle is None for obstacle in _excluded(training)):
+            times[training] = seconds
+    if not times:
+        return None
+    fastest = min(times, key=times.__getitem__)
+    if NATIVE_TRAINING in times and times[fastest] > measured.MARGIN * times[NATIVE_TRAINING]:
+        return NATIVE_TRAINING
+    return fastest
+
+
+def _excluded(training: Training) -> list[str | None]:
+    """Why the options exclude kernels that were measured, by kernel; None where they don't."""
+    options = current_options()
+    return [
+        _excluded_because(KERNELS[name], options) if name in KERNELS else "is none of this version" for name in training
+    ]
+
+
+def _fastest(obstacles: dict[str, str | None], times: _Times) -> str:
     """The kernel asked for where it can run, else the fastest; native unless another is surely faster."""
     forced = current_options().kernel
     if forced is not None:
         return forced if obstacles[forced] is None else NATIVE
-    rival = _rival(predicted)
-    return rival if predicted[rival] <= current_rates().margin * predicted[NATIVE] else NATIVE
+    rival = _rival(times)
+    return rival if times.of(rival) <= times.margin * times.of(NATIVE) else NATIVE
 
 
-def _rival(predicted: dict[str, float]) -> str:
+def _rival(times: _Times) -> str:
     """The fastest of the kernels that may replace native."""
-    rivals = {n: seconds for n, seconds in predicted.items() if n not in (NATIVE, REFERENCE)}
-    return min(rivals, key=rivals.__getitem__, default=NATIVE)
+    return min((name for name in times.seconds if name not in (NATIVE, REFERENCE)), key=times.of, default=NATIVE)
 
 
 def _predict_grad_weight(kernel: str, problem: Problem) -> float:

@@ -9,6 +9,7 @@ number is for two threads, where nothing else is said.
 from __future__ import annotations
 
 import json
+import platform
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -239,3 +240,13 @@ def processor_family() -> str:
 def current_rates() -> Rates:
     """The rates of this processor."""
     return rates_of(processor_family())
+
+
+def processor_name() -> str:
+    """The processor, as the system names it."""
+    try:
+        with open("/proc/cpuinfo") as lines:
+            names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
+        return names[0] if names else platform.processor() or "unknown"
+    except OSError:
+        return platform.processor() or "unknown"

@@ -1,0 +1,259 @@
+"""Measured: what kernels took on this machine, kept in a file, by which plans are made instead of by predictions.
+
+``tapwise.tune`` adds to it. The file is ``TAPWISE_PLANS``, or ``plans.json`` beside the machine code; an empty
+``TAPWISE_PLANS`` means none. What was measured elsewhere, on another processor or with other versions, stays in
+the file and counts for nothing here.
+
+# {"format": 1, "machines": [{"machine": {...}, "plans": [{problem, "threads": 2, "seconds": {kernel: s}, ...}]}]}
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from threading import RLock
+from typing import Any
+
+import torch
+
+from tapwise.atomic_file import AtomicFile
+from tapwise.engine import compiled
+from tapwise.engine.problem import Problem
+from tapwise.engine.rates import processor_name
+from tapwise.geometry import Geometry
+
+try:
+    import fcntl
+except ImportError:  # no such locks here: of two processes that write at once, the later one's plans stay
+    fcntl = None  # type: ignore[assignment]
+
+FORMAT = 1
+# A kernel replaces native where it took at most this share of native's time: less is noise.
+MARGIN = 0.97
+
+Key = tuple[Problem, int]  # and threads
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What kernels took for a problem on some threads, in seconds a batch row.
+
+    Arguments:
+        batch: rows that were computed at a time.
+        date: when, as ``"2026-11-30"``.
+        seconds: by kernel, without gradients.
+        training: by the kernels of the outputs and of both gradients, ``"direct native fft"``, of all three together;
+            empty where gradients were not measured.
+    """
+
+    batch: int
+    date: str
+    seconds: Mapping[str, float]
+    training: Mapping[str, float]
+
+
+_lock = RLock()
+_found: dict[Key, Measurement] = {}
+_is_loaded = False
+_is_ignored: ContextVar[bool] = ContextVar("tapwise_measured_ignored", default=False)
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def lookup(problem: Problem, threads: int) -> Measurement | None:
+    """What was measured of a problem, here or in the file; None where nothing was."""
+    if not _is_loaded:
+        _load_at_first()
+    if _is_ignored.get():
+        return None
+    return _found.get((problem, threads)) if _found else None
+
+
+def everything() -> dict[Key, Measurement]:
+    """All that was measured on this machine: a copy."""
+    if not _is_loaded:
+        _load_at_first()
+    with _lock:
+        return dict(_found)
+
+
+def add(found: Mapping[Key, Measurement]) -> None:
+    """Use measurements from now on, in this process."""
+    everything()
+    with _lock:
+        _found.update(found)
+
+
+def forget() -> None:
+    """Use no measurement in this process, the file's neither."""
+    global _is_loaded
+    with _lock:
+        _found.clear()
+        _is_loaded = True
+
+
+@contextmanager
+def ignored() -> Iterator[None]:
+    """Within the block, plans are predicted, in this thread."""
+    token = _is_ignored.set(True)
+    try:
+        yield
+    finally:
+        _is_ignored.reset(token)
+
+
+def path() -> Path | None:
+    """The file that later processes read; None where there is none."""
+    chosen = os.environ.get("TAPWISE_PLANS")
+    if chosen is not None:
+        return Path(chosen) if chosen else None
+    try:
+        return compiled.folder() / "plans.json"
+    except RuntimeError:  # the user has no home
+        return None
+
+
+def _load_at_first() -> None:
+    global _is_loaded
+    with _lock:
+        if _is_loaded:
+            return
+        file = path()
+        if file is not None and file.exists():
+            try:
+                _found.update(read(file))
+            except (OSError, ValueError) as error:
+                warnings.warn(f"plans are predicted, not measured: {error}", RuntimeWarning, stacklevel=2)
+        _is_loaded = True
+
+
+# The file
+
+
+@cache
+def machine() -> dict[str, str]:
+    """What a measurement depends on, beside the problem and the threads."""
+    versions = {name: _version(name) for name in ("tapwise", "torch", "numba")}
+    return {
+        "processor": processor_name(),
+        "vectors": torch.backends.cpu.get_cpu_capability(),
+        "cores": str(os.cpu_count()),
+        "loops": compiled.fingerprint(),
+        **versions,
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "none"
+
+
+def read(file: Path) -> dict[Key, Measurement]:
+    """What a file holds of this machine.
+
+    Raises:
+        ValueError: no such file, in a sentence.
+    """
+    for entry in _machines(file):
+        if entry["machine"] == machine():
+            return dict(_parsed(file, entry["plans"]))
+    return {}
+
+
+def write(file: Path, found: Mapping[Key, Measurement]) -> None:
+    """Add what was measured to a file, complete or not at all; what it holds of other machines stays."""
+    with _one_writer(file):
+        machines = _machines(file) if file.exists() else []
+        own = next((entry for entry in machines if entry["machine"] == machine()), None)
+        if own is None:
+            own = {"machine": machine(), "plans": []}
+            machines.append(own)
+        merged = {**dict(_parsed(file, own["plans"])), **found}
+        own["plans"] = [_as_json(*item) for item in merged.items()]
+        target = AtomicFile(file)
+        try:
+            target.file.write((json.dumps({"format": FORMAT, "machines": machines}, indent=1) + "\n").encode())
+            target.commit()
+        finally:
+            target.discard()
+
+
+@contextmanager
+def _one_writer(file: Path) -> Iterator[None]:
+    """Of all processes that add to a file, one at a time; the lock ends with its process."""
+    lock = file.with_name(f".{file.name}.lock")
+    while True:
+        held = lock.open("w")
+        if fcntl is not None:
+            fcntl.lockf(held, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):  # the one before deleted what this one waited for
+            if os.path.samestat(os.fstat(held.fileno()), lock.stat()):
+                break
+        held.close()
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            lock.unlink()
+        held.close()
+
+
+def _machines(file: Path) -> list[dict[str, Any]]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if content["format"] != FORMAT:
+            raise ValueError(f"{file}: holds plans of format {content['format']}, and this version reads {FORMAT}")
+        machines: list[dict[str, Any]] = content["machines"]
+        if all(isinstance(entry["machine"], dict) and isinstance(entry["plans"], list) for entry in machines):
+            return machines
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+        pass
+    raise ValueError(f"{file}: is no file of plans, as tapwise.plans.save writes it: delete it, or name another")
+
+
+def _parsed(file: Path, plans: Iterable[Any]) -> Iterator[tuple[Key, Measurement]]:
+    try:
+        for plan in plans:
+            values = dict(plan)
+            geometry = values.pop("geometry")
+            geometry["padding"] = tuple(geometry["padding"])
+            dtype = getattr(torch, values.pop("dtype"))
+            threads, batch, date = int(values.pop("threads")), int(values.pop("batch")), str(values.pop("date"))
+            seconds, training = _times(values.pop("seconds")), _times(values.pop("training"))
+            problem = Problem(geometry=Geometry(**geometry), dtype=dtype, **values)
+            yield (problem, threads), Measurement(batch, date, seconds, training)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{file}: holds a plan that can't be read ({error}): delete it, or name another") from error
+
+
+def _times(values: dict[str, Any]) -> dict[str, float]:
+    times = {str(name): float(seconds) for name, seconds in values.items()}
+    if not all(0 < seconds < math.inf for seconds in times.values()):
+        raise ValueError("seconds must be above 0")
+    return times
+
+
+def _as_json(key: Key, measurement: Measurement) -> dict[str, Any]:
+    problem, threads = key
+    plan = asdict(problem)
+    plan["geometry"].update(padding=list(problem.geometry.padding))
+    plan["dtype"] = str(problem.dtype).removeprefix("torch.")
+    return {**plan, "threads": threads, **asdict(measurement)}

@@ -4,10 +4,11 @@ Random shapes are drawn, and steps of transposed streams, of a few inputs each; 
 of several blocks), outputs and weight gradients. Then the rates of this processor's family are fitted: the
 sum of squared logarithms of measured over predicted, less sensitive to outliers, by scipy.optimize.
 
-    python benchmarks/fit_rates.py [--shapes 120] [--frames 30] [--seed 0] [--seconds 0.05] [--only PATH ...] [--write]
+    python benchmarks/fit_rates.py [--shapes 120] [--frames 30] [--dense 30] [--seed 0] [--seconds 0.05] [--only PATH ...] [--kernels NAME ...] [--write]
 
 prints, for each kernel, how far predictions are off before and after, and the rates that changed. ``--only``
-fits the rates whose paths begin so (``native.few_inputs_weight gemm.scattered``) and leaves the others. With
+fits the rates whose paths begin so (``native.few_inputs_weight gemm.scattered``) and leaves the others, to which all
+times are then scaled where native is timed too; ``--kernels`` times these kernels alone. With
 ``--write`` the entry of this family in src/tapwise/engine/rates.json is replaced, with machine, versions and
 date. Nothing else may run meanwhile; the plans pinned in tests/engine/test_plan.py say what changes.
 """
@@ -50,8 +51,8 @@ def seconds_of(call: Any, least: float) -> float:
     return float(min(timer.blocked_autorange(min_run_time=least).times))
 
 
-def measured(shapes: list[dict[str, Any]], least: float) -> Iterator[Measurement]:
-    """The times of every kernel on every shape, for one batch row."""
+def measured(shapes: list[dict[str, Any]], least: float, kernels: list[str]) -> Iterator[Measurement]:
+    """The times of some kernels on every shape that they can run, for one batch row."""
     for row in shapes:
         transposed, groups = row.get("transposed", False), row["groups"]
         x = torch.randn(1, row["Cin"], row["L"])
@@ -61,7 +62,7 @@ def measured(shapes: list[dict[str, Any]], least: float) -> Iterator[Measurement
         problem = Problem.of(x, w, None, row["stride"], padding, row["dilation"], groups, transposed=transposed)
         grad = torch.randn(1, row["Cout"], problem.output_length)
         for name, kernel in KERNELS.items():
-            if name == "reference" or kernel.why_not(problem) is not None:
+            if name not in kernels or kernel.why_not(problem) is not None:
                 continue
             with torch.no_grad():
                 call = partial(kernel.run, problem.geometry, x, w, None)
@@ -85,6 +86,21 @@ def transposed_frames(count: int, seed: int) -> list[dict[str, Any]]:
         shape = {"Cin": fan_in, "Cout": fan_out, "L": int(rng.integers(2, 11)), "K": 2 * stride, "stride": stride}
         shapes.append(shape | {"name": f"frame{n}", "family": "transposed", "transposed": True, "groups": 1})
         shapes[-1] |= {"dilation": 1, "left": 0, "right": 0}
+    return shapes
+
+
+def dense(count: int, seed: int) -> list[dict[str, Any]]:
+    """Convolutions of stride 1 and one group, from a few channels to many, and from short to long."""
+    rng = np.random.default_rng(seed)
+    shapes = []
+    for n in range(count):
+        fan_in, fan_out = (int(2 ** rng.uniform(3, 9.5)) for _ in range(2))
+        taps, dilation = int(rng.integers(3, 16)), int(rng.choice([1, 1, 2, 5]))
+        reach = (taps - 1) * dilation
+        products = 10 ** rng.uniform(6, 9.3)
+        length = int(np.clip(products / (fan_in * fan_out * taps), 30, 100_000))
+        shape = {"Cin": fan_in, "Cout": fan_out, "L": length + reach, "K": taps, "stride": 1, "dilation": dilation}
+        shapes.append(shape | {"name": f"dense{n}", "family": "dense", "groups": 1, "left": 0, "right": 0})
     return shapes
 
 
@@ -146,6 +162,21 @@ def fitted(tree: dict[str, Any], measurements: list[Measurement], only: tuple[st
     return replaced(tree, {path: float(f"{math.exp(log):.4g}") for path, log in zip(paths, found.x, strict=True)})
 
 
+def scaled(tree: dict[str, Any], measurements: list[Measurement]) -> list[Measurement]:
+    """The measurements as on the processor that the other rates are of: native's as they are predicted.
+
+    The median of the larger problems counts. Rates of one table are only compared with each other.
+    """
+    large = [m for m in measurements if m[:2] == ("outputs", "native") and m[2].multiplications > 50_000_000]
+    if not large:
+        return measurements
+    factor = math.exp(-float(np.median(errors(tree, large))))
+    print(
+        f"native takes {1 / factor:.2f} of what is predicted, in the median of {len(large)}: all times are scaled by that"
+    )
+    return [(*m[:3], m[3] * factor) for m in measurements]
+
+
 def table(before: Any, after: Any, measurements: list[Measurement]) -> str:
     """By kernel, how far predictions are off: the root mean square of the factor."""
     lines = [f"{'':<28}{'count':>6}{'before':>8}{'after':>8}"]
@@ -168,7 +199,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shapes", type=int, default=120)
     parser.add_argument("--frames", type=int, default=30)
+    parser.add_argument("--dense", type=int, default=30)
     parser.add_argument("--only", nargs="+", default=[""])
+    parser.add_argument("--kernels", nargs="+", default=[name for name in KERNELS if name != "reference"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=0.05)
     parser.add_argument("--write", action="store_true")
@@ -178,7 +211,10 @@ def main() -> None:
     family = rates.processor_family()
     old = document[family]["rates"]
     shapes = random_shapes(options.shapes, options.seed) + transposed_frames(options.frames, options.seed)
-    measurements = list(measured(shapes, options.seconds))
+    shapes += dense(options.dense, options.seed)
+    measurements = list(measured(shapes, options.seconds, options.kernels))
+    if options.only != [""]:
+        measurements = scaled(old, measurements)
     new = fitted(old, measurements, tuple(options.only))
     print(f"\n{family}: predictions off by a factor of (root mean square)")
     print(table(errors(old, measurements), errors(new, measurements), measurements))
@@ -187,7 +223,9 @@ def main() -> None:
         if abs(math.log(other / one)) > 0.1:
             print(f"{path:<40}{one:>12.4g} -> {other:.4g}")
     if options.write:
-        command = f"python benchmarks/fit_rates.py --shapes {options.shapes} --frames {options.frames}"
+        command = f"python benchmarks/fit_rates.py --shapes {options.shapes} --frames {options.frames} --dense {options.dense}"
+        if options.only != [""]:
+            command += f" --only {' '.join(options.only)} --kernels {' '.join(options.kernels)}"
         entry = {
             "date": date.today().isoformat(),
             "processor": f"{processor_name()}, {platform.machine()}",

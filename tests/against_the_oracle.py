@@ -7,9 +7,9 @@ import oracle
 from tapwise.engine.kernels import KERNELS
 from tapwise.engine.problem import Problem
 
-# A transform in float32 has another bound, in test_transforms.
-EVERY = [kernel.name for kernel in KERNELS.values() if kernel.transform_dtype != torch.float32]
-SUMS = [kernel.name for kernel in KERNELS.values() if kernel.transform_dtype is None]
+# A transform in float32 has another bound, in test_fft; minimal filtering runs only some geometries, in test_winograd.
+EVERY = [k.name for k in KERNELS.values() if k.transform_dtype != torch.float32 and k.name != "winograd"]
+SUMS = [kernel.name for kernel in KERNELS.values() if kernel.is_exact]
 FLOATS = [torch.float32, torch.float64]
 # rtol and atol of torch.testing; the rest of the bound is contract 3 of the design.
 TOLERANCE = {
@@ -86,6 +86,8 @@ def check(kernel, geometry, x, w, b=None):
         size = expected(geometry, x.abs(), w.abs(), None if b is None else b.abs())
     else:
         size = expected(geometry, x, w, b, magnitude=True)
+    if kernel == "winograd":  # a tile's rounding is relative to its loudest sample
+        size = float(w.double().abs().sum((1, 2)).max()) * float(x.abs().max())
     bound = atol + rtol * abs(truth) + 16 * torch.finfo(x.dtype).eps * size
     error = abs(y.double().numpy() - truth)
     assert (error <= bound).all(), f"{kernel}: {error.max()} at {np.argmax(error - bound)}"

@@ -33,7 +33,7 @@ PINNED = {
     "conformer": ("direct", problem(256, 256, 500, 31, padding=15, groups=256)),
     "vocos": ("direct", problem(512, 512, 256, 7, padding=3, groups=512)),
     "w2v1": ("native", problem(512, 512, 31_999, 3, 2)),
-    "hifigan": ("native", problem(128, 128, 8192, 11, 1, 5, 25)),
+    "hifigan": ("winograd", problem(128, 128, 8192, 11, 1, 5, 25)),
     "pointwise": ("native", problem(256, 256, 2048, 1)),
     "hubertpos": ("direct", problem(768, 768, 499, 128, padding=(64, 63), groups=16)),
     "reverb": ("fft", problem(1, 1, 480_000, 48_000, padding="causal")),
@@ -42,10 +42,10 @@ PINNED = {
     "encodec0": ("direct", problem(1, 32, 48_000, 7, padding="causal")),
     "enformer": ("direct", problem(4, 768, 32_768, 15, padding=7)),
     "encodecres": ("direct", problem(32, 16, 48_000, 3, padding="causal")),
-    "wavenet": ("native", problem(128, 256, 4096, 3, dilation=32, padding=(64, 0))),
+    "wavenet": ("winograd", problem(128, 256, 4096, 3, dilation=32, padding=(64, 0))),
     "mimids": ("direct", problem(64, 128, 24_000, 8, 4, padding=(4, 0))),
     "fir230": ("fft", problem(1, 1, 1_000_000, 230, padding="causal")),
-    "ecgnet": ("native", problem(12, 64, 4096, 17, padding=8)),
+    "ecgnet": ("winograd", problem(12, 64, 4096, 17, padding=8)),
     "bonito": ("native", problem(16, 384, 5000, 19, 5, padding=9)),
     "int64": ("native", problem(1, 1, 1_000_000, 31, dtype=torch.int64)),
     "float16": ("direct", problem(1, 1, 1_000_000, 31, dtype=torch.float16)),
@@ -68,14 +68,14 @@ WITH_AVX2 = {
     "fir1001": "fft",
     "mamba": "direct",
     "encodec0": "direct",
-    "hifigan": "direct",
+    "hifigan": "winograd",
     "w2v1": "native",
     "pointwise": "native",
     "mimids": "native",
     "fir230": "direct",
-    "ecgnet": "direct",
+    "ecgnet": "winograd",
     "hubertpos": "native",
-    "wavenet": "native",
+    "wavenet": "winograd",
 }
 
 
@@ -91,9 +91,9 @@ def test_with_avx2_alone_torch_falls_behind_in_more_shapes(name, monkeypatch):
 
 def test_with_avx2_alone_gradients_are_planned_anew(monkeypatch):
     dilated, strided = PINNED["hifigan"][1], PINNED["bonito"][1]
-    assert plans.choose_training(dilated) == plans.NATIVE_TRAINING
+    assert plans.choose_training(dilated) == ("winograd", "winograd", "native")
     predict_for(monkeypatch, "avx2")
-    assert plans.choose_training(dilated) == ("direct", "direct", "direct")
+    assert plans.choose_training(dilated) == ("winograd", "winograd", "direct")
     assert plans.choose_training(strided) == ("direct", "native", "native")  # many phases
 
 
@@ -163,9 +163,9 @@ def test_a_forced_kernel_runs_wherever_it_applies():
         with tw.options(kernel="reference"):
             assert choose(posed).kernel == "reference"
         with tw.options():
-            assert choose(posed).kernel == "native"
+            assert choose(posed).kernel == "winograd"
         assert choose(posed).kernel == "direct"
-    assert choose(posed).kernel == "native"
+    assert choose(posed).kernel == "winograd"
 
 
 def test_exact_steers_how_outputs_are_summed():
@@ -185,7 +185,8 @@ def test_exact_steers_how_outputs_are_summed():
 def test_an_unknown_kernel_is_refused():
     with (
         pytest.raises(
-            ValueError, match="must be one of 'native', 'direct', 'gemm', 'fft', 'fft32', 'reference' or None"
+            ValueError,
+            match="must be one of 'native', 'direct', 'gemm', 'winograd', 'fft', 'fft32', 'reference' or None",
         ),
         tw.options(kernel="quick"),
     ):
@@ -198,7 +199,7 @@ def test_options_hold_for_one_thread_and_one_task_only():
         thread = threading.Thread(target=lambda: seen.append(choose(posed).kernel))
         thread.start()
         thread.join()
-    assert seen == ["native"]
+    assert seen == ["winograd"]
 
     async def steered(kernel):
         with tw.options(kernel=kernel):

@@ -11,7 +11,7 @@ with tw.options(kernel={kernel!r}):
     in_child(again)
     assert torch.get_num_threads() == 2
 """
-    for kernel in ("native", "direct", "gemm", "fft")
+    for kernel in ("native", "direct", "gemm", "winograd", "fft")
 } | {
     "a fork, then streams, reports and gradients": """
 torch.set_num_threads(2)

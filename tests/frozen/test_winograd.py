@@ -18,7 +18,8 @@ from against_the_oracle import TOLERANCE, expected, tensor
 from frozen_networks import assert_same
 from marks import slow_after
 from tapwise.engine.kernels.program import packing, record
-from tapwise.engine.kernels.program.interpolation import minimal_filtering
+from tapwise.engine.kernels.winograd import layout
+from tapwise.engine.kernels.winograd.interpolation import minimal_filtering
 from tapwise.frozen import filtering
 from tapwise.geometry import Geometry
 
@@ -194,5 +195,5 @@ def test_the_weight_is_transformed_once_and_only_where_it_is_needed():
 
 def test_memory_for_the_weight_is_as_the_points_say():
     weight = torch.randn(70, 33, 7)
-    row = max(packing.winograd_row(33), packing.WIDEST * packing.vector_bytes()) // 4
-    assert packing.packed_winograd(weight).numel() == row + 7 * 2 * 33 * packing.padded(70)
+    assert layout.transformed(weight).numel() == layout.numbers_of(33, 70, 7)
+    assert layout.numbers_of(33, 70, 7) - layout.zeros_of(33) == 7 * 2 * 33 * packing.padded(70)

@@ -47,7 +47,16 @@ _is_held = False
 # Seconds that a fork waits for a loop to be compiled.
 _LONGEST_WAIT = 60.0
 # What loops take to compile, about, on two cores of an AMD EPYC (Zen 3) of 2026; for messages alone.
-_SECONDS = {"convolve": 15, "program": 25, "sequence": 2, "filters": 1, "frames": 4, "outputs": 1}
+_SECONDS = {
+    "convolve": 15,
+    "program": 25,
+    "sequence": 2,
+    "weights": 2,
+    "filtering": 10,
+    "filters": 1,
+    "frames": 4,
+    "outputs": 1,
+}
 _LONGEST = 15
 
 
@@ -222,7 +231,9 @@ def fingerprint() -> str:
     digest = sha256(f"{version('numba')} {version('llvmlite')} {cpu} {features} {vector_bytes()}".encode())
     threads = Path(__file__).with_name("threads.py")  # the head of a job
     loops = (
-        source for name in ("direct", "fft", "loops", "program") for source in sorted((_KERNELS / name).glob("*.py"))
+        source
+        for name in ("direct", "fft", "loops", "program", "winograd")
+        for source in sorted((_KERNELS / name).glob("*.py"))
     )
     inputs = _KERNELS / "inputs.py"  # the fields of a job that say where its inputs lie
     for source in (*loops, threads, inputs, Path(__file__)):

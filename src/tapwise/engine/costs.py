@@ -14,6 +14,7 @@ import torch
 from tapwise.engine.adjoint import weight_gradient_problem
 from tapwise.engine.kernels import direct, fft, gemm
 from tapwise.engine.kernels.inputs import WIDER, summed_bytes
+from tapwise.engine.kernels.winograd import layout
 from tapwise.engine.problem import Problem
 from tapwise.engine.rates import FITTED_THREADS, NativeRates, Rates
 from tapwise.geometry import Geometry
@@ -238,6 +239,22 @@ def _gemm(problem: Problem, threads: int, rates: Rates) -> float:
     return r.call + calls * r.product_call + seconds / threads
 
 
+# winograd: minimal filtering
+
+
+def _winograd(problem: Problem, threads: int, rates: Rates) -> float:
+    r, taps = rates.winograd, problem.geometry.kernel_size
+    block = layout.block_of(problem.in_channels, problem.geometry.dilation, problem.output_length)
+    tiles = -(-problem.output_length // layout.OUTPUTS)
+    products = layout.points_of(taps) * tiles
+    weights = layout.points_of(taps) * layout.segments_of(taps) * problem.in_channels * problem.out_channels
+    seconds = tiles * weights / (r.rate * min(1.0, problem.out_channels / r.full_out_channels))
+    seconds += products * problem.in_channels * r.input + problem.n_outputs * r.output
+    tasks = -(-problem.output_length // block)
+    shares = -(-tasks // threads) / tasks  # of the thread that has most of the blocks
+    return r.call + weights * r.weight / threads + seconds * shares
+
+
 # fft: overlap-save
 
 
@@ -279,6 +296,7 @@ COSTS: dict[str, Cost] = {
     "native": native,
     "direct": _direct,
     "gemm": _gemm,
+    "winograd": _winograd,
     "fft": _fft,
     "fft32": _fft32,
     "reference": _reference,

@@ -34,7 +34,7 @@ def options(
 
     Arguments:
         kernel: the name of the kernel to run wherever it applies (elsewhere native runs): one of
-            ``"native"``, ``"direct"``, ``"gemm"``, ``"fft"``, ``"fft32"``, ``"reference"``. None
+            ``"native"``, ``"direct"``, ``"gemm"``, ``"winograd"``, ``"fft"``, ``"fft32"``, ``"reference"``. None
             lets the plan choose.
         exact: True: every output is the sum of its own window's products, never a transform's.
             None: transforms in float64 too, whose rounding float32 can't show. False: transforms in
@@ -60,7 +60,7 @@ def options(
         raise ValueError(f"kernel must be one of {names} or None, got {kernel!r}")
     if exact not in (True, False, None):
         raise ValueError(f"exact must be True, False or None, got {exact!r}")
-    if exact and kernel is not None and KERNELS[kernel].transform_dtype:
+    if exact and kernel is not None and not KERNELS[kernel].is_exact:
         raise ValueError(f"kernel {kernel!r} is a transform, which exact=True excludes")
     if deterministic not in (True, False, None):
         raise ValueError(f"deterministic must be True, False or None, got {deterministic!r}")

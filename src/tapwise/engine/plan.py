@@ -122,7 +122,7 @@ def choose_grad_weight(problem: Problem) -> str:
     predicted = {
         name: _predict_grad_weight(name, problem)
         for name in costs.GRAD_WEIGHT_COSTS
-        if KERNELS[name].why_not(problem) is None and not (options.exact and KERNELS[name].transform_dtype)
+        if KERNELS[name].why_not(problem) is None and (KERNELS[name].is_exact or not options.exact)
     }
     if forced is not None:
         return forced if predicted.get(forced, math.inf) < math.inf else NATIVE
@@ -215,7 +215,7 @@ def _obstacles(problem: Problem) -> dict[str, str | None]:
 
 def _excluded_because(kernel: Kernel, options: Options) -> str | None:
     """Why the options exclude a kernel; None where they don't."""
-    if kernel.transform_dtype and options.exact:
+    if options.exact and not kernel.is_exact:
         return "is excluded by options(exact=True)"
     if kernel.transform_dtype == torch.float32 and options.exact is None:
         return "rounds in float32: options(exact=False) allows it"

@@ -143,6 +143,22 @@ class GemmRates:
 
 
 @dataclass(frozen=True)
+class WinogradRates:
+    """Minimal filtering, for one thread: products a second in the transformed domain, and what is transformed.
+
+    Products are at full rate from some output channels on.
+    """
+
+    call: float
+    rate: float
+    full_out_channels: int
+    # A number of the transformed inputs, an output, and a number of the transformed weight.
+    input: float
+    output: float
+    weight: float
+
+
+@dataclass(frozen=True)
 class FftRates:
     """Transforms in float64: a butterfly, in frames that fit the cache and in larger ones."""
 
@@ -195,6 +211,7 @@ class Rates:
     native: NativeRates
     direct: DirectRates
     gemm: GemmRates
+    winograd: WinogradRates
     fft: FftRates
     reference: ReferenceRates
     autograd: AutogradRates
@@ -204,6 +221,7 @@ SECTIONS = {
     "native": NativeRates,
     "direct": DirectRates,
     "gemm": GemmRates,
+    "winograd": WinogradRates,
     "fft": FftRates,
     "reference": ReferenceRates,
     "autograd": AutogradRates,

@@ -77,6 +77,8 @@ def drawn():
     stride, dilation = dice.choice([1, 1, 1, 2, 3, 5]), dice.choice([1, 1, 2, 4])
     groups = dice.choice([1, 1, 2, 3, 8])
     fan_in, fan_out = dice.choice([1, 1, 2, 3, 4, 5]), dice.choice([1, 1, 2, 4, 7, 8, 9, 17])
+    if dice.random() < 0.2:
+        fan_in, fan_out, stride, groups = dice.randint(8, 40), dice.randint(8, 70), 1, 1
     transposed = dice.random() < 0.25
     mode = "zeros" if transposed else dice.choice(["zeros", "zeros", "reflect", "replicate", "circular"])
     window = dilation * (taps - 1) + 1
@@ -120,7 +122,7 @@ def one():
     w = guarded(torch.randn(*shape, geometry.kernel_size, dtype=dtype))
     b = guarded(torch.randn(fan_out * groups, dtype=dtype)) if dice.random() < 0.5 else None
     problem = Problem.unchecked(geometry, x, w)
-    names = [n for n in ("direct", "fft", "fft32") if KERNELS[n].why_not(problem) is None]
+    names = [n for n in ("direct", "winograd", "fft", "fft32") if KERNELS[n].why_not(problem) is None]
     if not names:
         return
     kernel = KERNELS[dice.choice(names)]
@@ -128,7 +130,7 @@ def one():
     wanted = torch_kernel.run(geometry, x.double(), w.double(), None if b is None else b.double())
     loose = torch.float32 if kernel.name == "fft32" else dtype
     close(kernel.run(geometry, x, w, b), wanted, loose)
-    if geometry.transposed:
+    if geometry.transposed or "direct" not in names:
         return
     grad = guarded(torch.randn(wanted.shape, dtype=dtype))
     of_weight = fft if geometry.stride == 1 and "fft" in names and dice.random() < 0.5 else direct

@@ -29,7 +29,7 @@ from tapwise.engine.rates import current_rates
 from tapwise.geometry import Geometry
 
 NAME = "fft"
-TRANSFORM_DTYPE = torch.float64
+IS_EXACT, TRANSFORM_DTYPE = False, torch.float64
 
 # Numbers of a frame that the caches hold, and that all frames and spectra may hold at a time: 32 MB.
 CACHED_FRAME = 1 << 14

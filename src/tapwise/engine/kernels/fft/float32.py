@@ -13,7 +13,7 @@ from tapwise.engine.problem import Problem
 from tapwise.geometry import Geometry
 
 NAME = "fft32"
-TRANSFORM_DTYPE = torch.float32
+IS_EXACT, TRANSFORM_DTYPE = False, torch.float32
 
 
 def why_not(problem: Problem) -> str | None:

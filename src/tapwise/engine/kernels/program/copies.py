@@ -6,6 +6,7 @@ import numpy as np
 
 from tapwise.engine.kernels.loops.jobs import jit
 from tapwise.engine.kernels.loops.memory import copy, load, move, size_of, store
+from tapwise.engine.kernels.loops.transposing import transposed
 from tapwise.engine.kernels.program.maps import map_of
 
 _copy, _maximum = map_of("copy"), map_of("maximum")
@@ -31,6 +32,12 @@ def transpose(x, x_row, x_channel, y, y_row, y_channel, columns, count, item):
             copy(y, x, columns * size)
             x += x_row
             y += y_row
+        return
+    if x_row == size and y_channel == size:
+        transposed(x, x_channel, y, y_row, columns, count, item)
+        return
+    if x_channel == size and y_row == size:
+        transposed(x, x_row, y, y_channel, count, columns, item)
         return
     for r0 in range(0, count, 16):  # so that lines of the cache are used before they leave it
         r1 = min(r0 + 16, count)

@@ -9,14 +9,10 @@ import torch
 from torch import Tensor
 
 from tapwise.engine.compiled import vector_bytes
-from tapwise.engine.kernels.program.interpolation import minimal_filtering
 
 LANES = vector_bytes() // 4
 # Vectors of a panel: as the registers allow.
 WIDEST = 4 if vector_bytes() == 64 else 2
-# Outputs of a tile of Winograd's filtering, and taps of a segment where a filter has more than one.
-OUTPUTS = SEGMENT = 4
-_SIZE = 4  # bytes of a number
 
 
 def panels(columns: int) -> list[int]:
@@ -64,45 +60,6 @@ def packed_groups(weight: Tensor, groups: int) -> Tensor:
     """The weight (C_out, C_in / groups, K) of a convolution, packed group by group."""
     each = weight.shape[0] // groups
     return torch.cat([packed(part.permute(2, 1, 0)) for part in torch.split(weight, each)])
-
-
-def segments_of(taps: int) -> int:
-    """The segments of a filter for Winograd's filtering: one of up to five taps, or some of four."""
-    return 1 if taps < 6 else -(-taps // SEGMENT)
-
-
-def packed_winograd(weight: Tensor) -> Tensor:
-    """The weight (C_out, C_in, K) of Winograd's filtering: zeros for a row or a panel, then panels, each point by point.
-
-    # panel 0: point 0 (segments, C_in, columns) | point 1 | ...        panel 1: ...
-    """
-    outputs, inputs, taps = weight.shape
-    segments = segments_of(taps)
-    r = taps if segments == 1 else SEGMENT
-    points = torch.tensor([[float(v) for v in row] for row in minimal_filtering(OUTPUTS, r).taps], dtype=torch.float64)
-    wide = weight.new_zeros((outputs, inputs, segments * r), dtype=torch.float64)
-    wide[..., :taps] = weight
-    by_point = torch.einsum("pt,oist->psio", points, wide.reshape(outputs, inputs, segments, r)).float()
-    parts, start = [weight.new_zeros(max(winograd_row(inputs), WIDEST * vector_bytes()) // _SIZE)], 0
-    for n in panels(outputs):
-        parts += [packed(part[..., start : start + n * LANES]) for part in by_point]
-        start += n * LANES
-    return torch.cat(parts)
-
-
-def winograd_row(inputs: int) -> int:
-    """Bytes from one transformed row to the next: full lines of the cache, an odd number of them for most."""
-    return -(-inputs * _SIZE // 64) * 64 + 64
-
-
-def winograd_memory(rows: int, inputs: int, taps: int, dilation: int) -> int:
-    """Bytes in which Winograd's filtering of some rows works."""
-    segments = segments_of(taps)
-    points = OUTPUTS + (taps if segments == 1 else SEGMENT) - 1
-    chunks = -(-rows // (OUTPUTS * dilation))
-    tiles, outputs = (chunks + segments - 1) * dilation, chunks * dilation
-    each = tiles * winograd_row(inputs) + outputs * WIDEST * vector_bytes() + 64
-    return points * each + 8 * chunks
 
 
 def packed_depthwise(weight: Tensor) -> Tensor:

@@ -1,0 +1,100 @@
+"""winograd: minimal filtering. Dense convolutions of stride 1 with about half of the products.
+
+Four outputs, a tile, are sums of products in a transformed domain; see ``filtering.py``. A tile's rounding is relative to
+its loudest sample, by a few times more than a sum's. Rows with outputs that aren't finite run on torch's convolution.
+Source: Winograd, Arithmetic Complexity of Computations, 1980; Lavin and Gray, arXiv 1509.09308.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tapwise.engine import compiled
+from tapwise.engine import threads as pool
+from tapwise.engine.kernels import inputs, native
+from tapwise.engine.kernels.program.packing import panels
+from tapwise.engine.kernels.winograd import layout
+from tapwise.engine.kernels.winograd.record import FilteringJob, WeightsJob
+from tapwise.engine.large_pages import ask_large_pages
+from tapwise.engine.memory import address, own_address
+from tapwise.engine.problem import Problem
+from tapwise.geometry import Geometry
+
+NAME = "winograd"
+IS_EXACT = False
+LOOPS = (("winograd.loops", "weights_32"), ("winograd.loops", "filtering_32"))
+
+# Channels below which transforms take longer than the products that they save.
+_FEWEST_CHANNELS = 8
+# Input channels of a task that transforms the weight.
+_SHARE = 32
+
+
+def why_not(problem: Problem) -> str | None:
+    """Why this kernel can't run the problem; None where it can."""
+    geometry = problem.geometry
+    if (obstacle := inputs.obstacle(problem)) is not None:
+        return obstacle
+    if problem.dtype == torch.float64:
+        return "rounds more than float64 should"
+    if geometry.transposed or geometry.stride > 1 or geometry.groups > 1:
+        return "does convolutions of stride 1 and one group"
+    if geometry.kernel_size < layout.FEWEST_TAPS:
+        return f"saves no products of fewer than {layout.FEWEST_TAPS} taps"
+    if min(problem.in_channels, problem.out_channels) < _FEWEST_CHANNELS:
+        return f"is for {_FEWEST_CHANNELS} channels and more"
+    if layout.OUTPUTS * geometry.dilation > layout.LONGEST_CHUNK:
+        return f"does dilations of at most {layout.LONGEST_CHUNK // layout.OUTPUTS}"
+    if geometry.padding_mode != "zeros" and geometry.padding != (0, 0):
+        return "pads with zeros alone"
+    return next(filter(None, (compiled.obstacle(*loop) for loop in LOOPS)), None)
+
+
+def compiled_loops(problem: Problem) -> list[tuple[str, str]]:
+    """The compiled loops that run the problem."""
+    return list(LOOPS)
+
+
+def tiles(problem: Problem) -> str:
+    """How the work is divided, in words."""
+    geometry = problem.geometry
+    block = layout.block_of(problem.in_channels, geometry.dilation, problem.output_length)
+    points, segments = layout.points_of(geometry.kernel_size), layout.segments_of(geometry.kernel_size)
+    return f"blocks of {block} outputs, {points * segments} products for {layout.OUTPUTS} outputs"
+
+
+@inputs.widened
+def run(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The convolution of ``input`` (B, C_in, L) by minimal filtering: (B, C_out, L_out)."""
+    x, w = inputs.contiguous_rows(input), weight.detach().contiguous()
+    batch, fan_in, length = x.shape
+    fan_out, _, taps = w.shape
+    outputs, dilation = geometry.output_length(length), geometry.dilation
+    b = x.new_zeros(fan_out) if bias is None else bias.detach().contiguous()
+    y = ask_large_pages(x.new_empty((batch, fan_out, outputs)))
+    if not y.numel():
+        return y
+    threads = pool.count()
+    transformed = x.new_empty(layout.numbers_of(fan_in, fan_out, taps))
+    shares = -(-fan_in // _SHARE)
+    weights = WeightsJob(
+        weight=address(w), transformed=own_address(transformed), fan_in=fan_in, fan_out=fan_out, taps=taps,
+        zeros=layout.zeros_of(fan_in), share=_SHARE, shares=shares,
+    )  # fmt: skip
+    pool.run(compiled.loop(*LOOPS[0]), weights, len(panels(fan_out)) * shares, threads)
+    block = layout.block_of(fan_in, dilation, outputs)
+    blocks = -(-outputs // block)
+    checks = torch.zeros(batch * blocks, dtype=torch.float64)
+    job = FilteringJob(
+        **inputs.input_fields(x, geometry.left, 1, inputs.padding_sources(geometry, length)),
+        transformed=own_address(transformed), bias=address(b), y=own_address(y), checks=own_address(checks),
+        batch=batch, fan_in=fan_in, fan_out=fan_out, taps=taps, dilation=dilation, outputs=outputs, block=block,
+        blocks=blocks, memory=layout.memory_of(block, fan_in, taps, dilation),
+        x_bytes=layout.rows_read(block, taps, dilation) * layout.transformed_row(fan_in),
+        x_rows=layout.transformed_row(fan_in), y_rows=layout.transformed_row(fan_out),
+    )  # fmt: skip
+    pool.run(compiled.loop(*LOOPS[1]), job, batch * blocks, threads)
+    for row in checks.view(batch, blocks).isnan().any(1).nonzero()[:, 0].tolist():
+        y[row] = native.run(geometry, x[row : row + 1], w, None if bias is None else b)[0]
+    return y

@@ -1,0 +1,150 @@
+"""Minimal filtering against the oracle, over what it can run; and where it gives way."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tapwise as tw
+from against_the_oracle import VIEWS, check, problem_of, tensor
+from marks import slow_after
+from tapwise.engine.kernels import KERNELS, native
+from tapwise.engine.kernels import winograd as kernel
+from tapwise.engine.problem import Problem
+from tapwise.geometry import Geometry
+
+
+@pytest.fixture(autouse=True)
+def poisoned(monkeypatch):
+    """Memory that the kernel asks for holds NaN, so that what it leaves unwritten shows."""
+    empty = torch.Tensor.new_empty
+
+    def new_empty(self, *arguments, **options):
+        return empty(self, *arguments, **options).fill_(float("nan"))
+
+    monkeypatch.setattr(torch.Tensor, "new_empty", new_empty)
+
+
+@given(
+    st.integers(3, 17), st.integers(1, 9), st.integers(0, 12), st.integers(0, 12), st.integers(8, 40),
+    st.integers(8, 70), st.integers(1, 450), st.sampled_from([0, 1, 2, 9]), st.booleans(),
+    st.sampled_from([torch.float32, torch.float32, torch.float16, torch.bfloat16]),
+)  # fmt: skip
+def test_any_geometry(kernel_size, dilation, left, right, inputs, columns, outputs, batch, bias, dtype):
+    geometry = Geometry(kernel_size, dilation=dilation, padding=(left, right))
+    random = np.random.default_rng(outputs)
+    x = tensor(random, batch, inputs, max(geometry.input_length(outputs), 1), dtype=dtype)
+    w = tensor(random, columns, inputs, kernel_size, dtype=dtype)
+    assert check("winograd", geometry, x, w, tensor(random, columns, dtype=dtype) if bias else None)
+
+
+@pytest.mark.parametrize("kernel_size", slow_after(5, [3, 4, 5, 7, 12, *range(6, 41), 63, 64, 65, 128, 199, 200]))
+def test_every_kernel_size_and_lengths_around_a_block(kernel_size):
+    random = np.random.default_rng(kernel_size)
+    for inputs, columns in ((8, 8), (15, 17), (16, 33), (40, 65), (8, 150)):
+        for outputs in (1, 3, 4, 5, 95, 96, 97, 191, 192, 193, 1537):
+            for dilation in (1, 3, 32):
+                if dilation > 1 and outputs > 200:
+                    continue
+                geometry = Geometry(kernel_size, dilation=dilation, padding=(kernel_size - 1, 0))
+                x = tensor(random, 1, inputs, max(geometry.input_length(outputs), 1), dtype=torch.float32)
+                assert check("winograd", geometry, x, tensor(random, columns, inputs, kernel_size, dtype=torch.float32))
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_views(view):
+    random = np.random.default_rng(0)
+    x, w = (tensor(random, *shape, dtype=torch.float32) for shape in ((3, 16, 90), (24, 16, 5)))
+    geometry = Geometry(5, padding="same")
+    assert check("winograd", geometry, VIEWS[view](x), w)
+    assert check("winograd", geometry, x, VIEWS[view](w))
+    assert check("winograd", geometry, x, w, tensor(random, 48, dtype=torch.float32)[::2])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 3e38])
+@pytest.mark.parametrize(("kernel_size", "dilation"), [(3, 1), (4, 2), (5, 1), (11, 3)])
+def test_what_is_not_finite_reaches_its_windows_alone(value, kernel_size, dilation):
+    random = np.random.default_rng(0)
+    geometry = Geometry(kernel_size, dilation=dilation, padding=5)
+    x = tensor(random, 3, 16, 400, dtype=torch.float32)
+    w = tensor(random, 20, 16, kernel_size, dtype=torch.float32)
+    w[:, :, 1] = 0
+    before = kernel.run(geometry, x, w, None)
+    for position in (0, 3, 200, 399):
+        z = x.clone()
+        z[1, 7, position] = value
+        y, wanted = kernel.run(geometry, z, w, None), native.run(geometry, z, w, None)
+        assert torch.equal(y.isnan(), wanted.isnan())
+        assert torch.equal(y.isinf(), wanted.isinf())
+        assert torch.equal(y[[0, 2]], before[[0, 2]])
+
+
+def test_weights_that_are_not_finite():
+    x, w = torch.randn(2, 8, 50), torch.randn(9, 8, 3)
+    w[4, 2, 1] = float("inf")
+    y, wanted = (run(Geometry(3), x, w, None) for run in (kernel.run, native.run))
+    assert torch.equal(y.isfinite(), wanted.isfinite())
+    torch.testing.assert_close(y, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_the_same_bits_in_any_batch_and_on_any_number_of_threads():
+    x, w = torch.randn(5, 24, 1000), torch.randn(40, 24, 7)
+    geometry, before = Geometry(7, padding=3), torch.get_num_threads()
+    y = kernel.run(geometry, x, w, None)
+    assert torch.equal(kernel.run(geometry, x[3:4], w, None), y[3:4])
+    try:
+        torch.set_num_threads(1 if before > 1 else 2)
+        assert torch.equal(kernel.run(geometry, x, w, None), y)
+    finally:
+        torch.set_num_threads(before)
+
+
+REFUSED = {
+    "float64": (Geometry(3), 16, 16, torch.float64),
+    "stride 1 and one group": (Geometry(3, 2), 16, 16, torch.float32),
+    "and one group": (Geometry(3, groups=2), 16, 16, torch.float32),
+    "one group": (Geometry(3, transposed=True), 16, 16, torch.float32),
+    "fewer than 3 taps": (Geometry(2), 16, 16, torch.float32),
+    "8 channels": (Geometry(3), 7, 16, torch.float32),
+    "at most 32": (Geometry(3, dilation=33), 16, 16, torch.float32),
+    "zeros alone": (Geometry(3, padding=1, padding_mode="reflect"), 16, 16, torch.float32),
+    "not int64": (Geometry(3), 16, 16, torch.int64),
+}
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_what_it_cant_run_it_says(words):
+    geometry, inputs, outputs, dtype = REFUSED[words]
+    assert words in kernel.why_not(Problem(geometry, inputs, outputs, 100, dtype, "cpu"))
+    x, w = torch.ones(1, 16, 100).to(dtype), torch.ones(16, 16 // geometry.groups, geometry.kernel_size).to(dtype)
+    if inputs == 16 and not geometry.transposed:
+        with tw.options(kernel="winograd"):  # elsewhere native runs
+            y = tw.conv1d(
+                x, w, None, geometry.stride, geometry.padding, geometry.dilation, geometry.groups, geometry.padding_mode
+            )
+        torch.testing.assert_close(y, native.run(geometry, x, w, None))
+
+
+def test_exact_excludes_it():
+    x, w = torch.randn(1, 64, 4096), torch.randn(64, 64, 7)
+    problem = problem_of(Geometry(7), x, w)
+    with pytest.raises(ValueError, match="which exact=True excludes"), tw.options(kernel="winograd", exact=True):
+        pass
+    with tw.options(exact=True):
+        plan = tw.explain(tw.Conv1d(64, 64, 7), x).plan
+        assert dict(plan.rejected)["winograd"] == "is excluded by options(exact=True)"
+    assert KERNELS["winograd"].why_not(problem) is None
+    assert "7 products for 4 outputs" in kernel.tiles(problem_of(Geometry(4), x, w[..., :4]))
+    assert "14 products for 4 outputs" in kernel.tiles(problem)
+
+
+def test_gradients_by_it():
+    x, w = torch.randn(2, 32, 200, requires_grad=True), torch.randn(40, 32, 5, requires_grad=True)
+    b = torch.randn(40, requires_grad=True)
+    grad = torch.randn(2, 40, 200)
+    with tw.options(kernel="winograd"):
+        found = torch.autograd.grad(tw.conv1d(x, w, b, padding=2), (x, w, b), grad)
+    wanted = torch.autograd.grad(torch.nn.functional.conv1d(x, w, b, padding=2), (x, w, b), grad)
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-3)

@@ -43,9 +43,9 @@ def test_any_geometry(kernel_size, dilation, left, right, inputs, columns, outpu
 def test_every_kernel_size_and_lengths_around_a_block(kernel_size):
     random = np.random.default_rng(kernel_size)
     for inputs, columns in ((8, 8), (15, 17), (16, 33), (40, 65), (8, 150)):
-        for outputs in (1, 3, 4, 5, 95, 96, 97, 191, 192, 193, 1537):
+        for outputs in (1, 3, 4, 5, 96, 97, 193, 1537):
             for dilation in (1, 3, 32):
-                if dilation > 1 and outputs > 200:
+                if outputs > 100 and (dilation > 1 or inputs not in (15, 40)):
                     continue
                 geometry = Geometry(kernel_size, dilation=dilation, padding=(kernel_size - 1, 0))
                 x = tensor(random, 1, inputs, max(geometry.input_length(outputs), 1), dtype=torch.float32)

@@ -35,12 +35,12 @@ def save(path: str | os.PathLike[str]) -> int:
         True
     """
     found = measured.everything()
-    measured.write(Path(path), found)
+    measured.write(Path(path), found, measured.factors())
     return len(found)
 
 
 def load(path: str | os.PathLike[str]) -> int:
-    """Use the plans of a file in this process, those that were measured on this machine with these versions.
+    """Use the plans of a file in this process, those that were measured on this machine with these versions, and its rates.
 
     Returns:
         How many there are: 0 for a file of another machine alone.
@@ -49,8 +49,8 @@ def load(path: str | os.PathLike[str]) -> int:
         FileNotFoundError: no such file.
         ValueError: a file that holds something else.
     """
-    found = measured.read(Path(path))
-    measured.add(found)
+    found, factors = measured.read(Path(path))
+    measured.add(found, factors)
     dispatch.forget()
     return len(found)
 

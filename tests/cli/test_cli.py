@@ -17,6 +17,7 @@ from numpy.lib import format as npy
 from safetensors.torch import save_file
 
 import tapwise as tw
+from tapwise.engine import trials
 from tapwise.explanation.steps import number
 
 TUTORIAL = json.loads((Path(__file__).parents[1] / "data" / "tutorial.json").read_text())
@@ -135,7 +136,7 @@ def test_doctor_compiles_ahead(here, tmp_path, monkeypatch):
     first = here("doctor", "--warm")
     assert "direct convolve_32: " in first
     assert str(tmp_path / "kept") in first
-    assert "2 of " in here("doctor") or "of 13 loops" in here("doctor")
+    assert "2 of " in here("doctor") or "of 15 loops" in here("doctor")
 
 
 @pytest.mark.slow
@@ -150,6 +151,22 @@ def test_doctor_names_versions_and_kernels(here):
     printed = here("doctor")
     for words in ("torch", "numba", "processor", "native", "direct", "reference", "runs"):
         assert words in printed
+
+
+def test_doctor_measures_this_machines_rates_and_keeps_them(here, tmp_path, monkeypatch):
+    monkeypatch.setattr(trials, "_PROBE_ROUNDS", 1)
+    monkeypatch.setattr(trials, "_PROBE_SECONDS", 0.001)
+    monkeypatch.setenv("TAPWISE_PLANS", str(tmp_path / "plans.json"))
+    tw.plans.clear()
+    assert "tapwise doctor --tune measures them" in here("doctor")
+    printed = here("doctor", "--tune")
+    assert "native, dense" in printed
+    assert f"kept in {tmp_path / 'plans.json'}" in printed
+    assert "as this machine was measured to have them" in here("doctor")
+    assert set(json.loads((tmp_path / "plans.json").read_text())["machines"][0]["rates"]) == set(trials._PROBES)
+    monkeypatch.setenv("TAPWISE_PLANS", "")
+    assert "not kept: TAPWISE_PLANS is empty" in here("doctor", "--tune")
+    tw.plans.clear()
 
 
 def test_help_imports_no_torch_and_is_quick():

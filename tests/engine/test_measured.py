@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import tapwise as tw
-from tapwise.engine import dispatch, measured
+from tapwise.engine import dispatch, measured, rates, trials
 from tapwise.engine.measured import Measurement
 from tapwise.engine.plan import NATIVE_TRAINING, Training, choose, choose_kernel, choose_training, is_small
 from tapwise.engine.problem import Problem
@@ -255,3 +255,49 @@ def test_processes_that_save_at_once_lose_nothing(tmp_path):
     errors = [process.communicate()[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], errors
     assert tw.plans.load(file) == 40
+
+
+# Rates
+
+
+def test_rates_of_this_machine_are_used_for_predictions_and_kept(tmp_path):
+    large = Problem(Geometry(3), 128, 128, 4000, torch.float32, "cpu")
+    with tw.options(kernel="native"):
+        before = choose(large).seconds
+    family = measured.rates()
+    measured.add({}, {"direct": 1e-3, "native, dense": 2.0})
+    dispatch.forget()
+    found = measured.rates()
+    assert found.native.dense_rate == family.native.dense_rate / 2
+    assert found.native.dense_output == family.native.dense_output * 2
+    assert found.native.depthwise_rate == family.native.depthwise_rate
+    assert found.direct.rows == tuple((rows, rate / 1e-3) for rows, rate in family.direct.rows)
+    assert choose(large).kernel == "direct"
+    with tw.options(kernel="native"):
+        assert before < choose(large).seconds
+    with tw.options(deterministic=True):  # depends on no file
+        assert choose(large).kernel == "winograd"
+    file = tmp_path / "plans.json"
+    tw.plans.save(file)
+    tw.plans.clear()
+    assert measured.rates() == family
+    assert tw.plans.load(file) == 0
+    assert measured.rates() == found
+    content = json.loads(file.read_text())
+    content["machines"][0]["rates"]["of a later version"] = 3.0
+    file.write_text(json.dumps(content))
+    tw.plans.clear()
+    tw.plans.load(file)
+    assert measured.rates() == found
+    content["machines"][0]["rates"]["direct"] = -1
+    file.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="holds rates that can't be read"):
+        tw.plans.load(file)
+
+
+def test_every_group_of_rates_is_of_rates_that_there_are():
+    family = rates.current_rates()
+    for name in rates.GROUPS:
+        assert rates.adapted(family, {name: 2.0}) != family
+        assert rates.adapted(rates.adapted(family, {name: 2.0}), {name: 0.5}) == family
+    assert set(trials._PROBES) == set(rates.GROUPS)

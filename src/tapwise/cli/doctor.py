@@ -18,15 +18,19 @@ LOOPS += [("winograd.loops", name) for name in ("weights_32", "filtering_32")]
 LOOPS += [("program.loops", name) for name in ("program_32", "sequence_32")]
 
 
-def doctor(*, warm: bool = False) -> None:
+def doctor(*, warm: bool = False, tune: bool = False) -> None:
     """Print versions, processor and which kernels run here, and why others don't.
 
     Parameters
     ----------
     warm
         Compile the loops of the kernels now and cache them on disk, so that no later process must.
+    tune
+        Measure this machine's rates, by which plans are predicted where nothing was measured, and keep them in the
+        file of plans. Half a minute; nothing else should compute meanwhile.
     """
-    say(warmed() if warm else report())
+    texts = ([warmed()] if warm or tune else []) + ([tuned()] if tune else [])
+    say("\n".join(texts) if texts else report())
 
 
 def report() -> str:
@@ -46,7 +50,8 @@ def report() -> str:
         "",
         f"processor    {processor_name()}, {platform.machine()}, {os.cpu_count()} cores",
         f"vector units {torch.backends.cpu.get_cpu_capability()} (as torch uses them)",
-        f"rates        {processor_family()}'s, by which plans are predicted",
+        f"rates        {processor_family()}'s, by which plans are predicted{_adapted()}",
+        f"plans        {_plans()}",
         f"threads      {torch.get_num_threads()} for torch, {threads.count()} of them for Tapwise",
         f"compiled     {_compiled()}",
         f"GPU          {_gpu()}",
@@ -85,12 +90,46 @@ def warmed() -> str:
     return "\n".join([*lines, f"in {compiled.folder()}"])
 
 
+def tuned() -> str:
+    """Measure this machine's rates and keep them; what was found, as text."""
+    from tapwise.engine import dispatch, measured, trials
+    from tapwise.engine.rates import processor_family
+
+    factors = trials.measure_rates()
+    measured.add({}, factors)
+    dispatch.forget()
+    width = max(map(len, factors), default=0)
+    lines = [f"times of this machine, by those of the table of {processor_family()}:"]
+    lines += [f"  {name:<{width}}  {factor:.2f}" for name, factor in factors.items()]
+    file = measured.path()
+    if file is None:
+        return "\n".join([*lines, "not kept: TAPWISE_PLANS is empty"])
+    file.parent.mkdir(parents=True, exist_ok=True)
+    measured.write(file, {}, factors)
+    return "\n".join([*lines, f"kept in {file}"])
+
+
 def _compiled() -> str:
     from tapwise.engine import compiled
 
     cached = sum(compiled.is_cached(module, name) for module, name in LOOPS)
     missing = "" if cached == len(LOOPS) else "; tapwise doctor --warm compiles the rest"
     return f"{cached} of {len(LOOPS)} loops, in {compiled.folder()}{missing}"
+
+
+def _adapted() -> str:
+    from tapwise.engine import measured
+
+    return (
+        ", as this machine was measured to have them" if measured.factors() else "; tapwise doctor --tune measures them"
+    )
+
+
+def _plans() -> str:
+    from tapwise.engine import measured
+
+    file, count = measured.path(), len(measured.everything())
+    return f"{count} measured{'' if file is None else f', in {file}'}"
 
 
 def _version(name: str) -> str:

@@ -4,7 +4,11 @@
 ``TAPWISE_PLANS`` means none. What was measured elsewhere, on another processor or with other versions, stays in
 the file and counts for nothing here.
 
-# {"format": 1, "machines": [{"machine": {...}, "plans": [{problem, "threads": 2, "seconds": {kernel: s}, ...}]}]}
+# {"format": 1, "machines": [{
+#     "machine": {...},
+#     "plans": [{problem, "threads": 2, "batch": 1, "seconds": {kernel: s}, "training": {kernels: s}}, ...],
+#     "rates": {group: factor}
+# }]}
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from threading import RLock
@@ -28,7 +32,7 @@ import torch
 from tapwise.atomic_file import AtomicFile
 from tapwise.engine import compiled
 from tapwise.engine.problem import Problem
-from tapwise.engine.rates import processor_name
+from tapwise.engine.rates import GROUPS, Rates, adapted, current_rates, processor_name
 from tapwise.geometry import Geometry
 
 try:
@@ -37,6 +41,7 @@ except ImportError:  # no such locks here: of two processes that write at once, 
     fcntl = None  # type: ignore[assignment]
 
 FORMAT = 1
+NOTHING: Mapping[str, float] = {}
 # A kernel replaces native where it took at most this share of native's time: less is noise.
 MARGIN = 0.97
 
@@ -63,6 +68,7 @@ class Measurement:
 
 _lock = RLock()
 _found: dict[Key, Measurement] = {}
+_factors: dict[str, float] = {}
 _is_loaded = False
 _is_ignored: ContextVar[bool] = ContextVar("tapwise_measured_ignored", default=False)
 
@@ -93,11 +99,30 @@ def everything() -> dict[Key, Measurement]:
         return dict(_found)
 
 
-def add(found: Mapping[Key, Measurement]) -> None:
-    """Use measurements from now on, in this process."""
+def rates() -> Rates:
+    """The rates of this processor's family, as this machine was measured to have them."""
+    if not _is_loaded:
+        _load_at_first()
+    family = current_rates()
+    return family if _is_ignored.get() or not _factors else _adapted(family, tuple(sorted(_factors.items())))
+
+
+_adapted = lru_cache(maxsize=8)(lambda family, factors: adapted(family, dict(factors)))
+
+
+def add(found: Mapping[Key, Measurement], factors: Mapping[str, float] = NOTHING) -> None:
+    """Use measurements from now on, in this process; ``factors``: by group of rates, how many times as long it takes."""
     everything()
     with _lock:
         _found.update(found)
+        _factors.update(factors)
+
+
+def factors() -> dict[str, float]:
+    """By group of rates, how many times as long it takes here: a copy."""
+    everything()
+    with _lock:
+        return dict(_factors)
 
 
 def forget() -> None:
@@ -105,6 +130,7 @@ def forget() -> None:
     global _is_loaded
     with _lock:
         _found.clear()
+        _factors.clear()
         _is_loaded = True
 
 
@@ -137,7 +163,9 @@ def _load_at_first() -> None:
         file = path()
         if file is not None and file.exists():
             try:
-                _found.update(read(file))
+                found, factors = read(file)
+                _found.update(found)
+                _factors.update(factors)
             except (OSError, ValueError) as error:
                 warnings.warn(f"plans are predicted, not measured: {error}", RuntimeWarning, stacklevel=2)
         _is_loaded = True
@@ -166,19 +194,19 @@ def _version(name: str) -> str:
         return "none"
 
 
-def read(file: Path) -> dict[Key, Measurement]:
-    """What a file holds of this machine.
+def read(file: Path) -> tuple[dict[Key, Measurement], dict[str, float]]:
+    """What a file holds of this machine: measurements, and the factors of its rates.
 
     Raises:
         ValueError: no such file, in a sentence.
     """
     for entry in _machines(file):
         if entry["machine"] == machine():
-            return dict(_parsed(file, entry["plans"]))
-    return {}
+            return dict(_parsed(file, entry["plans"])), _parsed_factors(file, entry.get("rates", {}))
+    return {}, {}
 
 
-def write(file: Path, found: Mapping[Key, Measurement]) -> None:
+def write(file: Path, found: Mapping[Key, Measurement], factors: Mapping[str, float] = NOTHING) -> None:
     """Add what was measured to a file, complete or not at all; what it holds of other machines stays."""
     with _one_writer(file):
         machines = _machines(file) if file.exists() else []
@@ -188,6 +216,8 @@ def write(file: Path, found: Mapping[Key, Measurement]) -> None:
             machines.append(own)
         merged = {**dict(_parsed(file, own["plans"])), **found}
         own["plans"] = [_as_json(*item) for item in merged.items()]
+        if rates := {**_parsed_factors(file, own.get("rates", {})), **factors}:
+            own["rates"] = rates
         target = AtomicFile(file)
         try:
             target.file.write((json.dumps({"format": FORMAT, "machines": machines}, indent=1) + "\n").encode())
@@ -242,6 +272,14 @@ def _parsed(file: Path, plans: Iterable[Any]) -> Iterator[tuple[Key, Measurement
             yield (problem, threads), Measurement(batch, date, seconds, training)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{file}: holds a plan that can't be read ({error}): delete it, or name another") from error
+
+
+def _parsed_factors(file: Path, values: Any) -> dict[str, float]:
+    try:
+        factors = _times(values)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"{file}: holds rates that can't be read ({error}): delete it, or name another") from error
+    return {name: factor for name, factor in factors.items() if name in GROUPS}
 
 
 def _times(values: dict[str, Any]) -> dict[str, float]:

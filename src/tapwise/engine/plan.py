@@ -16,7 +16,7 @@ from tapwise.engine.checks import only_native_because
 from tapwise.engine.kernels import KERNELS, Kernel
 from tapwise.engine.options import Options, current_options
 from tapwise.engine.problem import Problem
-from tapwise.engine.rates import FITTED_THREADS, current_rates
+from tapwise.engine.rates import FITTED_THREADS, Rates, current_rates
 
 NATIVE, REFERENCE = "native", "reference"
 
@@ -75,7 +75,7 @@ class Plan:
 def predict(kernel: str, problem: Problem, threads: int | None = None) -> float:
     """Predicted seconds of a kernel for one batch row of a problem that it can run."""
     threads = _threads() if threads is None else threads
-    return costs.COSTS[kernel](problem, threads, current_rates())
+    return costs.COSTS[kernel](problem, threads, _rates())
 
 
 def choose(problem: Problem) -> Plan:
@@ -118,7 +118,7 @@ def choose_kernel(problem: Problem) -> str:
 def choose_grad_weight(problem: Problem) -> str:
     """The kernel for the weight's gradient of a problem, under the options in force."""
     options = current_options()
-    forced, margin = options.kernel, current_rates().margin
+    forced, margin = options.kernel, _rates().margin
     predicted = {
         name: _predict_grad_weight(name, problem)
         for name in costs.GRAD_WEIGHT_COSTS
@@ -150,7 +150,7 @@ def choose_training(problem: Problem) -> Training:
         return DeterministicTraining(forward, grad_input, grad_weight)
     if options.kernel is not None:
         return Training(forward, grad_input, grad_weight)
-    threads, rates = torch.get_num_threads(), current_rates()
+    threads, rates = torch.get_num_threads(), _rates()
     r, margin = rates.autograd, rates.margin
     native_forward = costs.native_training(problem, threads, rates)
     native_input = costs.native_grad_input(problem, backward, threads, rates)
@@ -193,7 +193,7 @@ def is_small(problem: Problem) -> bool:
 
     With groups, torch's own call costs more than others' do.
     """
-    geometry, most = problem.geometry, current_rates().small_products
+    geometry, most = problem.geometry, _rates().small_products
     if geometry.groups != 1 or geometry.transposed or not geometry.pads_as_torch:
         return False
     positions = problem.length + geometry.left + geometry.right
@@ -264,7 +264,7 @@ def _times(problem: Problem, obstacles: dict[str, str | None]) -> _Times:
         if seconds:
             return _Times(seconds, measured.MARGIN, True)
     predicted = {name: predict(name, problem) for name, obstacle in obstacles.items() if obstacle is None}
-    return _Times(predicted, current_rates().margin, False)
+    return _Times(predicted, _rates().margin, False)
 
 
 def _measured_training(problem: Problem) -> Training | None:
@@ -308,7 +308,12 @@ def _rival(times: _Times) -> str:
 
 
 def _predict_grad_weight(kernel: str, problem: Problem) -> float:
-    return costs.GRAD_WEIGHT_COSTS[kernel](problem, _threads(), current_rates())
+    return costs.GRAD_WEIGHT_COSTS[kernel](problem, _threads(), _rates())
+
+
+def _rates() -> Rates:
+    """The rates of this machine, where they were measured; under ``deterministic`` those of its family."""
+    return current_rates() if current_options().deterministic else measured.rates()
 
 
 def _threads() -> int:

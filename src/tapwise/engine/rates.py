@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import json
 import platform
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -238,6 +239,47 @@ def from_json(values: dict[str, Any]) -> Rates:
 
 def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+class Group(NamedTuple):
+    """Rates that a machine has more or less of, all alike.
+
+    Arguments:
+        section: where they stand.
+        seconds, rates: the fields that are times, and those that are products a second.
+    """
+
+    section: str
+    seconds: str
+    rates: str
+
+
+# By name, what one number adapts to a machine: see ``adapted``.
+GROUPS = {
+    "native, plain loop": Group("native", "loop_call loop_window", "loop_rate_per_channel loop_rate"),
+    "native, dense": Group("native", "dense_output", "dense_rate"),
+    "native, depthwise": Group("native", "depthwise_output", "depthwise_rate"),
+    "direct": Group("direct", "byte task gathered_sample gathered_strided_sample padding_sample", "rows"),
+    "direct, weight's gradient": Group("direct", "grad_tap grad_sample grad_strided_sample", "grad_rows"),
+    "gemm": Group("gemm", "sample tap output window scattered_weight scattered_product", "rate"),
+    "winograd": Group("winograd", "input output weight", "rate"),
+    "fft": Group("fft", "butterfly butterfly_large product product_summed", ""),
+}
+
+
+def adapted(rates: Rates, factors: Mapping[str, float]) -> Rates:
+    """The rates of a machine on which what a group says takes ``factors[group]`` times as long."""
+    for name, factor in factors.items():
+        group = GROUPS[name]
+        section = getattr(rates, group.section)
+        values = {field: getattr(section, field) * factor for field in group.seconds.split()}
+        values |= {field: _slower(getattr(section, field), factor) for field in group.rates.split()}
+        rates = replace(rates, **{group.section: replace(section, **values)})
+    return rates
+
+
+def _slower(value: Any, factor: float) -> Any:
+    return tuple((rows, rate / factor) for rows, rate in value) if isinstance(value, tuple) else value / factor
 
 
 @cache

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 import time
 from collections.abc import Callable, Mapping
 from datetime import date
@@ -23,6 +25,7 @@ from tapwise.engine.measured import Measurement
 from tapwise.engine.plan import NATIVE, NATIVE_TRAINING, REFERENCE, Training, predict
 from tapwise.engine.problem import Problem
 from tapwise.engine.rates import current_rates
+from tapwise.geometry import Geometry
 
 # A kernel is not timed where it is predicted to take so many times longer than the fastest; nor again where it did.
 _HOPELESS, _SLOWER = 30.0, 3.0
@@ -126,6 +129,56 @@ def _training(problem: Problem, x: Tensor, w: Tensor, b: Tensor, seconds: Mappin
     )
 
 
+# By group of rates, the problems by which it is measured: (K, in, out, length, groups), and of what.
+_PROBE_ROUNDS, _PROBE_SECONDS = 4, 0.2
+_OUTPUTS, _GRAD_WEIGHT = "outputs", "weight's gradient"
+_PROBES = {
+    "native, plain loop": ("native", _OUTPUTS, [(3, 4, 8, 300, 1), (7, 1, 16, 1000, 1), (5, 8, 16, 120, 1)]),
+    "native, dense": ("native", _OUTPUTS, [(3, 128, 128, 4000, 1), (1, 64, 256, 4000, 1), (5, 256, 256, 1000, 1)]),
+    "native, depthwise": ("native", _OUTPUTS, [(7, 256, 256, 4000, 256), (31, 256, 256, 2000, 256), (3, 64, 64, 20_000, 64)]),
+    "direct": ("direct", _OUTPUTS, [(7, 256, 256, 4000, 256), (31, 1, 1, 400_000, 1), (5, 16, 16, 8000, 1), (3, 32, 32, 8000, 1)]),
+    "direct, weight's gradient": ("direct", _GRAD_WEIGHT, [(7, 256, 256, 4000, 256), (31, 1, 1, 400_000, 1), (5, 16, 16, 8000, 1)]),
+    "gemm": ("gemm", _OUTPUTS, [(3, 128, 128, 4000, 1), (1, 64, 256, 4000, 1), (5, 256, 256, 1000, 1)]),
+    "winograd": ("winograd", _OUTPUTS, [(3, 128, 128, 4000, 1), (7, 64, 64, 8000, 1), (5, 256, 256, 1000, 1)]),
+    "fft": ("fft", _OUTPUTS, [(1001, 1, 1, 400_000, 1), (4001, 4, 4, 100_000, 4), (600, 32, 32, 20_000, 32)]),
+}  # fmt: skip
+
+
+def measure_rates() -> dict[str, float]:
+    """By group of rates, how many times as long its problems take here as the rates of this processor's family say.
+
+    All problems are timed in several rounds, so that what else computes for a while spoils one round alone.
+    """
+    calls: dict[tuple[str, int], tuple[Call, float]] = {}
+    for name, (kernel, what, shapes) in _PROBES.items():
+        calls |= {(name, n): probe for n, shape in enumerate(shapes) if (probe := _probe(kernel, what, *shape))}
+    least = dict.fromkeys(calls, math.inf)
+    with torch.no_grad():
+        for _ in range(_PROBE_ROUNDS):
+            for key, (call, _) in calls.items():
+                least[key] = min(least[key], _alternated({key: call}, _PROBE_SECONDS)[key])
+    ratios: dict[str, list[float]] = {}
+    for key, seconds in least.items():
+        ratios.setdefault(key[0], []).append(seconds / calls[key][1])
+    return {name: statistics.median(some) for name, some in ratios.items()}
+
+
+def _probe(
+    kernel: str, what: str, taps: int, inputs: int, outputs: int, length: int, groups: int
+) -> tuple[Call, float] | None:
+    """A call of a problem, and its predicted seconds; None where the kernel can't run here."""
+    problem = Problem(Geometry(taps, groups=groups), inputs, outputs, length, torch.float32, "cpu")
+    if KERNELS[kernel].why_not(problem) is not None:
+        return None
+    x, w, b = _tensors(problem, 1)
+    cost, call = costs.COSTS[kernel], partial(dispatch.runner(problem.geometry, kernel), x, w, b)
+    if what != _OUTPUTS:
+        cost = costs.GRAD_WEIGHT_COSTS[kernel]
+        grad = torch.ones(1, outputs, problem.output_length)
+        call = partial(weight_gradient, problem.geometry, grad, x, w, kernel)
+    return call, cost(problem, torch.get_num_threads(), current_rates())
+
+
 def _rounds(name: str) -> bool:
     """Whether a kernel rounds in float32, which only ``options(exact=False)`` allows."""
     return KERNELS[name].transform_dtype == torch.float32
@@ -135,8 +188,9 @@ def _without_native(times: Mapping[str, float]) -> dict[str, float]:
     return {name: seconds for name, seconds in times.items() if name != native.NAME}
 
 
-def _alternated(calls: Mapping[Any, Call]) -> dict[Any, float]:
-    """The least seconds of each call, in turns."""
+def _alternated(calls: Mapping[Any, Call], each: float | None = None) -> dict[Any, float]:
+    """The least seconds of each call, in turns; ``each``: how long a call is timed."""
+    each = _EACH if each is None else each
     least: dict[Any, float] = {}
     for key, call in calls.items():
         call()  # compiled, and its memory taken
@@ -148,7 +202,7 @@ def _alternated(calls: Mapping[Any, Call]) -> dict[Any, float]:
         waiting = {
             key: call
             for key, call in waiting.items()
-            if least[key] <= _SLOWER * fastest and (spent[key] < _EACH or n < _ROUNDS)
+            if least[key] <= _SLOWER * fastest and (spent[key] < each or n < _ROUNDS)
         }
         if not waiting:
             break

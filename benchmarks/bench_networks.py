@@ -1,9 +1,10 @@
 """Whole networks on a CPU: as they are, accelerated, frozen, by torch.compile and by ONNX Runtime.
 
 Each peer runs in a process of its own, in turns; the least of all turns counts. A live step is fed chunk by chunk:
-its median and its 99th percentile, and the real-time factor: the step's time by the chunk's.
+its median and its 99th percentile, and the real-time factor: the step's time by the chunk's. A training step is
+forward and backward, without an optimizer. *Tuned* is accelerated with an example: plans are measured.
 
-    python benchmarks/bench_networks.py [--threads 2] [--rounds 5] [--live] [--name NAME] [--only NETWORK ...]
+    python benchmarks/bench_networks.py [--threads 2] [--rounds 5] [--live | --training] [--name NAME] [--only NETWORK ...]
                                         [--peers PEER ...]
 
 prints a table and writes results/NAME.json with the machine, the versions and the date.
@@ -15,6 +16,7 @@ import argparse
 import io
 import json
 import math
+import os
 import statistics
 import subprocess
 import sys
@@ -25,6 +27,8 @@ from typing import Any
 
 HERE = Path(__file__).parent
 Call = Callable[[], Any]
+# Plans are those predicted, but for peers that measure; and those keep nothing.
+ENVIRONMENT = {**os.environ, "TAPWISE_PLANS": ""}
 # Seconds that a peer computes in its turn.
 TURN = 0.4
 
@@ -37,6 +41,13 @@ def accelerated(model: Any, x: Any) -> Call:
     import tapwise as tw
 
     tw.accelerate(model)
+    return lambda: model(x)
+
+
+def tuned(model: Any, x: Any) -> Call:
+    import tapwise as tw
+
+    tw.accelerate(model, x)
     return lambda: model(x)
 
 
@@ -88,10 +99,53 @@ def _session(data: bytes) -> Any:
 PEERS: dict[str, Callable[[Any, Any], Call]] = {
     "eager": eager,
     "accelerate": accelerated,
+    "tuned": tuned,
     "freeze": frozen,
     "torch.compile": compiled,
     "ONNX Runtime": onnxruntime,
     "eager again": eager,
+}
+
+
+# Training steps: the loss and all gradients, without an optimizer
+
+
+def trained(model: Any, x: Any) -> Call:
+    import torch
+    from torch.utils._pytree import tree_leaves
+
+    x = x.clone().requires_grad_()
+
+    def step() -> Any:
+        with torch.enable_grad():
+            model.zero_grad(set_to_none=True)
+            loss = sum(y.square().mean() for y in tree_leaves(model(x)))
+            loss.backward()
+        return loss.detach()
+
+    model.train()
+    return step
+
+
+def trained_accelerated(model: Any, x: Any) -> Call:
+    import tapwise as tw
+
+    tw.accelerate(model)
+    return trained(model, x)
+
+
+def trained_tuned(model: Any, x: Any) -> Call:
+    import tapwise as tw
+
+    tw.accelerate(model, x, backward=True)
+    return trained(model, x)
+
+
+TRAINING_PEERS: dict[str, Callable[[Any, Any], Call]] = {
+    "eager": trained,
+    "accelerate": trained_accelerated,
+    "tuned": trained_tuned,
+    "eager again": trained,
 }
 
 
@@ -151,7 +205,12 @@ LIVE_PEERS: dict[str, Callable[[Any, Any, int], Call]] = {
 # The work of a process
 
 
-def work(peer: str, network: str, threads: int, live: bool) -> None:
+def peers_of(kind: str) -> dict[str, Any]:
+    """By name, what is compared."""
+    return {"live": LIVE_PEERS, "training": TRAINING_PEERS}.get(kind, PEERS)
+
+
+def work(peer: str, network: str, threads: int, kind: str) -> None:
     """Answer every line of the input with the seconds of runs; first, with what came out."""
     import torch
 
@@ -162,10 +221,11 @@ def work(peer: str, network: str, threads: int, live: bool) -> None:
 
     model, x = networks.make(network)
     with torch.no_grad():
-        call = LIVE_PEERS[peer](model, x, networks.LIVE[network].samples) if live else PEERS[peer](model, x)
+        arguments = (networks.LIVE[network].samples,) if kind == "live" else ()
+        call = peers_of(kind)[peer](model, x, *arguments)
         result = torch.as_tensor(call()).double().reshape(-1)
         places = torch.arange(1024) * (result.numel() - 1) // 1023
-        sample = [] if live or not result.numel() else result[places].tolist()
+        sample = [] if kind != "offline" or not result.numel() else result[places].tolist()
         print(json.dumps({"sample": sample}), flush=True)
         call()
         for _ in sys.stdin:
@@ -203,16 +263,37 @@ def floor(network: str, threads: int) -> float:
     return float(counter.get_total_flops() / (2 * 1024**3) * min(times))
 
 
-def compare(network: str, peers: list[str], threads: int, rounds: int, live: bool, seconds: float) -> dict[str, Any]:
+def live_floor(network: str, threads: int) -> float:
+    """Seconds of a step that reads all weights once, at the rate at which as much memory is read, and 2 us an operation."""
+    import torch
+
+    sys.path.insert(0, str(HERE))
+    import networks
+
+    import tapwise as tw
+
+    torch.set_num_threads(threads)
+    model, x = networks.make(network)
+    numbers = sum(parameter.numel() for parameter in model.parameters())
+    operations = len(tw.freeze(model, x).steps.steps)
+    weights, times = torch.ones(numbers), []
+    for _ in range(50):
+        started = time.perf_counter()
+        torch.dot(weights, weights)
+        times.append(time.perf_counter() - started)
+    return min(times) + 2e-6 * operations
+
+
+def compare(network: str, peers: list[str], threads: int, rounds: int, kind: str, seconds: float) -> dict[str, Any]:
     """All peers on one network, in turns; ``seconds``: of a chunk."""
     workers: dict[str, Any] = {}
     row: dict[str, Any] = {"network": network, "failed": {}}
     reference: list[float] = []
     for peer in peers:
         arguments = [sys.executable, __file__, "--threads", str(threads), "--work", peer, network]
-        arguments += ["--live"] if live else []
+        arguments += [f"--{kind}"] if kind != "offline" else []
         worker = subprocess.Popen(
-            arguments, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            arguments, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT
         )
         assert worker.stdout is not None
         line = worker.stdout.readline()
@@ -238,36 +319,33 @@ def compare(network: str, peers: list[str], threads: int, rounds: int, live: boo
         worker.wait()
     row["ms"] = {peer: 1e3 * min(found) for peer, found in times.items()}
     row["median_ms"] = {peer: 1e3 * statistics.median(found) for peer, found in times.items()}
-    if live:
+    if kind == "live":
         row["chunk_ms"] = 1e3 * seconds
         row["p99_ms"] = {peer: 1e3 * sorted(found)[int(0.99 * len(found))] for peer, found in times.items()}
-    else:
-        row["floor_ms"] = 1e3 * float(
-            subprocess.run(
-                [sys.executable, __file__, "--threads", str(threads), "--floor", network],
-                capture_output=True,
-                text=True,
-                check=True,
-            ).stdout
-        )
+    if kind != "training":
+        arguments = [sys.executable, __file__, "--threads", str(threads), "--floor", network]
+        arguments += ["--live"] if kind == "live" else []
+        run = subprocess.run(arguments, capture_output=True, text=True, check=True, env=ENVIRONMENT)
+        row["floor_ms"] = 1e3 * float(run.stdout)
     return row
 
 
-def _print(row: dict[str, Any], peers: list[str], live: bool, seconds: float) -> None:
+def _print(row: dict[str, Any], peers: list[str], kind: str, seconds: float) -> None:
     name = f"{row['network']:<20}"
-    if live:
+    if kind == "live":
         cells = [
             f"{row['median_ms'][p]:8.2f} {row['p99_ms'][p]:8.2f} {row['median_ms'][p] / 1e3 / seconds:6.2f}"
             if p in row["ms"]
             else f"{'-':>24}"
             for p in peers
         ]
+        cells += [f"{row['floor_ms']:8.2f}"]
     else:
         base = row["ms"]["eager"]
         cells = [f"{base:10.2f}"] + [
             f"{base / row['ms'][p]:10.2f}" if p in row["ms"] else f"{'-':>10}" for p in peers[1:]
         ]
-        cells += [f"{base / row['floor_ms']:10.2f}"]
+        cells += [f"{base / row['floor_ms']:10.2f}"] if "floor_ms" in row else []
     print(name + " ".join(cells), *(f"   {p}: {why}" for p, why in row["failed"].items()), flush=True)
 
 
@@ -276,36 +354,39 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--live", action="store_true", help="steps of streams, in chunks of about 10 ms")
+    parser.add_argument("--training", action="store_true", help="forward and backward, in training")
     parser.add_argument("--only", nargs="*", default=[], help="names of networks")
     parser.add_argument("--peers", nargs="*", default=[], help="some of the peers")
     parser.add_argument("--name", default="", help="of the result file; none is written without")
     parser.add_argument("--work", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--floor", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    kind = "live" if options.live else "training" if options.training else "offline"
     if options.work:
-        work(*options.work, options.threads, options.live)
+        work(*options.work, options.threads, kind)
         return
     if options.floor:
-        print(floor(options.floor, options.threads))
+        print((live_floor if options.live else floor)(options.floor, options.threads))
         return
     sys.path.insert(0, str(HERE))
     import networks
 
-    peers = options.peers or list(LIVE_PEERS if options.live else PEERS)
-    if options.live:
-        print(f"{'network':<20}" + " ".join(f"{p + ' p50, p99 ms, rtf':>24}" for p in peers))
+    peers = options.peers or list(peers_of(kind))
+    if kind == "live":
+        print(f"{'network':<20}" + " ".join(f"{p + ' p50, p99 ms, rtf':>24}" for p in peers) + "   floor")
     else:
         print(f"{'network':<20}{'eager ms':>10} " + " ".join(f"{p:>10.10}" for p in [*peers[1:], "floor"]))
     rows = []
-    for network in options.only or list(networks.LIVE if options.live else networks.NETWORKS):
-        seconds = networks.LIVE[network].seconds if options.live else math.nan
-        row = compare(network, peers, options.threads, options.rounds, options.live, seconds)
+    names = {"live": list(networks.LIVE), "training": networks.TRAINED}.get(kind, list(networks.NETWORKS))
+    for network in options.only or names:
+        seconds = networks.LIVE[network].seconds if kind == "live" else math.nan
+        row = compare(network, peers, options.threads, options.rounds, kind, seconds)
         rows.append(row)
-        _print(row, peers, options.live, seconds)
+        _print(row, peers, kind, seconds)
     if options.name:
         from bench_conv1d import machine
 
-        result = {"machine": machine(), "threads": options.threads, "live": options.live, "rows": rows}
+        result = {"machine": machine(), "threads": options.threads, "kind": kind, "rows": rows}
         path = HERE / "results" / f"{options.name}.json"
         path.write_text(json.dumps(result, indent=1) + "\n")
         print(f"wrote {path}")

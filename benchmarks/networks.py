@@ -313,6 +313,10 @@ LIVE = {
 }
 
 
+# Networks whose training steps are timed.
+TRAINED = ["TCN", "Conv-TasNet", "QuartzNet", "WaveNet", "ECG ResNet1d"]
+
+
 def make(name: str) -> tuple[nn.Module, Tensor]:
     """A network in evaluation, and a signal for it, always the same."""
     torch.manual_seed(0)

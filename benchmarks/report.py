@@ -125,7 +125,8 @@ def _networks(result: Result, live: Result | None) -> str:
     peers = [peer for peer in result["rows"][0]["ms"] if peer not in ("eager", "eager again")]
     text = (
         f"\n## Whole networks\n\nWell-known architectures with random weights, float32, {result['threads']} threads: "
-        "times eager's time, each peer in a process of its own, in turns, the least of all turns. *Floor* is the time of "
+        "times eager's time, each peer in a process of its own, in turns, the least of all turns. *Accelerate* is "
+        "`tw.accelerate(model)`, *tuned* the same with an example, *freeze* `tw.freeze`. *Floor* is the time of "
         f"the network's products at the rate of `torch.mm`. Measured {result['machine']['date']} on {_where(result)}, by "
         "`make bench-models` (`benchmarks/networks.py` has the networks).\n\n| network | eager, ms | "
         + " | ".join(peers)
@@ -162,16 +163,32 @@ def _live(result: Result) -> str:
     text = (
         f"\nThe same, live: a step of a stream of one frame or about 10 ms, {result['threads']} thread(s). *Stream* is "
         "`tw.stream(model, x)`, *frozen stream* `tw.stream(tw.freeze(model, x))`, ONNX Runtime runs the step that "
-        f"`functional` exports. Median and 99th percentile of all steps, ms; measured {result['machine']['date']}.\n\n"
-        "| network | chunk, ms | "
+        f"`functional` exports. Median and 99th percentile of all steps, ms; *floor*: all weights read once, at the rate "
+        "at which as much memory is read, and 2 us for each compiled step, without what is computed; measured "
+        f"{result['machine']['date']}.\n\n| network | chunk, ms | "
         + " | ".join(f"{peer}, 50% | 99%" for peer in peers)
-        + " |\n|---|---:|"
-        + "---:|" * (2 * len(peers))
+        + " | floor |\n|---|---:|"
+        + "---:|" * (2 * len(peers) + 1)
         + "\n"
     )
     for row in result["rows"]:
         cells = [f"{row['median_ms'][p]:.2f} | {row['p99_ms'][p]:.2f}" if p in row["ms"] else "- | -" for p in peers]
-        text += f"| {row['network']} | {row['chunk_ms']:.1f} | {' | '.join(cells)} |\n"
+        text += f"| {row['network']} | {row['chunk_ms']:.1f} | {' | '.join(cells)} | {row['floor_ms']:.2f} |\n"
+    return text + _failures(result)
+
+
+def _training(result: Result) -> str:
+    """Training steps."""
+    peers = [peer for peer in result["rows"][0]["ms"] if peer != "eager"]
+    text = (
+        f"\nTraining steps, forward and backward in training, without an optimizer, {result['threads']} threads; measured "
+        f"{result['machine']['date']}.\n\n| network | eager, ms | {' | '.join(peers)} |\n|---|---:|"
+        + "---:|" * len(peers)
+        + "\n"
+    )
+    for row in result["rows"]:
+        cells = [f"{row['ms']['eager'] / row['ms'][peer]:.2f}" if peer in row["ms"] else "-" for peer in peers]
+        text += f"| {row['network']} | {row['ms']['eager']:.3g} | {' | '.join(cells)} |\n"
     return text + _failures(result)
 
 
@@ -279,6 +296,7 @@ def document() -> str:
     return (
         page(result, others)
         + (_networks(networks, _read("networks-live-cpu")) if networks else "")
+        + (_training(training) if (training := _read("networks-training-cpu")) else "")
         + (_streams(streams) if streams else "")
     )
 

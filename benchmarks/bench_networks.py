@@ -269,7 +269,6 @@ def live_floor(network: str, threads: int) -> float:
 
     sys.path.insert(0, str(HERE))
     import networks
-
     import tapwise as tw
 
     torch.set_num_threads(threads)

@@ -65,7 +65,7 @@ def test_the_matrices_are_exact(m, r):
     assert times(outputs, products) == wanted
 
 
-@pytest.mark.parametrize("kernel_size", slow_after(6, [3, 4, 5, 6, 7, 11, 8, 9, 12, 13, 15, 31, 32, 33, 64, 200]))
+@pytest.mark.parametrize("kernel_size", slow_after(5, [3, 4, 5, 7, 11, 6, 8, 9, 12, 13, 15, 31, 32, 33, 64, 200]))
 @pytest.mark.parametrize("dilation", [1, 2, 3, 5])
 def test_lengths_around_chunks_and_blocks(kernel_size, dilation):
     dice = np.random.default_rng(kernel_size)

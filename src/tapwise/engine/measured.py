@@ -182,9 +182,16 @@ def machine() -> dict[str, str]:
         "processor": processor_name(),
         "vectors": torch.backends.cpu.get_cpu_capability(),
         "cores": str(os.cpu_count()),
-        "loops": compiled.fingerprint(),
+        "loops": _loops(),
         **versions,
     }
+
+
+def _loops() -> str:
+    try:
+        return compiled.fingerprint()
+    except (PackageNotFoundError, ImportError):  # no compiler: no loops
+        return "none"
 
 
 def _version(name: str) -> str:

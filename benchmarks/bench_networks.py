@@ -17,6 +17,7 @@ import io
 import json
 import math
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -29,6 +30,8 @@ HERE = Path(__file__).parent
 Call = Callable[[], Any]
 # Plans are those predicted, but for peers that measure; and those keep nothing.
 ENVIRONMENT = {**os.environ, "TAPWISE_PLANS": ""}
+# What terminals read as colours.
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 # Seconds that a peer computes in its turn.
 TURN = 0.4
 
@@ -299,7 +302,7 @@ def compare(network: str, peers: list[str], threads: int, rounds: int, kind: str
         if not line.startswith("{"):
             worker.kill()
             assert worker.stderr is not None
-            said = worker.stderr.read().strip().splitlines() or ["it gave nothing"]
+            said = _COLOURS.sub("", worker.stderr.read()).strip().splitlines() or ["it gave nothing"]
             row["failed"][peer] = next((line for line in reversed(said) if "Error" in line), said[-1]).strip()[:160]
             continue
         sample = json.loads(line)["sample"]

@@ -90,6 +90,27 @@ def test_what_only_torch_can_run_is_left():
     assert "1 call left to torch" in str(tuning)
 
 
+def test_integers_are_left_and_options_that_look_at_no_measurement_are_refused():
+    class Both(nn.Module):
+        def forward(self, x):
+            mask = F.conv1d(torch.ones(1, 1, 300, dtype=torch.int64), torch.ones(1, 1, 3, dtype=torch.int64))
+            return F.conv1d(x, torch.ones(1, 1, 3)) * mask
+
+    tuning = tw.tune(Both(), torch.ones(1, 1, 300), backward=True, save=False)
+    assert (len(tuning.problems), tuning.left) == (1, 1)
+    for options in ({"kernel": "reference"}, {"deterministic": True}):
+        with tw.options(**options), pytest.raises(ValueError, match="tuned for the default options"):
+            tw.tune(nn.Conv1d(1, 1, 3), torch.ones(1, 1, 9), save=False)
+
+
+def test_a_default_device_changes_nothing():
+    x, w = torch.randn(1, 16, 300, requires_grad=True), torch.randn(16, 16, 5, requires_grad=True)
+    wanted = torch.autograd.grad(tw.conv1d(x, w).sum(), (x, w))
+    with torch.device("meta"), tw.options(kernel="winograd"):
+        found = torch.autograd.grad(tw.conv1d(x, w).sum(), (x, w))
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-3)
+
+
 def test_autocast_is_a_problem_of_its_own_dtype():
     layer = nn.Conv1d(4, 4, 3)
     with torch.autocast("cpu", torch.bfloat16):

@@ -183,7 +183,7 @@ def tune(model: nn.Module, example: Any, backward: bool = False, *, save: bool =
 
     Raises:
         TypeError: a model that is no ``nn.Module``.
-        ValueError: a file of plans that holds something else.
+        ValueError: a file of plans that holds something else; options in force that look at no measurement.
         OSError: a file that can't be written; what was measured is then used by this process alone.
 
     Example:

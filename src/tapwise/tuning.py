@@ -16,7 +16,9 @@ from torch.overrides import TorchFunctionMode
 
 from tapwise.engine import dispatch, measured, trials
 from tapwise.engine.checks import autocast_dtype, only_native_because
+from tapwise.engine.kernels.inputs import obstacle
 from tapwise.engine.kernels.native import torch_conv1d, torch_conv_transpose1d
+from tapwise.engine.options import current_options
 from tapwise.engine.plan import NATIVE, NATIVE_TRAINING, Training, choose_kernel, choose_training, time_text
 from tapwise.engine.problem import Problem
 from tapwise.functional import conv1d, conv_transpose1d
@@ -46,7 +48,7 @@ class TunedProblem:
     chosen: str
     torch_seconds: float | None
     predicted_seconds: float | None
-    seconds: float
+    seconds: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,15 +103,15 @@ def _line(row: list[str], widths: list[int]) -> str:
 
 
 def _row(kind: str, problems: list[TunedProblem]) -> list[str]:
-    ours = sum(p.calls * p.seconds for p in problems)
-    by_torch, by_prediction = (_total(problems, name) for name in ("torch_seconds", "predicted_seconds"))
+    names = ("torch_seconds", "predicted_seconds", "seconds")
+    by_torch, by_prediction, ours = (_total(problems, name) for name in names)
     kernels = Counter[str]()
     for problem in problems:
         kernels[problem.chosen] += problem.calls
     listed = ", ".join(f"{name} {n}" for name, n in kernels.most_common())
-    gain = "-" if by_torch is None else f"{by_torch / ours:.2f}"
-    shown = ["-" if value is None else time_text(value) for value in (by_torch, by_prediction)]
-    return [kind, str(sum(p.calls for p in problems)), *shown, time_text(ours), gain, listed]
+    gain = "-" if by_torch is None or ours is None else f"{by_torch / ours:.2f}"
+    shown = ["-" if value is None else time_text(value) for value in (by_torch, by_prediction, ours)]
+    return [kind, str(sum(p.calls for p in problems)), *shown, gain, listed]
 
 
 def _total(problems: list[TunedProblem], name: str) -> float | None:
@@ -120,6 +122,12 @@ def _total(problems: list[TunedProblem], name: str) -> float | None:
 
 def tuned(run: Callable[[], Any], backward: bool, save: bool) -> Tuning:
     """Time the kernels of all convolutions that ``run`` calls, and use the fastest from now on: see ``tapwise.tune``."""
+    options = current_options()
+    if options.kernel is not None or options.deterministic:
+        raise ValueError(
+            "plans are tuned for the default options: call tune outside of options(kernel=...) and "
+            "options(deterministic=True), which look at no measurement"
+        )
     with _Recorder() as recorder:
         run()
     predicted = {key: _predicted(key[0]) for key in recorder.calls}
@@ -160,7 +168,6 @@ def _tuned(key: Key, calls: int, predicted: str, chosen: str, native: str, secon
     problem, batch = key
     times = [seconds.get(name) for name in (native, predicted, chosen)]
     by_torch, by_prediction, ours = (None if value is None else value * batch for value in times)
-    assert ours is not None  # what is chosen was timed
     return TunedProblem(problem, kind_of(problem), calls, batch, predicted, chosen, by_torch, by_prediction, ours)
 
 
@@ -216,7 +223,8 @@ class _Recorder(TorchFunctionMode):
             problem = Problem.of(input, weight, bias, transposed=transposed, **settings)
         except ValueError:  # which the call itself will say
             return
-        if only_native_because(input, weight, bias) is not None or problem.n_outputs == 0:
+        is_left = only_native_because(input, weight, bias) is not None or obstacle(problem) is not None
+        if is_left or problem.n_outputs == 0:
             self.left += 1
             return
         if (dtype := autocast_dtype(input)) != problem.dtype:

@@ -166,7 +166,7 @@ def _load_at_first() -> None:
                 found, factors = read(file)
                 _found.update(found)
                 _factors.update(factors)
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, TypeError, ArithmeticError) as error:
                 warnings.warn(f"plans are predicted, not measured: {error}", RuntimeWarning, stacklevel=2)
         _is_loaded = True
 

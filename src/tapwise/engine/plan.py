@@ -275,7 +275,7 @@ def _measured_training(problem: Problem) -> Training | None:
     times = {}
     for names, seconds in found.training.items():
         training = Training(*names.split())
-        if training == NATIVE_TRAINING or all(obstacle is None for obstacle in _excluded(training)):
+        if training == NATIVE_TRAINING or all(obstacle is None for obstacle in _excluded(training, problem)):
             times[training] = seconds
     if not times:
         return None
@@ -285,11 +285,15 @@ def _measured_training(problem: Problem) -> Training | None:
     return fastest
 
 
-def _excluded(training: Training) -> list[str | None]:
-    """Why the options exclude kernels that were measured, by kernel; None where they don't."""
+def _excluded(training: Training, problem: Problem) -> list[str | None]:
+    """Why kernels that were measured can't, or may not, run now, by kernel; None where they do."""
     options = current_options()
+    problems = (problem, input_gradient_problem(problem), weight_gradient_problem(problem))
     return [
-        _excluded_because(KERNELS[name], options) if name in KERNELS else "is none of this version" for name in training
+        KERNELS[name].why_not(posed) or _excluded_because(KERNELS[name], options)
+        if name in KERNELS
+        else "is none of this version"
+        for name, posed in zip(training, problems, strict=True)
     ]
 
 

@@ -57,14 +57,14 @@ def measure(problem: Problem, batch: int, backward: bool) -> Measurement:
 
 def _tensors(problem: Problem, batch: int) -> tuple[Tensor, Tensor, Tensor]:
     """An input, a weight and a bias; torch's own random numbers stay as they were."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
     geometry = problem.geometry
     outer, inner = problem.out_channels, problem.in_channels_per_group
     if geometry.transposed:
         outer, inner = problem.in_channels, problem.out_channels_per_group
     shapes = ((batch, problem.in_channels, problem.length), (outer, inner, geometry.kernel_size))
-    x, w = (torch.randn(shape, generator=generator).to(problem.dtype) for shape in shapes)
-    return x, w, torch.zeros(problem.out_channels, dtype=problem.dtype)
+    x, w = (torch.randn(shape, generator=generator, device="cpu").to(problem.dtype) for shape in shapes)
+    return x, w, torch.zeros(problem.out_channels, dtype=problem.dtype, device="cpu")
 
 
 def _hopeful(problem: Problem) -> list[str]:
@@ -94,7 +94,7 @@ def _likely(predicted: Mapping[str, float]) -> list[str]:
 def _training(problem: Problem, x: Tensor, w: Tensor, b: Tensor, seconds: Mapping[str, float]) -> dict[Training, float]:
     """By the kernels of outputs and gradients, the time of a training step: torch's, and what the best of ours make."""
     geometry = problem.geometry
-    grad = torch.ones(x.shape[0], problem.out_channels, problem.output_length, dtype=problem.dtype)
+    grad = torch.ones(x.shape[0], problem.out_channels, problem.output_length, dtype=problem.dtype, device="cpu")
     of_input = _alternated(
         {
             name: partial(input_gradient, geometry, grad, w, problem.length, name)

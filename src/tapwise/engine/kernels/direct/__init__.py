@@ -146,7 +146,7 @@ def weight_gradient(geometry: Geometry, grad: Tensor, input: Tensor, weight: Ten
     # Totals of each piece, in float64, are added in order: the same bits for any count of threads.
     _, spans, rows = _spans(geometry, weight, input.shape[0], grad.shape[-1])
     pieces = -(-input.shape[0] // rows) * spans
-    totals = torch.zeros((pieces, *weight.shape), dtype=torch.float64)
+    totals = torch.zeros((pieces, *weight.shape), dtype=torch.float64, device="cpu")
     _run_loops(geometry, input, weight, None, grad.detach().contiguous(), totals)
     # One piece is only rounded; in float64 it would be a view, which can't be changed in place.
     total = totals.sum(0) if pieces > 1 or weight.dtype == totals.dtype else totals[0]

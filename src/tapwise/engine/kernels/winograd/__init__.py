@@ -85,7 +85,7 @@ def run(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) 
     pool.run(compiled.loop(*LOOPS[0]), weights, len(panels(fan_out)) * shares, threads)
     block = layout.block_of(fan_in, dilation, outputs)
     blocks = -(-outputs // block)
-    checks = torch.zeros(batch * blocks, dtype=torch.float64)
+    checks = torch.zeros(batch * blocks, dtype=torch.float64, device="cpu")
     job = FilteringJob(
         **inputs.input_fields(x, geometry.left, 1, inputs.padding_sources(geometry, length)),
         transformed=own_address(transformed), bias=address(b), y=own_address(y), checks=own_address(checks),

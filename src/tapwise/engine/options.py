@@ -37,8 +37,9 @@ def options(
             ``"native"``, ``"direct"``, ``"gemm"``, ``"winograd"``, ``"fft"``, ``"fft32"``, ``"reference"``. None
             lets the plan choose.
         exact: True: every output is the sum of its own window's products, never a transform's.
-            None: transforms in float64 too, whose rounding float32 can't show. False: transforms in
-            float32 too, twice as fast; each sample then holds about 1e-7 of the loudest around it.
+            None: transforms in float64 too, whose rounding float32 can't show, and ``"winograd"``, whose tiles of
+            four outputs hold about 1e-7 of the loudest sample in their windows, a causal layer's too. False:
+            transforms in float32 too, twice as fast; each sample then holds about 1e-7 of the loudest around it.
         deterministic: True: outputs have the same bits in any batch, on any number of threads and with or
             without gradients, and gradients have the same bits on any number of threads. Where torch's own
             convolution is the plan, it then runs row by row on one thread, which may take several times as

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from tapwise.engine import compiled
+from tapwise.engine.options import options
 from tapwise.engine.threads import leave_lost_pool
 from tapwise.errors import FreezeMismatchError, ShapeError
 from tapwise.evaluation import evaluating
@@ -58,7 +59,8 @@ class Frozen(nn.Module):
         self.graph, self.runs = read(model, example, time, is_offline=True)
         on_cpu = all(like.device.type == "cpu" for like in self.runs.inputs if isinstance(like, Tensor))
         is_compiled = on_cpu and all(compiled.obstacle(*loop) is None for loop in LOOPS)
-        self.steps = lowered(self.graph, is_compiled)
+        with options(exact=is_exact or None):  # whatever is in force where this is unpickled
+            self.steps = lowered(self.graph, is_compiled)
         rewrite(self.graph, self.steps)
         pack(self.steps, is_exact)
         self._operations = operations_of(self.graph)

@@ -1,10 +1,11 @@
 """Measure what convolutions take here and fit the rates by which plans are predicted.
 
-Random shapes are drawn, and steps of transposed streams, of a few inputs each; on each, every kernel that can run it is timed (torch.utils.benchmark, the minimum
-of several blocks), outputs and weight gradients. Then the rates of this processor's family are fitted: the
+Random shapes are drawn, steps of transposed streams, of a few inputs each, and dense convolutions. On each, every kernel
+that can run it is timed (torch.utils.benchmark, the minimum of several blocks), outputs and weight gradients. Then the rates of this processor's family are fitted: the
 sum of squared logarithms of measured over predicted, less sensitive to outliers, by scipy.optimize.
 
-    python benchmarks/fit_rates.py [--shapes 120] [--frames 30] [--dense 30] [--seed 0] [--seconds 0.05] [--only PATH ...] [--kernels NAME ...] [--write]
+    python benchmarks/fit_rates.py [--shapes 120] [--frames 30] [--dense 30] [--seed 0] [--seconds 0.05]
+                                   [--only PATH ...] [--kernels NAME ...] [--write]
 
 prints, for each kernel, how far predictions are off before and after, and the rates that changed. ``--only``
 fits the rates whose paths begin so (``native.few_inputs_weight gemm.scattered``) and leaves the others, to which all
@@ -19,6 +20,7 @@ import argparse
 import copy
 import json
 import math
+import os
 import platform
 from collections.abc import Iterator
 from dataclasses import fields
@@ -39,6 +41,8 @@ from tapwise.engine.problem import Problem
 from tapwise.engine.rates import processor_name
 
 FILE = Path(rates.__file__).with_name("rates.json")
+# By which a processor is used as one that has less: part of the command that is recorded.
+LIMITS = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES")
 # Choices, not times.
 FIXED = {"margin", "small_products", "fft.large_frame"}
 
@@ -232,7 +236,9 @@ def main() -> None:
         if abs(math.log(other / one)) > 0.1:
             print(f"{path:<40}{one:>12.4g} -> {other:.4g}")
     if options.write:
-        command = f"python benchmarks/fit_rates.py --shapes {options.shapes} --frames {options.frames} --dense {options.dense}"
+        limits = " ".join(f"{name}={os.environ[name]}" for name in LIMITS if name in os.environ)
+        command = f"{limits} python benchmarks/fit_rates.py --shapes {options.shapes} --frames {options.frames}".strip()
+        command += f" --dense {options.dense} --seconds {options.seconds}"
         if options.only != [""]:
             command += f" --only {' '.join(options.only)} --kernels {' '.join(options.kernels)}"
         entry = {

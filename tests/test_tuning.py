@@ -86,8 +86,66 @@ def test_what_only_torch_can_run_is_left():
             return F.conv1d(x.to(torch.complex64), torch.ones(1, 1, 3, dtype=torch.complex64))
 
     tuning = tw.tune(Complex(), torch.ones(1, 1, 9), save=False)
-    assert (tuning.problems, tuning.left) == ([], 1)
-    assert "1 call left to torch" in str(tuning)
+    assert (tuning.problems, list(tuning.left.values())) == ([], [1])
+    assert "1 call left to torch, which alone can run them" in str(tuning)
+
+
+def test_calls_of_layers_that_are_not_on_the_engine_are_left():
+    def helper(x):
+        return F.conv1d(x, torch.ones(1, 1, 3))
+
+    class Helped(nn.Module):
+        def forward(self, x):
+            return helper(x)
+
+    tuning = tw.tune(nn.Sequential(Helped(), nn.Conv1d(1, 1, 3)), torch.ones(1, 1, 99), save=False)
+    assert len(tuning.problems) == 1
+    assert "1 call left to torch, whose layers are not on the engine" in str(tuning)
+
+
+def test_a_problem_of_several_batches_is_timed_once_by_the_largest(monkeypatch):
+    layer, timed, measure = nn.Conv1d(4, 4, 3), [], trials.measure
+    monkeypatch.setattr(trials, "measure", lambda *arguments: timed.append(arguments[1:]) or measure(*arguments))
+
+    class Twice(nn.Module):
+        def forward(self, x):
+            return layer(x), layer(x[:1]), layer(x)
+
+    model = Twice()
+    model.layer = layer
+    tuning = tw.tune(model, torch.randn(3, 4, 200), save=False)
+    assert timed == [(3, False)]
+    assert [(p.batch, p.calls) for p in tuning.problems] == [(3, 2), (1, 1)]
+    assert tuning.problems[0].seconds == 3 * tuning.problems[1].seconds
+
+
+def test_what_cant_be_tuned_is_refused_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(trials, "measure", lambda *arguments: pytest.fail("it was timed"))
+    layer, x = nn.Conv1d(4, 4, 3), torch.randn(1, 4, 200)
+    with pytest.raises(ValueError, match=r"0\.weight has no numbers yet: run the model once"):
+        tw.tune(nn.Sequential(nn.LazyConv1d(4, 3)), x)
+    with pytest.raises(ValueError, match="takes an example"):
+        tw.accelerate(layer, backward=True)
+    file = tmp_path / "plans.json"
+    file.write_text("{")
+    monkeypatch.setenv("TAPWISE_PLANS", str(file))
+    for work in (tw.tune, tw.accelerate):
+        with pytest.raises(ValueError, match=r"plans\.json: is no file of plans"):
+            work(layer, x)
+    monkeypatch.setenv("TAPWISE_PLANS", str(file / "within a file"))
+    with pytest.raises(OSError, match="TAPWISE_PLANS"):
+        tw.accelerate(layer, x)
+    assert "_conv_forward" not in vars(layer)
+
+
+def test_training_under_exact_follows_the_measurement_too():
+    tuning = tw.tune(nn.Conv1d(32, 32, 5), torch.randn(1, 32, 3000), True, save=False)
+    problem = tuning.problems[0].problem
+    found = measured.lookup(problem, torch.get_num_threads()).training
+    allowed = {names for names in found if not {"winograd", "fft"} & set(names.split())}
+    assert {"native native native"} < allowed
+    with tw.options(exact=True):
+        assert " ".join(choose_training(problem)) in allowed
 
 
 def test_integers_are_left_and_options_that_look_at_no_measurement_are_refused():
@@ -97,7 +155,7 @@ def test_integers_are_left_and_options_that_look_at_no_measurement_are_refused()
             return F.conv1d(x, torch.ones(1, 1, 3)) * mask
 
     tuning = tw.tune(Both(), torch.ones(1, 1, 300), backward=True, save=False)
-    assert (len(tuning.problems), tuning.left) == (1, 1)
+    assert (len(tuning.problems), list(tuning.left.values())) == (1, [1])
     for options in ({"kernel": "reference"}, {"deterministic": True}):
         with tw.options(**options), pytest.raises(ValueError, match="tuned for the default options"):
             tw.tune(nn.Conv1d(1, 1, 3), torch.ones(1, 1, 9), save=False)

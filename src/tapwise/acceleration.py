@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from types import CodeType, TracebackType
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from tapwise.chunks import StreamingLayer
+from tapwise.engine import measured
 from tapwise.engine.autograd import is_traced
 from tapwise.engine.kernels.native import torch_conv1d, torch_conv_transpose1d
 from tapwise.engine.plan import NATIVE, choose_kernel
@@ -25,7 +27,7 @@ from tapwise.evaluation import evaluating
 from tapwise.functional import conv1d, conv_transpose1d
 from tapwise.geometry import Geometry
 from tapwise.padding import pads_of
-from tapwise.tuning import Tuning, tuned
+from tapwise.tuning import Recorder, Tuning, refuse_options, tuned
 
 
 class Acceleration:
@@ -120,7 +122,7 @@ _SHOWN = 6
 _LATER = "decided when called"
 
 
-def accelerate(model: nn.Module, example: Any = None, *, backward: bool = False) -> Acceleration:
+def accelerate(model: nn.Module, example: Any = None, *, backward: bool = False, save: bool = True) -> Acceleration:
     """Run every ``nn.Conv1d`` and ``nn.ConvTranspose1d`` of a model on Tapwise's engine, in place.
 
     So run subclasses that do something of their own and then call torch's ``forward``, and other modules whose
@@ -138,12 +140,14 @@ def accelerate(model: nn.Module, example: Any = None, *, backward: bool = False)
         example: a tensor that it takes, or a tuple of its inputs: ``tune`` first times the kernels for it, and the report
             has a line for each kind of convolution, before and after. None: kernels are those predicted.
         backward: time training steps too.
+        save: add what was timed to the file of plans, for later processes.
 
     Returns:
         A report: ``print`` it, or use it as a context manager, which undoes the change at the end.
 
     Raises:
         TypeError: a model that is no ``nn.Module``.
+        ValueError, OSError: with an example, as ``tune`` raises them; the model is then left as it was.
 
     Example:
         >>> import torch, tapwise as tw
@@ -154,13 +158,19 @@ def accelerate(model: nn.Module, example: Any = None, *, backward: bool = False)
         >>> with tw.accelerate(model):
         ...     y = model(torch.zeros(1, 1, 100))
     """
+    if example is None:
+        if backward:
+            raise ValueError(
+                "backward=True times training steps, which takes an example: accelerate(model, example, ...)"
+            )
+        return _accelerated(model)
+    file = _before_tuning(model, save)
     acceleration = _accelerated(model)
-    if example is not None:
-        try:
-            acceleration.tuning = _tuned(model, example, backward, True)
-        except BaseException:
-            acceleration.undo()
-            raise
+    try:
+        acceleration.tuning = tuned(_recorded(model, example), backward, file)
+    except BaseException:
+        acceleration.undo()
+        raise
     return acceleration
 
 
@@ -169,8 +179,9 @@ def tune(model: nn.Module, example: Any, backward: bool = False, *, save: bool =
 
     The model runs once, as ``accelerate`` would run it, and stays as it is. What is measured replaces predictions
     wherever the same problem (geometry, channels, length, dtype) runs on as many threads, in this process and, from
-    the file ``tapwise.plans.path()``, in later ones: a fraction of a second for each problem, once for a machine.
-    The batch is the example's, and the plan holds for any. Nothing else should compute meanwhile.
+    the file ``tapwise.plans.path()``, in later ones. It takes a fraction of a second for each problem, and longer where a
+    call does, once for a machine. The batch is the example's, the largest of a problem's, and the plan holds for any.
+    Nothing else should compute meanwhile.
 
     Arguments:
         model: any module; one convolution too.
@@ -183,8 +194,9 @@ def tune(model: nn.Module, example: Any, backward: bool = False, *, save: bool =
 
     Raises:
         TypeError: a model that is no ``nn.Module``.
-        ValueError: a file of plans that holds something else; options in force that look at no measurement.
-        OSError: a file that can't be written; what was measured is then used by this process alone.
+        ValueError: a file of plans that holds something else; options in force that look at no measurement; a lazy layer
+            without weights.
+        OSError: a file that can't be written.
 
     Example:
         >>> import torch, tapwise as tw
@@ -193,19 +205,40 @@ def tune(model: nn.Module, example: Any, backward: bool = False, *, save: bool =
         >>> tuning.problems[0].kind
         'depthwise'
     """
+    file = _before_tuning(model, save)
     with _accelerated(model):
-        return _tuned(model, example, backward, save)
+        posed = _recorded(model, example)
+    return tuned(posed, backward, file)
 
 
-def _tuned(model: nn.Module, example: Any, backward: bool, save: bool) -> Tuning:
+def _before_tuning(model: nn.Module, save: bool) -> Path | None:
+    """Check what tuning takes, before any work; the file to which plans are added."""
+    _check_module(model)
+    refuse_options()
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if nn.parameter.is_lazy(tensor):
+            raise ValueError(f"{name} has no numbers yet: run the model once, then tune it")
+    file = measured.path() if save else None
+    if file is not None:
+        measured.prepare(file)
+    return file
+
+
+def _recorded(model: nn.Module, example: Any) -> Recorder:
     inputs = example if isinstance(example, tuple) else (example,)
-    with evaluating(model):
-        return tuned(lambda: model(*inputs), backward, save)
+    recorder = Recorder()
+    with evaluating(model), recorder:
+        model(*inputs)
+    return recorder
+
+
+def _check_module(model: Any) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
 
 
 def _accelerated(model: nn.Module) -> Acceleration:
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    _check_module(model)
     changed: dict[str, nn.Module] = {}
     left: dict[str, str] = {}
     for path, layer in model.named_modules():

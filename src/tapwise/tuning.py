@@ -1,13 +1,14 @@
 """Tuning: the kernels of a model's convolutions, timed on this machine instead of predicted.
 
-# a run  ->  its convolutions  ->  each problem's kernels, timed  ->  the plans of this process, and the file
+# a run of the model  ->  its convolutions  ->  each problem's kernels, timed  ->  the plans of this process, and the file
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,7 +24,10 @@ from tapwise.engine.plan import NATIVE, NATIVE_TRAINING, Training, choose_kernel
 from tapwise.engine.problem import Problem
 from tapwise.functional import conv1d, conv_transpose1d
 
+# A convolution of so few channels, or so long a filter, is a kind of its own.
 FEW_CHANNELS, LONG = 4, 64
+
+Call = tuple[Problem, int]  # and batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +62,14 @@ class Tuning:
     Arguments:
         problems: each problem of the model, without gradients.
         training: the same for training steps; empty where ``backward`` was not asked for.
-        left: calls that only torch's own convolution can run, as those of other devices or of integers.
+        left: how many calls stay on torch, by the reason: it alone can run them (other devices, integers), or they come from
+            layers that ``accelerate`` leaves as they are.
         threads: that they were measured on.
     """
 
     problems: list[TunedProblem]
     training: list[TunedProblem]
-    left: int
+    left: dict[str, int]
     threads: int
 
     def __str__(self) -> str:
@@ -76,7 +81,7 @@ class Tuning:
             rows += _rows("forward and backward", "kernels of outputs, grad_input, grad_weight", self.training)
         widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
         lines += [_line(row, widths) for row in rows]
-        lines += [f"{_count(self.left, 'call')} left to torch, which alone can run them"] if self.left else []
+        lines += [f"{_count(count, 'call')} left to torch, {why}" for why, count in self.left.items()]
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -120,33 +125,47 @@ def _total(problems: list[TunedProblem], name: str) -> float | None:
     return None if None in values else sum(p.calls * value for p, value in zip(problems, values, strict=True))
 
 
-def tuned(run: Callable[[], Any], backward: bool, save: bool) -> Tuning:
-    """Time the kernels of all convolutions that ``run`` calls, and use the fastest from now on: see ``tapwise.tune``."""
+def refuse_options() -> None:
+    """Raise where options are in force that look at no measurement.
+
+    Raises:
+        ValueError: with the remedy.
+    """
     options = current_options()
     if options.kernel is not None or options.deterministic:
         raise ValueError(
             "plans are tuned for the default options: call tune outside of options(kernel=...) and "
             "options(deterministic=True), which look at no measurement"
         )
-    with _Recorder() as recorder:
-        run()
-    predicted = {key: _predicted(key[0]) for key in recorder.calls}
-    found = {problem: trials.measure(problem, batch, backward) for problem, batch in recorder.calls}
+
+
+def tuned(posed: Recorder, backward: bool, file: Path | None) -> Tuning:
+    """Time the kernels of recorded convolutions, and use the fastest from now on: see ``tapwise.tune``.
+
+    Arguments:
+        file: to which what is measured is added, if any.
+    """
+    batches: dict[Problem, int] = {}
+    for problem, batch in posed.calls:
+        batches[problem] = max(batch, batches.get(problem, 0))
+    predicted = {problem: _predicted(problem) for problem in batches}
+    found = {problem: trials.measure(problem, batch, backward) for problem, batch in batches.items()}
     threads = torch.get_num_threads()
     measurements = {(problem, threads): measurement for problem, measurement in found.items()}
     measured.add(measurements)
     dispatch.forget()
-    file = measured.path()
-    if save and file is not None and measurements:
-        file.parent.mkdir(parents=True, exist_ok=True)
+    if file is not None and measurements:
         measured.write(file, measurements)
-    keys = list(recorder.calls)
-    forward = [_forward(key, recorder.calls[key], predicted[key][0], found[key[0]]) for key in keys]
-    training = [_training(key, recorder.calls[key], predicted[key][1], found[key[0]]) for key in keys if backward]
-    return Tuning(forward, training, recorder.left, threads)
-
-
-Key = tuple[Problem, int]  # and batch
+    forward, training = [], []
+    for call, count in posed.calls.items():
+        problem = call[0]
+        kernel, kernels = predicted[problem]
+        chosen = choose_kernel(problem)
+        forward.append(_tuned(call, count, (NATIVE, kernel, chosen), found[problem].seconds))
+        if backward:
+            names = (" ".join(names) for names in (NATIVE_TRAINING, kernels, choose_training(problem)))
+            training.append(_tuned(call, count, tuple(names), found[problem].training))
+    return Tuning(forward, training, dict(posed.left), threads)
 
 
 def _predicted(problem: Problem) -> tuple[str, Training]:
@@ -155,20 +174,12 @@ def _predicted(problem: Problem) -> tuple[str, Training]:
         return choose_kernel(problem), choose_training(problem)
 
 
-def _forward(key: Key, calls: int, predicted: str, found: measured.Measurement) -> TunedProblem:
-    return _tuned(key, calls, predicted, choose_kernel(key[0]), NATIVE, found.seconds)
-
-
-def _training(key: Key, calls: int, predicted: Training, found: measured.Measurement) -> TunedProblem:
-    names = (" ".join(predicted), " ".join(choose_training(key[0])), " ".join(NATIVE_TRAINING))
-    return _tuned(key, calls, *names, found.training)
-
-
-def _tuned(key: Key, calls: int, predicted: str, chosen: str, native: str, seconds: Any) -> TunedProblem:
-    problem, batch = key
-    times = [seconds.get(name) for name in (native, predicted, chosen)]
-    by_torch, by_prediction, ours = (None if value is None else value * batch for value in times)
-    return TunedProblem(problem, kind_of(problem), calls, batch, predicted, chosen, by_torch, by_prediction, ours)
+def _tuned(call: Call, count: int, names: tuple[str, ...], seconds: Mapping[str, float]) -> TunedProblem:
+    """Of a call that was posed ``count`` times; ``names``: torch's kernels, those predicted, those chosen."""
+    problem, batch = call
+    by_torch, by_prediction, ours = (None if name not in seconds else seconds[name] * batch for name in names)
+    _, predicted, chosen = names
+    return TunedProblem(problem, kind_of(problem), count, batch, predicted, chosen, by_torch, by_prediction, ours)
 
 
 def kind_of(problem: Problem) -> str:
@@ -186,58 +197,54 @@ def kind_of(problem: Problem) -> str:
     return "few channels" if min(fans) <= FEW_CHANNELS else "dense"
 
 
-class _Recorder(TorchFunctionMode):
-    """Takes down the problems of a model's convolutions, torch's and ours, while it runs.
+class Recorder(TorchFunctionMode):
+    """Takes down the problems of an accelerated model's convolutions while it runs.
 
     Arguments:
         calls: by problem and batch, how often it was posed.
-        left: calls that only torch's own convolution can run.
+        left: calls that stay on torch, by the reason.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.calls: Counter[Key] = Counter()
-        self.left = 0
+        self.calls: Counter[Call] = Counter()
+        self.left: Counter[str] = Counter()
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[Any], args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func in _SETTINGS:
-            self._record(func, *args, **kwargs)
+        if func in (torch_conv1d, torch_conv_transpose1d):
+            self.left[_ELSEWHERE] += 1
+        elif func in _SETTINGS:
+            self._record(_SETTINGS[func], *args, **kwargs)
         return func(*args, **kwargs)
 
     def _record(
         self,
-        func: Callable[..., Any],
+        names: tuple[str, ...],
         input: Tensor,
         weight: Tensor,
         bias: Tensor | None = None,
         *args: Any,
         **named: Any,
     ) -> None:
-        names = _SETTINGS[func]
         settings = {**dict(zip(names, args, strict=False)), **named}
-        transposed = names[2] == "output_padding"
         try:
-            problem = Problem.of(input, weight, bias, transposed=transposed, **settings)
+            problem = Problem.of(input, weight, bias, transposed=names is _TRANSPOSED, **settings)
         except ValueError:  # which the call itself will say
             return
         is_left = only_native_because(input, weight, bias) is not None or obstacle(problem) is not None
         if is_left or problem.n_outputs == 0:
-            self.left += 1
+            self.left[_TORCH_ALONE] += 1
             return
         if (dtype := autocast_dtype(input)) != problem.dtype:
             problem = replace(problem, dtype=dtype)
         self.calls[problem, input.shape[0] if input.ndim == 3 else 1] += 1
 
 
+_TORCH_ALONE, _ELSEWHERE = "which alone can run them", "whose layers are not on the engine"
 _CONVOLUTION = ("stride", "padding", "dilation", "groups", "padding_mode")
 _TRANSPOSED = ("stride", "padding", "output_padding", "groups", "dilation")
-# By function, the names of its arguments after the bias.
-_SETTINGS: dict[Any, tuple[str, ...]] = {
-    conv1d: _CONVOLUTION,
-    torch_conv1d: _CONVOLUTION,
-    conv_transpose1d: _TRANSPOSED,
-    torch_conv_transpose1d: _TRANSPOSED,
-}
+# By function of ours, the names of its arguments after the bias.
+_SETTINGS: dict[Any, tuple[str, ...]] = {conv1d: _CONVOLUTION, conv_transpose1d: _TRANSPOSED}

@@ -120,12 +120,17 @@ assert tw.conv1d(torch.ones(1, 1, 100_000), torch.ones(1, 1, 31)).shape[-1] == 9
 
 
 @pytest.mark.parametrize(
-    ("trouble", "said"), [("NUMBA_DISABLE_JIT", "turns the compiler off"), ("broken", "Numba can't be imported: it is")]
+    ("trouble", "said"),
+    [
+        ("NUMBA_DISABLE_JIT", "turns the compiler off"),
+        ("numba", "Numba can't be imported: it is"),
+        ("llvmlite", "Numba can't be imported: it is"),
+    ],
 )
 def test_without_a_working_compiler_torch_runs_and_the_plan_says_why(tmp_path, trouble, said):
     environment = {**os.environ, "TAPWISE_CACHE_DIR": str(tmp_path / "cache")}
-    if trouble == "broken":
-        package = tmp_path / "lib" / "numba"
+    if trouble != "NUMBA_DISABLE_JIT":
+        package = tmp_path / "lib" / trouble
         package.mkdir(parents=True)
         (package / "__init__.py").write_text("raise ImportError('it is too old')")
         environment["PYTHONPATH"] = str(package.parent)

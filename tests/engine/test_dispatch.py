@@ -307,7 +307,10 @@ def test_threads_may_fill_the_cache_together(monkeypatch):
     try:
         with ThreadPoolExecutor(4) as pool:
             filled = [
-                pool.submit(lambda n=n: [dispatch._keep((n, m), (None, None)) for m in range(2000)]) for n in range(4)
+                pool.submit(
+                    lambda n=n: [dispatch._keep((n, m), (None, None), dispatch._generation) for m in range(2000)]
+                )
+                for n in range(4)
             ]
         assert all(len(future.result()) == 2000 for future in filled)
         assert len(dispatch._decisions) <= 20

@@ -26,10 +26,10 @@ def doctor(*, warm: bool = False, tune: bool = False) -> None:
     warm
         Compile the loops of the kernels now and cache them on disk, so that no later process must.
     tune
-        Measure this machine's rates, by which plans are predicted where nothing was measured, and keep them in the
-        file of plans. Half a minute; nothing else should compute meanwhile.
+        Measure this machine's rates on torch's threads, by which plans are predicted where nothing was measured, and keep
+        them in the file of plans. Half a minute; nothing else should compute meanwhile.
     """
-    texts = ([warmed()] if warm or tune else []) + ([tuned()] if tune else [])
+    texts = ([warmed()] if warm or tune else []) + ([measured_rates()] if tune else [])
     say("\n".join(texts) if texts else report())
 
 
@@ -56,11 +56,12 @@ def report() -> str:
         f"compiled     {_compiled()}",
         f"GPU          {_gpu()}",
         "",
-        "kernels, for a depthwise float32 layer on the CPU:",
+        "kernels, for float32 layers on the CPU, depthwise or dense:",
     ]
-    problem = Problem(Geometry(3, groups=8), 8, 8, 4096, torch.float32, "cpu")
+    problems = [Problem(Geometry(3, groups=groups), 8, 8, 4096, torch.float32, "cpu") for groups in (8, 1)]
     for kernel in KERNELS.values():
-        lines.append(f"  {kernel.name:<10} {kernel.why_not(problem) or 'runs'}")
+        obstacles = [kernel.why_not(problem) for problem in problems]
+        lines.append(f"  {kernel.name:<10} {'runs' if None in obstacles else obstacles[-1]}")
     return "\n".join(lines)
 
 
@@ -90,21 +91,22 @@ def warmed() -> str:
     return "\n".join([*lines, f"in {compiled.folder()}"])
 
 
-def tuned() -> str:
+def measured_rates() -> str:
     """Measure this machine's rates and keep them; what was found, as text."""
     from tapwise.engine import dispatch, measured, trials
     from tapwise.engine.rates import processor_family
 
+    file = measured.path()
+    if file is not None:
+        measured.prepare(file)
     factors = trials.measure_rates()
     measured.add({}, factors)
     dispatch.forget()
     width = max(map(len, factors), default=0)
     lines = [f"times of this machine, by those of the table of {processor_family()}:"]
     lines += [f"  {name:<{width}}  {factor:.2f}" for name, factor in factors.items()]
-    file = measured.path()
     if file is None:
         return "\n".join([*lines, "not kept: TAPWISE_PLANS is empty"])
-    file.parent.mkdir(parents=True, exist_ok=True)
     measured.write(file, {}, factors)
     return "\n".join([*lines, f"kept in {file}"])
 

@@ -255,8 +255,11 @@ def processor() -> tuple[str, str]:
 
 @cache
 def vector_bytes() -> int:
-    """Bytes of the processor's vectors, which our loops are made of."""
-    _, features = processor()
+    """Bytes of the processor's vectors, which our loops are made of; without a compiler, none are made."""
+    try:
+        _, features = processor()
+    except (ImportError, OSError):
+        return 16
     wide = {"+avx512f": 64, "+avx": 32}
     sizes = [size for feature, size in wide.items() if feature in features.split(",")]
     # A name alone, given to compile for another processor, counts as x86-64-v3.

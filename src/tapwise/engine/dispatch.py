@@ -62,6 +62,8 @@ class _Decision(NamedTuple):
 # they are the same.
 _decisions: dict[Any, tuple[_Decision | None, _Decision | None]] = {}
 MOST_DECISIONS = 4096
+# How often plans changed: a decision of before a change is not cached after it.
+_generation = 0
 _lock = Lock()
 
 
@@ -156,6 +158,7 @@ def decide(input: Tensor, weight: Tensor, bias: Tensor | None, settings: Setting
         ShapeError: arguments that don't fit together.
     """
     leave_lost_pool()
+    generation = _generation
     if isinstance(settings, Geometry):
         check_fits(settings, input, weight, bias)
         problem = Problem.unchecked(settings, input, weight, autocast_dtype(input))
@@ -170,7 +173,7 @@ def decide(input: Tensor, weight: Tensor, bias: Tensor | None, settings: Setting
         if (input.is_complex() or input.numel() == 0) and not is_traced(input, weight, bias):  # which the key says
             decision = _Decision(run, True, settings)
             with suppress(TypeError):
-                _keep(_key(input, weight, bias, settings), (decision, decision))
+                _keep(_key(input, weight, bias, settings), (decision, decision), generation)
         return run
     if is_traced(input, weight, bias) if traced is None else traced:
         return _batched(op.convolution, geometry, cast)
@@ -179,7 +182,7 @@ def decide(input: Tensor, weight: Tensor, bias: Tensor | None, settings: Setting
         run = _batched(partial(_deterministic, choose_training(problem)), geometry, cast)
         with suppress(TypeError):
             decision = _Decision(run, False, settings)
-            _keep(_key(input, weight, bias, settings), (decision, decision))
+            _keep(_key(input, weight, bias, settings), (decision, decision), generation)
         return run
     training = choose_training(problem) if needs_grad else None
     kernel = choose_kernel(problem) if training is None else training.forward
@@ -189,10 +192,10 @@ def decide(input: Tensor, weight: Tensor, bias: Tensor | None, settings: Setting
     with suppress(TypeError):  # lists can't be keys
         key = _key(input, weight, bias, settings)
         if is_small(problem):
-            _keep(key, (decision, decision))
+            _keep(key, (decision, decision), generation)
         else:
             inference, other = _decisions.get(key, (None, None))
-            _keep(key, (inference, decision) if needs_grad else (decision, other))
+            _keep(key, (inference, decision) if needs_grad else (decision, other), generation)
     return run
 
 
@@ -215,7 +218,9 @@ def runner(geometry: Geometry, kernel: str, training: Training | None = None, ca
 
 def forget() -> None:
     """Decide every call anew: plans changed."""
+    global _generation
     with _lock:
+        _generation += 1
         _decisions.clear()
 
 
@@ -225,8 +230,10 @@ def _deterministic(training: Training, geometry: Geometry, x: Tensor, w: Tensor,
     return deterministic.run(training.forward, geometry, x, w, b)
 
 
-def _keep(key: Any, decisions: tuple[_Decision | None, _Decision | None]) -> None:
+def _keep(key: Any, decisions: tuple[_Decision | None, _Decision | None], generation: int) -> None:
     with _lock:
+        if generation != _generation:
+            return
         while len(_decisions) >= MOST_DECISIONS:
             del _decisions[next(iter(_decisions))]
         _decisions[key] = decisions
@@ -300,12 +307,13 @@ def _weight_gradient(grad: Tensor, input: Tensor, weight: Tensor, *ints: Any) ->
     key = _key(input, weight, grad, settings)
     decision, _ = _decisions.get(key, (None, None))
     if decision is None:
+        generation = _generation
         geometry = op.geometry_of(*ints)
         check_fits(geometry, input, weight, None, grad)
         kernel = choose_grad_weight(Problem.unchecked(geometry, input, weight))
         run = partial(run_weight_gradient, kernel, geometry)
         decision = _Decision(run, False, settings)
-        _keep(key, (decision, decision))
+        _keep(key, (decision, decision), generation)
     return decision.run(grad, input, weight)
 
 

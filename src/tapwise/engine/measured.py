@@ -23,9 +23,10 @@ from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, version
+from operator import index
 from pathlib import Path
 from threading import RLock
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 
@@ -66,7 +67,7 @@ class Measurement:
     training: Mapping[str, float]
 
 
-_lock = RLock()
+_lock, _writing = RLock(), RLock()
 _found: dict[Key, Measurement] = {}
 _factors: dict[str, float] = {}
 _is_loaded = False
@@ -74,8 +75,8 @@ _is_ignored: ContextVar[bool] = ContextVar("tapwise_measured_ignored", default=F
 
 
 def _after_fork_in_child() -> None:
-    global _lock
-    _lock = RLock()
+    global _lock, _writing
+    _lock, _writing = RLock(), RLock()
 
 
 if hasattr(os, "register_at_fork"):
@@ -166,7 +167,7 @@ def _load_at_first() -> None:
                 found, factors = read(file)
                 _found.update(found)
                 _factors.update(factors)
-            except (OSError, ValueError, TypeError, ArithmeticError) as error:
+            except (OSError, ValueError) as error:
                 warnings.warn(f"plans are predicted, not measured: {error}", RuntimeWarning, stacklevel=2)
         _is_loaded = True
 
@@ -209,8 +210,26 @@ def read(file: Path) -> tuple[dict[Key, Measurement], dict[str, float]]:
     """
     for entry in _machines(file):
         if entry["machine"] == machine():
-            return dict(_parsed(file, entry["plans"])), _parsed_factors(file, entry.get("rates", {}))
+            return _parsed(file, entry["plans"]), _parsed_factors(file, entry.get("rates", {}))
     return {}, {}
+
+
+def prepare(file: Path) -> None:
+    """Make sure that plans can be added to a file, before they are measured.
+
+    Raises:
+        ValueError: a file that holds something else.
+        OSError: one that can't be written.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if file.exists():
+            read(file)
+        AtomicFile(file).discard()
+    except OSError as error:
+        raise OSError(
+            f"{file}: plans can't be kept there ({error}): name another file by TAPWISE_PLANS, or keep none"
+        ) from error
 
 
 def write(file: Path, found: Mapping[Key, Measurement], factors: Mapping[str, float] = NOTHING) -> None:
@@ -221,7 +240,7 @@ def write(file: Path, found: Mapping[Key, Measurement], factors: Mapping[str, fl
         if own is None:
             own = {"machine": machine(), "plans": []}
             machines.append(own)
-        merged = {**dict(_parsed(file, own["plans"])), **found}
+        merged = {**_parsed(file, own["plans"]), **found}
         own["plans"] = [_as_json(*item) for item in merged.items()]
         if rates := {**_parsed_factors(file, own.get("rates", {})), **factors}:
             own["rates"] = rates
@@ -235,21 +254,35 @@ def write(file: Path, found: Mapping[Key, Measurement], factors: Mapping[str, fl
 
 @contextmanager
 def _one_writer(file: Path) -> Iterator[None]:
-    """Of all processes that add to a file, one at a time; the lock ends with its process."""
-    lock = file.with_name(f".{file.name}.lock")
+    """Of all threads and processes that add to a file, one at a time; a lock ends with its process."""
+    with _writing:
+        held = _locked(file.with_name(f".{file.name}.lock"))
+        try:
+            yield
+        finally:
+            if held is not None:
+                with suppress(OSError):
+                    Path(held.name).unlink()
+                held.close()
+
+
+def _locked(lock: Path) -> TextIO | None:
+    """The lock's file, locked; None where there are no such locks, or the folder is another user's: write beside others."""
     while True:
-        held = lock.open("w")
-        if fcntl is not None:
-            fcntl.lockf(held, fcntl.LOCK_EX)
-        with suppress(FileNotFoundError):  # the one before deleted what this one waited for
+        try:
+            held = lock.open("w")
+        except OSError:
+            return None
+        try:
+            if fcntl is not None:
+                fcntl.lockf(held, fcntl.LOCK_EX)
             if os.path.samestat(os.fstat(held.fileno()), lock.stat()):
-                break
-        held.close()
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            lock.unlink()
+                return held
+        except FileNotFoundError:
+            pass  # the one before deleted what this one waited for
+        except OSError:
+            held.close()
+            return None
         held.close()
 
 
@@ -259,32 +292,40 @@ def _machines(file: Path) -> list[dict[str, Any]]:
         if content["format"] != FORMAT:
             raise ValueError(f"{file}: holds plans of format {content['format']}, and this version reads {FORMAT}")
         machines: list[dict[str, Any]] = content["machines"]
-        if all(isinstance(entry["machine"], dict) and isinstance(entry["plans"], list) for entry in machines):
+        if isinstance(machines, list) and all(
+            isinstance(entry["machine"], dict) and isinstance(entry["plans"], list) for entry in machines
+        ):
             return machines
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
         pass
     raise ValueError(f"{file}: is no file of plans, as tapwise.plans.save writes it: delete it, or name another")
 
 
-def _parsed(file: Path, plans: Iterable[Any]) -> Iterator[tuple[Key, Measurement]]:
+def _parsed(file: Path, plans: Iterable[Any]) -> dict[Key, Measurement]:
     try:
-        for plan in plans:
-            values = dict(plan)
-            geometry = values.pop("geometry")
-            geometry["padding"] = tuple(geometry["padding"])
-            dtype = getattr(torch, values.pop("dtype"))
-            threads, batch, date = int(values.pop("threads")), int(values.pop("batch")), str(values.pop("date"))
-            seconds, training = _times(values.pop("seconds")), _times(values.pop("training"))
-            problem = Problem(geometry=Geometry(**geometry), dtype=dtype, **values)
-            yield (problem, threads), Measurement(batch, date, seconds, training)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        return dict(map(_parsed_plan, plans))
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{file}: holds a plan that can't be read ({error}): delete it, or name another") from error
+
+
+def _parsed_plan(plan: Any) -> tuple[Key, Measurement]:
+    values = dict(plan)
+    geometry = dict(values.pop("geometry"))
+    geometry["padding"] = tuple(geometry["padding"])
+    dtype = getattr(torch, values.pop("dtype"))
+    threads, batch, date = index(values.pop("threads")), index(values.pop("batch")), str(values.pop("date"))
+    seconds, training = _times(values.pop("seconds")), _times(values.pop("training"))
+    channels = {name: index(values.pop(name)) for name in ("in_channels", "out_channels", "length")}
+    problem = Problem(geometry=Geometry(**geometry), dtype=dtype, device=str(values.pop("device")), **channels)
+    if values or not isinstance(dtype, torch.dtype) or any(len(names.split()) != 3 for names in training):
+        raise ValueError(f"got {sorted(values) or dtype}")
+    return (problem, threads), Measurement(batch, date, seconds, training)
 
 
 def _parsed_factors(file: Path, values: Any) -> dict[str, float]:
     try:
         factors = _times(values)
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{file}: holds rates that can't be read ({error}): delete it, or name another") from error
     return {name: factor for name, factor in factors.items() if name in GROUPS}
 

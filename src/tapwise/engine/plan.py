@@ -242,7 +242,7 @@ class _Times:
         return self.seconds.get(kernel, math.inf)
 
 
-_NOT_TIMED = "was not timed, as it was predicted to take many times longer"
+_NOT_TIMED = "was not timed: it was predicted to take far longer"
 
 
 def _measurement(problem: Problem) -> measured.Measurement | None:

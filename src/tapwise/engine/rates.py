@@ -241,7 +241,7 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
-class Group(NamedTuple):
+class RateGroup(NamedTuple):
     """Rates that a machine has more or less of, all alike.
 
     Arguments:
@@ -256,14 +256,14 @@ class Group(NamedTuple):
 
 # By name, what one number adapts to a machine: see ``adapted``.
 GROUPS = {
-    "native, plain loop": Group("native", "loop_call loop_window", "loop_rate_per_channel loop_rate"),
-    "native, dense": Group("native", "dense_output", "dense_rate"),
-    "native, depthwise": Group("native", "depthwise_output", "depthwise_rate"),
-    "direct": Group("direct", "byte task gathered_sample gathered_strided_sample padding_sample", "rows"),
-    "direct, weight's gradient": Group("direct", "grad_tap grad_sample grad_strided_sample", "grad_rows"),
-    "gemm": Group("gemm", "sample tap output window scattered_weight scattered_product", "rate"),
-    "winograd": Group("winograd", "input output weight", "rate"),
-    "fft": Group("fft", "butterfly butterfly_large product product_summed", ""),
+    "native, plain loop": RateGroup("native", "loop_call loop_window", "loop_rate_per_channel loop_rate"),
+    "native, dense": RateGroup("native", "dense_output", "dense_rate"),
+    "native, depthwise": RateGroup("native", "depthwise_output", "depthwise_rate"),
+    "direct": RateGroup("direct", "byte task gathered_sample gathered_strided_sample padding_sample", "rows"),
+    "direct, weight's gradient": RateGroup("direct", "grad_tap grad_sample grad_strided_sample", "grad_rows"),
+    "gemm": RateGroup("gemm", "sample tap output window scattered_weight scattered_product", "rate"),
+    "winograd": RateGroup("winograd", "input output weight", "rate"),
+    "fft": RateGroup("fft", "butterfly butterfly_large product product_summed", ""),
 }
 
 

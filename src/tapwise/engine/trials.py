@@ -1,6 +1,6 @@
 """Trials: every kernel that can run a problem, timed on this machine, in turns.
 
-# kernels     a a a | b b b | c c c | a a a | b b b | ...     blocks of calls, in turns; the least of all counts
+# kernels     a a a | b b b | c c c | a a a | b b b | ...     blocks of calls, in turns
 #                             ^ three times slower than the fastest: not timed again
 """
 
@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import date
 from functools import partial
+from itertools import product
 from typing import Any
 
 import torch
@@ -27,8 +28,9 @@ from tapwise.engine.problem import Problem
 from tapwise.engine.rates import current_rates
 from tapwise.geometry import Geometry
 
-# A kernel is not timed where it is predicted to take so many times longer than the fastest; nor again where it did.
-_HOPELESS, _SLOWER = 30.0, 3.0
+# A kernel is not timed where it is predicted to take that much longer than the fastest, of native only where a call
+# would also take seconds; nor again where it did take longer.
+_HOPELESS, _SECONDS, _SLOWER = 30.0, 1.0, 3.0
 # Seconds of a block of calls, and of all blocks of a kernel.
 _BLOCK, _EACH = 0.004, 0.06
 _ROUNDS = 4
@@ -88,7 +90,7 @@ def _hopeful_for_weight(problem: Problem) -> list[str]:
 
 def _likely(predicted: Mapping[str, float]) -> list[str]:
     limit = _HOPELESS * min(predicted.values())
-    return [name for name, seconds in predicted.items() if seconds <= limit]
+    return [name for name, seconds in predicted.items() if seconds <= max(limit, _SECONDS * (name == NATIVE))]
 
 
 def _training(problem: Problem, x: Tensor, w: Tensor, b: Tensor, seconds: Mapping[str, float]) -> dict[Training, float]:
@@ -109,12 +111,14 @@ def _training(problem: Problem, x: Tensor, w: Tensor, b: Tensor, seconds: Mappin
             if name != NATIVE
         }
     )
-    forwards = {name: value for name, value in seconds.items() if not _rounds(name)}
-    choices = [
-        [NATIVE, *([min(ours, key=ours.__getitem__)] if ours else [])]
-        for ours in (_without_native(forwards), of_input, of_weight)
+    ours = (_without_native({name: value for name, value in seconds.items() if not _rounds(name)}), of_input, of_weight)
+    exact = ({name: value for name, value in some.items() if KERNELS[name].is_exact} for some in ours)
+    # With the fastest, and, for options(exact=True), with the fastest that is exact.
+    trainings = [
+        Training(*names)
+        for times in (ours, exact)
+        for names in product(*([NATIVE, *([min(some, key=some.__getitem__)] if some else [])] for some in times))
     ]
-    trainings = [Training(f, i, k) for f in choices[0] for i in choices[1] for k in choices[2]]
     x, w, b = (tensor.detach().requires_grad_() for tensor in (x, w, b))
 
     def step(run: Callable[..., Tensor]) -> None:
@@ -174,7 +178,7 @@ def _probe(
     cost, call = costs.COSTS[kernel], partial(dispatch.runner(problem.geometry, kernel), x, w, b)
     if what != _OUTPUTS:
         cost = costs.GRAD_WEIGHT_COSTS[kernel]
-        grad = torch.ones(1, outputs, problem.output_length)
+        grad = torch.ones(1, outputs, problem.output_length, device="cpu")
         call = partial(weight_gradient, problem.geometry, grad, x, w, kernel)
     return call, cost(problem, torch.get_num_threads(), current_rates())
 
@@ -193,8 +197,9 @@ def _alternated(calls: Mapping[Any, Call], each: float | None = None) -> dict[An
     each = _EACH if each is None else each
     least: dict[Any, float] = {}
     for key, call in calls.items():
-        call()  # compiled, and its memory taken
         least[key] = _timed(call, 1)
+        if least[key] < _SECONDS:  # compiled now, and its memory taken
+            least[key] = _timed(call, 1)
     waiting = dict(calls)
     spent: dict[Any, float] = dict.fromkeys(calls, 0.0)
     for n in range(1_000):

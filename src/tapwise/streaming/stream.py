@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from functools import cached_property, partial
 from typing import Any
@@ -27,26 +27,10 @@ from tapwise.streaming.fixed_shape import Functional
 from tapwise.streaming.frozen_scheduler import FrozenScheduler
 from tapwise.streaming.model_check import ModelCheck
 from tapwise.streaming.offline import offline_results
+from tapwise.streaming.position import Position
 from tapwise.streaming.results import as_batch
 from tapwise.streaming.scheduler import Group, Scheduler
 from tapwise.streaming.turn import Turn
-
-
-@dataclass(frozen=True)
-class Position:
-    """Where a stream stands. A step makes another and puts it in place of this one as the last thing it does.
-
-    Arguments:
-        groups: slots by their place in their signals; none before the first chunk.
-        batch: rows of a chunk.
-        active: which slots take chunks; None: all.
-        ragged: whether steps return the length of each slot's part too.
-    """
-
-    groups: tuple[Group, ...]
-    batch: int
-    active: tuple[bool, ...] | None = None
-    ragged: bool = False
 
 
 class Stream:

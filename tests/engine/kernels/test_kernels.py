@@ -28,15 +28,7 @@ ANYTHING = given(
 )
 
 
-@pytest.fixture(autouse=True)
-def poisoned(monkeypatch):
-    """Memory that a kernel asks for holds NaN, so that what it leaves unwritten shows."""
-    empty = torch.Tensor.new_empty
-
-    def new_empty(self, *arguments, **options):
-        return empty(self, *arguments, **options).fill_(float("nan"))
-
-    monkeypatch.setattr(torch.Tensor, "new_empty", new_empty)
+pytestmark = pytest.mark.usefixtures("poisoned")
 
 
 @pytest.mark.parametrize("kernel", EVERY)

@@ -14,16 +14,7 @@ from tapwise.engine.kernels import winograd as kernel
 from tapwise.engine.problem import Problem
 from tapwise.geometry import Geometry
 
-
-@pytest.fixture(autouse=True)
-def poisoned(monkeypatch):
-    """Memory that the kernel asks for holds NaN, so that what it leaves unwritten shows."""
-    empty = torch.Tensor.new_empty
-
-    def new_empty(self, *arguments, **options):
-        return empty(self, *arguments, **options).fill_(float("nan"))
-
-    monkeypatch.setattr(torch.Tensor, "new_empty", new_empty)
+pytestmark = pytest.mark.usefixtures("poisoned")
 
 
 @given(
@@ -80,6 +71,21 @@ def test_what_is_not_finite_reaches_its_windows_alone(value, kernel_size, dilati
         assert torch.equal(y[[0, 2]], before[[0, 2]])
 
 
+def test_a_loud_burst_leaves_no_trace_beyond_the_tiles_that_hold_it():
+    random = np.random.default_rng(0)
+    x = tensor(random, 1, 16, 600, dtype=torch.float32)
+    for kernel_size, dilation in ((3, 1), (7, 2), (5, 3)):
+        w = tensor(random, 16, 16, kernel_size, dtype=torch.float32)
+        geometry = Geometry(kernel_size, dilation=dilation, padding="same")
+        before, loud = kernel.run(geometry, x, w, None), x.clone()
+        loud[..., 300:310] *= 1e20
+        after = kernel.run(geometry, loud, w, None)
+        assert check("winograd", geometry, loud, w)
+        reach = (kernel_size + 8) * dilation
+        assert torch.equal(before[..., : 300 - reach], after[..., : 300 - reach])
+        assert torch.equal(before[..., 310 + reach :], after[..., 310 + reach :])
+
+
 def test_weights_that_are_not_finite():
     x, w = torch.randn(2, 8, 50), torch.randn(9, 8, 3)
     w[4, 2, 1] = float("inf")
@@ -96,6 +102,10 @@ def test_the_same_bits_in_any_batch_and_on_any_number_of_threads():
     try:
         torch.set_num_threads(1 if before > 1 else 2)
         assert torch.equal(kernel.run(geometry, x, w, None), y)
+        x[1, 2, 3] = float("nan")  # a row that another kernel computes
+        spoiled = kernel.run(geometry, x, w, None)
+        torch.set_num_threads(before)
+        assert torch.equal(kernel.run(geometry, x, w, None).nan_to_num(9), spoiled.nan_to_num(9))
     finally:
         torch.set_num_threads(before)
 

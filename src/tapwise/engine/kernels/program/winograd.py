@@ -11,8 +11,11 @@ from tapwise.engine.kernels.winograd.layout import OUTPUTS
 
 @jit
 def winograd(i, x, y, r0, r1, last, memory, item):
-    """Rows [r0, r1) of a product whose rows end at ``last``; ``third`` is the transformed weight, ``weight`` the weight."""
-    f = Filter(i.third, i.bias, i.x_row, i.y_row, i.tap, i.taps, i.inputs, i.columns)
+    """Rows [r0, r1) of a product whose rows end at ``last``.
+
+    ``third``: zeros, and from ``shift`` bytes on the transformed weight; ``weight``: the weight for products.
+    """
+    f = Filter(i.third, i.third + i.shift, i.bias, i.x_row, i.y_row, i.tap, i.taps, i.inputs, i.columns)
     checks = filtered(f, x, y, r0, r1, last, memory, item)
     chunk = OUTPUTS * (i.tap // i.x_row)
     for n in range((r1 - r0 + chunk - 1) // chunk):

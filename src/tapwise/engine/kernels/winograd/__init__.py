@@ -1,7 +1,7 @@
 """winograd: minimal filtering. Dense convolutions of stride 1 with about half of the products.
 
 Four outputs, a tile, are sums of products in a transformed domain; see ``filtering.py``. A tile's rounding is relative to
-its loudest sample, by a few times more than a sum's. Rows with outputs that aren't finite run on torch's convolution.
+its loudest sample, by a few times more than a sum's. Rows with outputs that aren't finite run on ``direct``.
 Source: Winograd, Arithmetic Complexity of Computations, 1980; Lavin and Gray, arXiv 1509.09308.
 """
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tapwise.engine import compiled
 from tapwise.engine import threads as pool
-from tapwise.engine.kernels import inputs, native
+from tapwise.engine.kernels import direct, inputs, native
 from tapwise.engine.kernels.program.packing import panels
 from tapwise.engine.kernels.winograd import layout
 from tapwise.engine.kernels.winograd.record import FilteringJob, WeightsJob
@@ -88,13 +88,13 @@ def run(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) 
     checks = torch.zeros(batch * blocks, dtype=torch.float64, device="cpu")
     job = FilteringJob(
         **inputs.input_fields(x, geometry.left, 1, inputs.padding_sources(geometry, length)),
-        transformed=own_address(transformed), bias=address(b), y=own_address(y), checks=own_address(checks),
+        transformed=own_address(transformed), zeros=layout.zeros_of(fan_in), bias=address(b), y=own_address(y), checks=own_address(checks),
         batch=batch, fan_in=fan_in, fan_out=fan_out, taps=taps, dilation=dilation, outputs=outputs, block=block,
         blocks=blocks, memory=layout.memory_of(block, fan_in, taps, dilation),
-        x_bytes=layout.rows_read(block, taps, dilation) * layout.transformed_row(fan_in),
-        x_rows=layout.transformed_row(fan_in), y_rows=layout.transformed_row(fan_out),
+        rows=layout.rows_read(block, taps, dilation), x_rows=layout.transformed_row(fan_in), y_rows=layout.transformed_row(fan_out),
     )  # fmt: skip
     pool.run(compiled.loop(*LOOPS[1]), job, batch * blocks, threads)
+    other = native if direct.why_not(Problem.unchecked(geometry, x, w)) else direct
     for row in checks.view(batch, blocks).isnan().any(1).nonzero()[:, 0].tolist():
-        y[row] = native.run(geometry, x[row : row + 1], w, None if bias is None else b)[0]
+        y[row] = other.run(geometry, x[row : row + 1], w, None if bias is None else b)[0]
     return y

@@ -182,9 +182,8 @@ def _of_powers(b: Any, vectors: Vectors, matrix: Matrix, loaded: list[Any]) -> l
 
 _FILTERINGS = {r: minimal_filtering(OUTPUTS, r) for r in (3, 4, 5)}
 _transform_3, _transform_4, _transform_5 = (make_transform(f.inputs) for f in _FILTERINGS.values())
+_taps_3, _taps_4, _taps_5 = (make_transform(f.taps) for f in _FILTERINGS.values())
 _inverse_3, _inverse_4, _inverse_5 = (make_inverse(f.outputs) for f in _FILTERINGS.values())
-
-
 _segments, _taps, _row = jit(segments_of), jit(taps_of), jit(transformed_row)
 
 
@@ -196,9 +195,6 @@ def _transform(r, x, step, available, zeros, y, point, columns, item):
         _transform_4(x, step, available, zeros, y, point, columns, item)
     else:
         _transform_5(x, step, available, zeros, y, point, columns, item)
-
-
-_taps_3, _taps_4, _taps_5 = (make_transform(f.taps) for f in _FILTERINGS.values())
 
 
 @jit
@@ -225,10 +221,12 @@ class Filter(NamedTuple):
     """What a filtering computes with: addresses, and bytes from row to row.
 
     Arguments:
-        weight: zeros | by panel, by point: the transformed weight, as ``layout.packed`` says.
+        zeros: as many as a row has, or a panel.
+        weight: the transformed weight, by panel, by point, as ``layout.transformed`` makes it.
         tap: bytes from a tap's row to the next tap's.
     """
 
+    zeros: int
     weight: int
     bias: int
     x_row: int
@@ -264,10 +262,10 @@ def filtered(f, x, y, r0, r1, last, memory, item):
     for t in range(tiles):
         row = t // dilation * chunk + t % dilation
         available = (last + (f.taps - 1) * dilation - r0 - row + dilation - 1) // dilation
-        _transform(r, x + row * f.x_row, f.tap, available, f.weight, memory + t * v_row, v_point, f.inputs, item)
+        _transform(r, x + row * f.x_row, f.tap, available, f.zeros, memory + t * v_row, v_point, f.inputs, item)
     lanes = VECTOR // size
     vectors, c = (f.columns + lanes - 1) // lanes, 0
-    weight = f.weight + max(v_row, WIDEST * VECTOR)
+    weight = f.weight
     for n in range(chunks):
         store(checks + 8 * n, 0.0)
     while vectors > 0:
@@ -275,7 +273,7 @@ def filtered(f, x, y, r0, r1, last, memory, item):
         own = min(f.columns - c, n * lanes)
         for p in range(points):
             product_of_panel(
-                n, memory + p * v_point, v_row, segments, dilation * v_row, f.inputs, weight, f.weight,
+                n, memory + p * v_point, v_row, segments, dilation * v_row, f.inputs, weight, f.zeros,
                 products + p * m_point, m_row, lanes, outputs, item,
             )  # fmt: skip
             weight += segments * f.inputs * n * VECTOR

@@ -96,11 +96,13 @@ def _block(job, task, x, y, memory, item):
     reach = job.outputs + (job.taps - 1) * job.dilation - r0
     chunk = layout.OUTPUTS * job.dilation
     chunks = (r1 - r0 + chunk - 1) // chunk
-    rows = ((chunks + _segments(job.taps) - 1) * layout.OUTPUTS + _taps(job.taps) - 1) * job.dilation
-    _gathered(job, row, r0 - job.left, min(rows, reach), x, item)
+    _gathered(job, row, r0 - job.left, min(job.rows, reach), x, item)
     tap = job.dilation * job.x_rows
-    f = Filter(job.transformed, job.bias, job.x_rows, job.y_rows, tap, job.taps, job.fan_in, job.fan_out)
+    panels = job.transformed + job.zeros * size
+    f = Filter(job.transformed, panels, job.bias, job.x_rows, job.y_rows, tap, job.taps, job.fan_in, job.fan_out)
     checks, check = filtered(f, x, y, r0, r1, job.outputs, memory, item), 0.0
+    if checks + 8 * chunks > memory + job.memory:
+        job.failed = 1
     for n in range(chunks):
         check += load(checks + 8 * n, 0.0)
     store(job.checks + 8 * task, check)
@@ -112,12 +114,12 @@ def _block(job, task, x, y, memory, item):
 def filtering(pointer, item):
     """The convolutions of a job."""
     job = numba.carray(pointer, (1,), _FILTERING)[0]
-    y_bytes = job.block * job.y_rows
-    memory = allocate_for(job, job.x_bytes + y_bytes + job.memory + 256)
+    x_bytes, y_bytes = job.rows * job.x_rows, job.block * job.y_rows
+    memory = allocate_for(job, x_bytes + y_bytes + job.memory + 256)
     if memory == 0:
         return
     x = memory + -memory % 64
-    y = x + job.x_bytes
+    y = x + x_bytes
     span = two_integers()
     more = next_tasks(job, span, True)
     while more:

@@ -31,10 +31,10 @@ def _ranges(job: Any, tasks: int, bits: int) -> Iterator[Range]:
     yield Range("checks", job.checks, job.checks + 8 * tasks)
 
 
-# A task is a block of outputs of a row. ``checks``: by task, 0, or NaN where outputs aren't finite; ``memory`` and ``x_bytes``: bytes that
-# a block's filtering and its inputs need; ``x_rows`` and ``y_rows``: bytes from row to row of a block's inputs and outputs.
+# A task is a block of outputs of a row. ``checks``: by task, 0, or NaN where outputs aren't finite; ``memory``: bytes that a block's
+# filtering needs; ``rows``: of inputs that it reads; ``zeros``: numbers before the transformed weight; ``x_rows`` and ``y_rows``: bytes from row to row of a block's inputs and outputs.
 FilteringJob = job_type(
     "FilteringJob",
-    f"{INPUT_FIELDS} transformed bias y checks batch fan_in fan_out taps dilation outputs block blocks memory x_bytes x_rows y_rows",
+    f"{INPUT_FIELDS} transformed zeros bias y checks batch fan_in fan_out taps dilation outputs block blocks memory rows x_rows y_rows",
     _ranges,
 )

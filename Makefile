@@ -10,7 +10,7 @@ TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 demo: .venv/ready
 	$(BIN)/python examples/demo.py
 
-# Some fifteen minutes on two cores. The blocks of a document go on from each other: one process runs them.
+# Some twelve minutes on two cores. The blocks of a document go on from each other: one process runs them.
 test: .venv/ready
 	$(TEST) -q README.md docs
 	$(TEST) -n $(JOBS) -m "not slow and not fuzz and not faults" tests src

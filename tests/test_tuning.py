@@ -138,14 +138,13 @@ def test_what_cant_be_tuned_is_refused_before_any_work(tmp_path, monkeypatch):
     assert "_conv_forward" not in vars(layer)
 
 
-def test_training_under_exact_follows_the_measurement_too():
-    tuning = tw.tune(nn.Conv1d(32, 32, 5), torch.randn(1, 32, 3000), True, save=False)
-    problem = tuning.problems[0].problem
-    found = measured.lookup(problem, torch.get_num_threads()).training
-    allowed = {names for names in found if not {"winograd", "fft"} & set(names.split())}
-    assert {"native native native"} < allowed
-    with tw.options(exact=True):
-        assert " ".join(choose_training(problem)) in allowed
+def test_training_steps_are_made_of_the_fastest_and_of_the_fastest_exact():
+    times = ({"winograd": 1.0, "direct": 2.0, "gemm": 3.0}, {"fft": 1.0, "direct": 3.0}, {"fft": 1.0})
+    found = {" ".join(training) for training in trials.combinations(times)}
+    assert found == {
+        *(f"{f} {i} {w}" for f in ("native", "winograd") for i in ("native", "fft") for w in ("native", "fft")),
+        *(f"{f} {i} native" for f in ("native", "direct") for i in ("native", "direct")),
+    }
 
 
 def test_integers_are_left_and_options_that_look_at_no_measurement_are_refused():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from functools import partial
 from itertools import product
@@ -112,13 +112,6 @@ def _training(problem: Problem, x: Tensor, w: Tensor, b: Tensor, seconds: Mappin
         }
     )
     ours = (_without_native({name: value for name, value in seconds.items() if not _rounds(name)}), of_input, of_weight)
-    exact = ({name: value for name, value in some.items() if KERNELS[name].is_exact} for some in ours)
-    # With the fastest, and, for options(exact=True), with the fastest that is exact.
-    trainings = [
-        Training(*names)
-        for times in (ours, exact)
-        for names in product(*([NATIVE, *([min(some, key=some.__getitem__)] if some else [])] for some in times))
-    ]
     x, w, b = (tensor.detach().requires_grad_() for tensor in (x, w, b))
 
     def step(run: Callable[..., Tensor]) -> None:
@@ -128,9 +121,21 @@ def _training(problem: Problem, x: Tensor, w: Tensor, b: Tensor, seconds: Mappin
     return _alternated(
         {
             training: partial(step, dispatch.runner(geometry, training.forward, training))
-            for training in dict.fromkeys([NATIVE_TRAINING, *trainings])
+            for training in dict.fromkeys([NATIVE_TRAINING, *combinations(ours)])
         }
     )
+
+
+def combinations(times: Sequence[Mapping[str, float]]) -> Iterator[Training]:
+    """Native and the fastest of ours, in every combination; and native and the fastest that is exact.
+
+    Arguments:
+        times: of our kernels for outputs, ``grad_input`` and ``grad_weight``.
+    """
+    exact = [{name: value for name, value in some.items() if KERNELS[name].is_exact} for some in times]
+    for ours in (times, exact):
+        choices = ([NATIVE, *([min(some, key=some.__getitem__)] if some else [])] for some in ours)
+        yield from (Training(*names) for names in product(*choices))
 
 
 # By group of rates, the problems by which it is measured: (K, in, out, length, groups), and of what.

@@ -5,11 +5,12 @@ that can run it is timed (torch.utils.benchmark, the minimum of several blocks),
 sum of squared logarithms of measured over predicted, less sensitive to outliers, by scipy.optimize.
 
     python benchmarks/fit_rates.py [--shapes 120] [--frames 30] [--dense 30] [--seed 0] [--seconds 0.05]
-                                   [--only PATH ...] [--kernels NAME ...] [--write]
+                                   [--only PATH ...] [--kernels NAME ...] [--dtype bfloat16] [--write]
 
 prints, for each kernel, how far predictions are off before and after, and the rates that changed. ``--only``
 fits the rates whose paths begin so (``native.few_inputs_weight gemm.scattered``) and leaves the others, to which all
-times are then scaled where native is timed too; ``--kernels`` times these kernels alone. With
+times are then scaled where native is timed too; ``--kernels`` times these kernels alone; in ``--dtype bfloat16``
+native is timed in float32 too, for that scale. With
 ``--write`` the entry of this family in src/tapwise/engine/rates.json is replaced, with machine, versions and
 date. Nothing else may run meanwhile; the plans pinned in tests/engine/test_plan.py say what changes.
 """
@@ -23,7 +24,7 @@ import math
 import os
 import platform
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -55,8 +56,10 @@ def seconds_of(call: Any, least: float) -> float:
     return float(min(timer.blocked_autorange(min_run_time=least).times))
 
 
-def measured(shapes: list[dict[str, Any]], least: float, kernels: list[str]) -> Iterator[Measurement]:
-    """The times of some kernels on every shape that they can run, for one batch row."""
+def measured(
+    shapes: list[dict[str, Any]], least: float, kernels: list[str], dtype: torch.dtype
+) -> Iterator[Measurement]:
+    """The times of some kernels on every shape that they can run, for one batch row; and native's in float32."""
     for row in shapes:
         transposed, groups = row.get("transposed", False), row["groups"]
         x = torch.randn(1, row["Cin"], row["L"])
@@ -64,7 +67,12 @@ def measured(shapes: list[dict[str, Any]], least: float, kernels: list[str]) -> 
         w = torch.randn(*fans, row["K"])
         padding = (row["left"], row["right"])
         problem = Problem.of(x, w, None, row["stride"], padding, row["dilation"], groups, transposed=transposed)
-        grad = torch.randn(1, row["Cout"], problem.output_length)
+        if dtype != torch.float32:
+            call = partial(KERNELS["native"].run, problem.geometry, x, w, None)
+            with torch.no_grad():
+                yield "outputs", "native", problem, seconds_of(call, least)
+            x, w, problem = x.to(dtype), w.to(dtype), replace(problem, dtype=dtype)
+        grad = torch.randn(1, row["Cout"], problem.output_length, dtype=dtype)
         for name, kernel in KERNELS.items():
             if name not in kernels or kernel.why_not(problem) is not None:
                 continue
@@ -117,6 +125,8 @@ def numbers(tree: dict[str, Any]) -> Iterator[tuple[str, float]]:
     are not fitted, nor is a rate of 0, which switches a term off.
     """
     for section, kind in rates.SECTIONS.items():
+        if section not in tree:
+            continue
         for field in fields(kind):
             path, value = f"{section}.{field.name}", tree[section][field.name]
             if field.type == "int" or path in FIXED:
@@ -178,6 +188,7 @@ def scaled(tree: dict[str, Any], measurements: list[Measurement]) -> list[Measur
         m
         for m in measurements
         if m[:2] == ("outputs", "native")
+        and m[2].dtype == torch.float32
         and m[2].multiplications > 50_000_000
         and m[2].in_channels % 16 == m[2].out_channels % 16 == 0
     ]
@@ -215,6 +226,7 @@ def main() -> None:
     parser.add_argument("--dense", type=int, default=30)
     parser.add_argument("--only", nargs="+", default=[""])
     parser.add_argument("--kernels", nargs="+", default=[name for name in KERNELS if name != "reference"])
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=0.05)
     parser.add_argument("--write", action="store_true")
@@ -222,10 +234,10 @@ def main() -> None:
     torch.set_num_threads(rates.FITTED_THREADS)
     document = json.loads(FILE.read_text())
     family = rates.processor_family()
-    old = document[family]["rates"]
+    old = rates.complete(document, family)
     shapes = random_shapes(options.shapes, options.seed) + transposed_frames(options.frames, options.seed)
     shapes += dense(options.dense, options.seed)
-    measurements = list(measured(shapes, options.seconds, options.kernels))
+    measurements = list(measured(shapes, options.seconds, options.kernels, getattr(torch, options.dtype)))
     if options.only != [""]:
         measurements = scaled(old, measurements)
     new = fitted(old, measurements, tuple(options.only))
@@ -239,6 +251,8 @@ def main() -> None:
         limits = " ".join(f"{name}={os.environ[name]}" for name in LIMITS if name in os.environ)
         command = f"{limits} python benchmarks/fit_rates.py --shapes {options.shapes} --frames {options.frames}".strip()
         command += f" --dense {options.dense} --seconds {options.seconds}"
+        if options.dtype != "float32":
+            command += f" --dtype {options.dtype}"
         if options.only != [""]:
             command += f" --only {' '.join(options.only)} --kernels {' '.join(options.kernels)}"
         entry = {
@@ -250,10 +264,11 @@ def main() -> None:
         before = document[family]["measured"]
         if options.only == [""]:
             entry["rates"] = "those that float32 outputs and weight gradients on random shapes depend on; others: "
-            entry["rates"] += before["command"]
-        else:
+            entry["rates"] += before.get("command", "")
+        elif "adds_to" not in document[family]:
             entry = before | {" ".join(options.only): entry}
-        document[family] = {"measured": entry, "rates": new}
+        own = {name: new[name] for name in document[family]["rates"]}
+        document[family] |= {"measured": entry, "rates": own}
         FILE.write_text(text_of(document) + "\n")
         print(f"wrote {FILE}")
 

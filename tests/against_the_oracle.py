@@ -7,9 +7,10 @@ import oracle
 from tapwise.engine.kernels import KERNELS
 from tapwise.engine.problem import Problem
 
-# A transform in float32 has another bound, in test_fft; minimal filtering runs only some geometries, in test_winograd.
-EVERY = [k.name for k in KERNELS.values() if k.transform_dtype != torch.float32 and k.name != "winograd"]
-SUMS = [kernel.name for kernel in KERNELS.values() if kernel.is_exact]
+# A transform in float32 has another bound, in test_fft; minimal filtering and matrices run only some geometries, in
+# test_winograd and test_amx.
+EVERY = [k.name for k in KERNELS.values() if k.transform_dtype != torch.float32 and k.name not in ("winograd", "amx")]
+SUMS = [name for name in EVERY if KERNELS[name].is_exact]
 FLOATS = [torch.float32, torch.float64]
 # rtol and atol of torch.testing; the rest of the bound is contract 3 of the design.
 TOLERANCE = {

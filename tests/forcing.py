@@ -8,8 +8,8 @@ import tapwise as tw
 from tapwise.engine import dispatch, rates
 from tapwise.engine.kernels import KERNELS
 
-# fft32 rounds in float32, winograd needs eight channels: their own tests run them.
-FORCED = [None, *(name for name in KERNELS if name not in ("fft32", "winograd"))]
+# fft32 rounds in float32, winograd and amx need eight channels: their own tests run them.
+FORCED = [None, *(name for name in KERNELS if name not in ("fft32", "winograd", "amx"))]
 
 
 def predict_for(monkeypatch, family):

@@ -182,9 +182,9 @@ def test_what_things_cost_is_said_in_the_data_file_alone():
 
 def test_every_entry_of_the_rates_says_where_it_was_measured():
     text = (ROOT / "engine" / "rates.json").read_text()
-    for entry in json.loads(text).values():
+    for name, entry in json.loads(text).items():
         assert set(entry["measured"]) >= {"date", "processor", "torch", "command"}
-        assert rates.from_json(entry["rates"]).margin < 1
+        assert rates.rates_of(name).margin < 1
 
 
 def test_the_glossary_is_short():

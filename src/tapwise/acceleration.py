@@ -14,6 +14,7 @@ from pathlib import Path
 from types import CodeType, TracebackType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -21,7 +22,8 @@ from tapwise.chunks import StreamingLayer
 from tapwise.engine import measured
 from tapwise.engine.autograd import is_traced
 from tapwise.engine.kernels.native import torch_conv1d, torch_conv_transpose1d
-from tapwise.engine.plan import NATIVE, choose_kernel
+from tapwise.engine.options import allowing, check_dtype, current_options
+from tapwise.engine.plan import NATIVE, choose_kernel, lowered
 from tapwise.engine.problem import Problem
 from tapwise.evaluation import evaluating
 from tapwise.functional import conv1d, conv_transpose1d
@@ -103,12 +105,14 @@ def _kernel_of(layer: nn.Module, length: int) -> str:
     geometry, weight = Geometry.of(layer), layer.weight
     channels = layer.in_channels, layer.out_channels
     length = max(length, geometry.effective_kernel_size)
-    return choose_kernel(Problem(geometry, *channels, length, weight.dtype, weight.device.type))
+    hook = next(layer.__dict__[name] for name in _NAMES if _is_ours(layer, name))
+    with allowing(hook.args[0] if hook.func is _in_dtype else current_options().dtype):
+        return choose_kernel(lowered(Problem(geometry, *channels, length, weight.dtype, weight.device.type)))
 
 
 def _is_rerouted(layer: nn.Module, name: str) -> bool:
     hook = layer.__dict__.get(name)
-    return isinstance(hook, partial) and hook.func in _REROUTED.values()
+    return isinstance(hook, partial) and any(f in _REROUTED.values() for f in (hook.func, *hook.args[1:2]))
 
 
 def _listed(paths: list[str]) -> str:
@@ -122,7 +126,14 @@ _SHOWN = 6
 _LATER = "decided when called"
 
 
-def accelerate(model: nn.Module, example: Any = None, *, backward: bool = False, save: bool = True) -> Acceleration:
+def accelerate(
+    model: nn.Module,
+    example: Any = None,
+    *,
+    backward: bool = False,
+    save: bool = True,
+    dtype: torch.dtype | None = None,
+) -> Acceleration:
     """Run every ``nn.Conv1d`` and ``nn.ConvTranspose1d`` of a model on Tapwise's engine, in place.
 
     So run subclasses that do something of their own and then call torch's ``forward``, and other modules whose
@@ -141,12 +152,15 @@ def accelerate(model: nn.Module, example: Any = None, *, backward: bool = False,
             has a line for each kind of convolution, before and after. None: kernels are those predicted.
         backward: time training steps too.
         save: add what was timed to the file of plans, for later processes.
+        dtype: ``torch.bfloat16``: convolutions of float32 may be computed in it, as ``options(dtype=...)`` says; what the model
+            gives, and its parameters, stay float32. It changes nothing on processors without matrices (Intel AMX).
 
     Returns:
         A report: ``print`` it, or use it as a context manager, which undoes the change at the end.
 
     Raises:
         TypeError: a model that is no ``nn.Module``.
+        ValueError: another dtype.
         ValueError, OSError: with an example, as ``tune`` raises them; the model is then left as it was.
 
     Example:
@@ -158,16 +172,18 @@ def accelerate(model: nn.Module, example: Any = None, *, backward: bool = False,
         >>> with tw.accelerate(model):
         ...     y = model(torch.zeros(1, 1, 100))
     """
+    check_dtype(dtype)
     if example is None:
         if backward:
             raise ValueError(
                 "backward=True times training steps, which takes an example: accelerate(model, example, ...)"
             )
-        return _accelerated(model)
+        return _accelerated(model, dtype)
     file = _before_tuning(model, save)
-    acceleration = _accelerated(model)
+    acceleration = _accelerated(model, dtype)
     try:
-        acceleration.tuning = tuned(_recorded(model, example), backward, file)
+        with allowing(dtype):
+            acceleration.tuning = tuned(_recorded(model, example), backward, file)
     except BaseException:
         acceleration.undo()
         raise
@@ -237,7 +253,7 @@ def _check_module(model: Any) -> None:
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
 
 
-def _accelerated(model: nn.Module) -> Acceleration:
+def _accelerated(model: nn.Module, dtype: torch.dtype | None = None) -> Acceleration:
     _check_module(model)
     changed: dict[str, nn.Module] = {}
     left: dict[str, str] = {}
@@ -250,7 +266,8 @@ def _accelerated(model: nn.Module) -> Acceleration:
             continue
         obstacle = _obstacle(layer, name, function)
         if obstacle is None:
-            layer.__dict__[name] = partial(function, layer)
+            hook = partial(function, layer) if dtype is None else partial(_in_dtype, dtype, function, layer)
+            layer.__dict__[name] = hook
             layer.__dict__[_FOR_SCRIPTS] = partial(_refuse_scripts, layer)
             changed[path] = layer
         else:
@@ -313,8 +330,16 @@ def _pads_differently(layer: Any) -> bool:
 
 def _is_ours(layer: nn.Module, name: str) -> bool:
     hook = layer.__dict__.get(name)
-    functions = (*_FORWARDS.values(), *_REROUTED.values())
-    return isinstance(hook, partial) and hook.func in functions and hook.args[0] is layer
+    functions = (*_FORWARDS.values(), *_REROUTED.values(), _in_dtype)
+    return isinstance(hook, partial) and hook.func in functions and hook.args[-1] is layer
+
+
+def _in_dtype(dtype: torch.dtype, function: Callable[..., Any], layer: Any, *arguments: Any, **named: Any) -> Any:
+    """Call a function of a layer; convolutions of float32 may be computed in a dtype meanwhile."""
+    if torch.compiler.is_compiling():
+        return function(layer, *arguments, **named)
+    with allowing(dtype):
+        return function(layer, *arguments, **named)
 
 
 def _convolution(layer: Any, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

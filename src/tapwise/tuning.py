@@ -17,10 +17,20 @@ from torch.overrides import TorchFunctionMode
 
 from tapwise.engine import dispatch, measured, trials
 from tapwise.engine.checks import autocast_dtype, only_native_because
+from tapwise.engine.kernels import KERNELS
 from tapwise.engine.kernels.inputs import obstacle
 from tapwise.engine.kernels.native import torch_conv1d, torch_conv_transpose1d
 from tapwise.engine.options import current_options
-from tapwise.engine.plan import NATIVE, NATIVE_TRAINING, Training, choose_kernel, choose_training, time_text
+from tapwise.engine.plan import (
+    AMX,
+    NATIVE,
+    NATIVE_TRAINING,
+    Training,
+    choose_kernel,
+    choose_training,
+    lowered,
+    time_text,
+)
 from tapwise.engine.problem import Problem
 from tapwise.functional import conv1d, conv_transpose1d
 
@@ -149,6 +159,9 @@ def tuned(posed: Recorder, backward: bool, file: Path | None) -> Tuning:
     for problem, batch in posed.calls:
         batches[problem] = max(batch, batches.get(problem, 0))
     predicted = {problem: _predicted(problem) for problem in batches}
+    if (dtype := current_options().dtype) is not None:
+        lower = {replace(p, dtype=dtype): batch for p, batch in batches.items() if p.dtype == torch.float32}
+        batches |= {p: batch for p, batch in lower.items() if KERNELS[AMX].why_not(p) is None}
     found = {problem: trials.measure(problem, batch, backward) for problem, batch in batches.items()}
     threads = torch.get_num_threads()
     measurements = {(problem, threads): measurement for problem, measurement in found.items()}
@@ -160,18 +173,19 @@ def tuned(posed: Recorder, backward: bool, file: Path | None) -> Tuning:
     for call, count in posed.calls.items():
         problem = call[0]
         kernel, kernels = predicted[problem]
-        chosen = choose_kernel(problem)
-        forward.append(_tuned(call, count, (NATIVE, kernel, chosen), found[problem].seconds))
+        posed_in = lowered(problem)
+        names = NATIVE, kernel, choose_kernel(posed_in)
+        forward.append(_tuned(call, count, names, {**found[posed_in].seconds, **found[problem].seconds}))
         if backward:
-            names = (" ".join(names) for names in (NATIVE_TRAINING, kernels, choose_training(problem)))
-            training.append(_tuned(call, count, tuple(names), found[problem].training))
+            trained = (" ".join(names) for names in (NATIVE_TRAINING, kernels, choose_training(problem)))
+            training.append(_tuned(call, count, tuple(trained), found[problem].training))
     return Tuning(forward, training, dict(posed.left), threads)
 
 
 def _predicted(problem: Problem) -> tuple[str, Training]:
     """What runs without measurements."""
     with measured.ignored():
-        return choose_kernel(problem), choose_training(problem)
+        return choose_kernel(lowered(problem)), choose_training(problem)
 
 
 def _tuned(call: Call, count: int, names: tuple[str, ...], seconds: Mapping[str, float]) -> TunedProblem:

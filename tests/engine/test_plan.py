@@ -186,7 +186,7 @@ def test_an_unknown_kernel_is_refused():
     with (
         pytest.raises(
             ValueError,
-            match="must be one of 'native', 'direct', 'gemm', 'winograd', 'fft', 'fft32', 'reference' or None",
+            match="must be one of 'native', 'direct', 'gemm', 'winograd', 'amx', 'fft', 'fft32', 'reference' or None",
         ),
         tw.options(kernel="quick"),
     ):
@@ -291,8 +291,10 @@ def test_a_kernel_a_little_faster_is_rejected_with_the_reason():
 
 
 def test_torchs_vectors_choose_the_rates(monkeypatch):
-    for name, family in (("AVX2", "avx2"), ("AVX512", "avx512"), ("DEFAULT", "avx512")):
+    cases = ("AVX2", False, "avx2"), ("AVX512", False, "avx512"), ("DEFAULT", False, "avx512"), ("AVX512", True, "amx")
+    for name, has_matrices, family in cases:
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda name=name: name)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda found=has_matrices: found, raising=False)
         assert FAMILY() == family
 
 

@@ -18,6 +18,13 @@ LOOPS += [("winograd.loops", name) for name in ("weights_32", "filtering_32")]
 LOOPS += [("program.loops", name) for name in ("program_32", "sequence_32")]
 
 
+def loops_here() -> list[tuple[str, str]]:
+    """All loops that can run on this processor."""
+    from tapwise.engine.kernels import amx
+
+    return LOOPS + (list(amx.LOOPS) if amx.obstacle() is None else [])
+
+
 def doctor(*, warm: bool = False, tune: bool = False) -> None:
     """Print versions, processor and which kernels run here, and why others don't.
 
@@ -56,9 +63,10 @@ def report() -> str:
         f"compiled     {_compiled()}",
         f"GPU          {_gpu()}",
         "",
-        "kernels, for float32 layers on the CPU, depthwise or dense:",
+        "kernels, for layers on the CPU, depthwise or dense, in float32 or bfloat16:",
     ]
-    problems = [Problem(Geometry(3, groups=groups), 8, 8, 4096, torch.float32, "cpu") for groups in (8, 1)]
+    dtypes = (torch.float32, torch.bfloat16)
+    problems = [Problem(Geometry(3, groups=n), 8, 8, 4096, dtype, "cpu") for dtype in dtypes for n in (8, 1)]
     for kernel in KERNELS.values():
         obstacles = [kernel.why_not(problem) for problem in problems]
         lines.append(f"  {kernel.name:<10} {'runs' if None in obstacles else obstacles[-1]}")
@@ -77,8 +85,8 @@ def warmed() -> str:
     columns = (TextColumn("compiling"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
     with Progress(*columns, TextColumn("{task.description}"), console=console, transient=True) as bar:
-        task = bar.add_task("", total=len(LOOPS))
-        for module, name in LOOPS:
+        task = bar.add_task("", total=len(found := loops_here()))
+        for module, name in found:
             kernel = module.partition(".")[0]
             bar.update(task, description=f"{kernel} {name}")
             was_cached, started = compiled.is_cached(module, name), time.perf_counter()
@@ -114,9 +122,10 @@ def measured_rates() -> str:
 def _compiled() -> str:
     from tapwise.engine import compiled
 
-    cached = sum(compiled.is_cached(module, name) for module, name in LOOPS)
-    missing = "" if cached == len(LOOPS) else "; tapwise doctor --warm compiles the rest"
-    return f"{cached} of {len(LOOPS)} loops, in {compiled.folder()}{missing}"
+    loops = loops_here()
+    cached = sum(compiled.is_cached(module, name) for module, name in loops)
+    missing = "" if cached == len(loops) else "; tapwise doctor --warm compiles the rest"
+    return f"{cached} of {len(loops)} loops, in {compiled.folder()}{missing}"
 
 
 def _adapted() -> str:

@@ -53,6 +53,8 @@ _SECONDS = {
     "sequence": 2,
     "weights": 2,
     "filtering": 10,
+    "packing": 2,
+    "products": 5,
     "filters": 1,
     "frames": 4,
     "outputs": 1,
@@ -232,7 +234,7 @@ def fingerprint() -> str:
     threads = Path(__file__).with_name("threads.py")  # the head of a job
     loops = (
         source
-        for name in ("direct", "fft", "loops", "program", "winograd")
+        for name in ("amx", "direct", "fft", "loops", "program", "winograd")
         for source in sorted((_KERNELS / name).glob("*.py"))
     )
     inputs = _KERNELS / "inputs.py"  # the fields of a job that say where its inputs lie

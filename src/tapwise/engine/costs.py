@@ -13,6 +13,7 @@ import torch
 
 from tapwise.engine.adjoint import weight_gradient_problem
 from tapwise.engine.kernels import direct, fft, gemm
+from tapwise.engine.kernels.amx import layout as matrices
 from tapwise.engine.kernels.inputs import WIDER, summed_bytes
 from tapwise.engine.kernels.winograd import layout
 from tapwise.engine.problem import Problem
@@ -26,7 +27,7 @@ Cost = Callable[[Problem, int, Rates], float]
 
 def native(problem: Problem, threads: int, rates: Rates) -> float:
     """A call by which nothing requires a gradient."""
-    geometry, r = problem.geometry, rates.native
+    geometry, r = problem.geometry, _of_native(problem, rates)
     seconds = native_training(problem, threads, rates)
     if geometry.dilation > 1 and geometry.groups == 1:
         seconds += r.dilated_call
@@ -41,8 +42,8 @@ def native_training(problem: Problem, threads: int, rates: Rates) -> float:
     Gradients take none of it, and a larger batch takes less of it. Saving it alone would not pay for
     an autograd function of ours.
     """
-    half = {torch.float16: rates.native.float16_rate, torch.bfloat16: rates.native.bfloat16_rate}
-    rate = half.get(problem.dtype, 0.0)
+    r = _of_native(problem, rates)
+    rate = {torch.float16: r.float16_rate, torch.bfloat16: r.bfloat16_rate}.get(problem.dtype, 0.0)
     seconds = _native_training(problem, threads, rates)
     if not rate:
         return seconds
@@ -50,8 +51,15 @@ def native_training(problem: Problem, threads: int, rates: Rates) -> float:
     return max(seconds, products / rate * _share_of_fitted(threads))
 
 
+def _of_native(problem: Problem, rates: Rates) -> NativeRates:
+    """The rates of torch's convolution in a problem's dtype."""
+    if problem.dtype == torch.bfloat16 and rates.native_bfloat16 is not None:
+        return rates.native_bfloat16
+    return rates.native
+
+
 def _native_training(problem: Problem, threads: int, rates: Rates) -> float:
-    geometry, r = problem.geometry, rates.native
+    geometry, r = problem.geometry, _of_native(problem, rates)
     if geometry.transposed and _reads_weight_anew(problem, r):
         return r.loop_call + problem.n_weights * r.few_inputs_weight
     if geometry.transposed and geometry.stride > 1 and r.scatter_output:
@@ -119,14 +127,14 @@ def native_grad_input(forward: Problem, backward: Problem, threads: int, rates: 
     """
     convolution = native_training(backward, threads, rates)
     geometry = backward.geometry
-    if geometry.transposed and geometry.stride > 1 and rates.native.scatter_output:
+    if geometry.transposed and geometry.stride > 1 and _of_native(backward, rates).scatter_output:
         return convolution
-    product = rates.native.grad_input * native_training(forward, threads, rates)
+    product = _of_native(forward, rates).grad_input * native_training(forward, threads, rates)
     return min(product, convolution)
 
 
 def _native_grad_weight(problem: Problem, threads: int, rates: Rates) -> float:
-    r, geometry = rates.native, problem.geometry
+    r, geometry = _of_native(problem, rates), problem.geometry
     depthwise = problem.in_channels_per_group == problem.out_channels_per_group == 1
     factor = r.grad_weight
     if depthwise and geometry.groups > 1 and geometry.stride == 1:
@@ -195,7 +203,8 @@ def _direct_transposed(problem: Problem, threads: int, rates: Rates) -> float:
     scattered = 0.0 if geometry.stride == 1 else r.strided_output * problem.n_outputs
     phases = geometry.stride * (_direct(phase, threads, rates) + r.phase)
     seconds = r.transposed_slowdown * (phases + scattered / threads)
-    return seconds + problem.n_weights * r.few_inputs_weight if _reads_weight_anew(problem, rates.native) else seconds
+    reads_anew = _reads_weight_anew(problem, _of_native(problem, rates))
+    return seconds + problem.n_weights * r.few_inputs_weight if reads_anew else seconds
 
 
 def _direct_grad_weight(problem: Problem, threads: int, rates: Rates) -> float:
@@ -255,6 +264,23 @@ def _winograd(problem: Problem, threads: int, rates: Rates) -> float:
     return r.call + weights * r.weight / threads + seconds * shares
 
 
+# amx: the processor's matrices
+
+
+def _amx(problem: Problem, threads: int, rates: Rates) -> float:
+    r, geometry, outputs = rates.amx, problem.geometry, problem.output_length
+    if r is None:
+        return math.inf
+    channels = matrices.chunks_of(problem.in_channels) * matrices.CHANNELS
+    columns = -(-problem.out_channels // matrices.SUMS) * matrices.SUMS
+    rows = -(-outputs // matrices.STEP) * matrices.STEP
+    weights = geometry.kernel_size * channels * columns
+    seconds = rows * weights / r.rate + problem.n_inputs * r.input + problem.n_outputs * r.output
+    tasks = -(-outputs // matrices.block_of(problem.in_channels, geometry.stride, outputs))
+    shares = -(-tasks // threads) / tasks  # of the thread that has most of the blocks
+    return r.call + weights * r.weight / threads + seconds * shares
+
+
 # fft: overlap-save
 
 
@@ -297,6 +323,7 @@ COSTS: dict[str, Cost] = {
     "direct": _direct,
     "gemm": _gemm,
     "winograd": _winograd,
+    "amx": _amx,
     "fft": _fft,
     "fft32": _fft32,
     "reference": _reference,

@@ -33,6 +33,7 @@ from tapwise.engine.plan import (
     choose_kernel,
     choose_training,
     is_small,
+    lowered,
 )
 from tapwise.engine.problem import Problem
 from tapwise.engine.threads import leave_lost_pool
@@ -185,7 +186,7 @@ def decide(input: Tensor, weight: Tensor, bias: Tensor | None, settings: Setting
             _keep(_key(input, weight, bias, settings), (decision, decision), generation)
         return run
     training = choose_training(problem) if needs_grad else None
-    kernel = choose_kernel(problem) if training is None else training.forward
+    kernel = choose_kernel(lowered(problem)) if training is None else training.forward
     torch_only = kernel == NATIVE and training in (None, NATIVE_TRAINING)
     run = runner(geometry, kernel, training, cast)
     decision = _Decision(run, torch_only, settings)

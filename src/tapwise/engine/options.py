@@ -8,6 +8,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 
+import torch
+
 from tapwise.engine.kernels import KERNELS
 
 
@@ -18,23 +20,28 @@ class Options:
     kernel: str | None = None
     exact: bool | None = None
     deterministic: bool = False
+    dtype: torch.dtype | None = None
 
 
 _interned = cache(Options)
-DEFAULT = _interned(None, None, False)
+DEFAULT = _interned(None, None, False, None)
 _current: ContextVar[Options] = ContextVar("tapwise_options", default=DEFAULT)
 current_options = _current.get
 
 
 @contextmanager
 def options(
-    *, kernel: str | None = None, exact: bool | None = None, deterministic: bool | None = None
+    *,
+    kernel: str | None = None,
+    exact: bool | None = None,
+    deterministic: bool | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Iterator[None]:
     """Choose kernels within a ``with`` block, for this thread and this asyncio task only.
 
     Arguments:
         kernel: the name of the kernel to run wherever it applies (elsewhere native runs): one of
-            ``"native"``, ``"direct"``, ``"gemm"``, ``"winograd"``, ``"fft"``, ``"fft32"``, ``"reference"``. None
+            ``"native"``, ``"direct"``, ``"gemm"``, ``"winograd"``, ``"amx"``, ``"fft"``, ``"fft32"``, ``"reference"``. None
             lets the plan choose.
         exact: True: every output is the sum of its own window's products, never a transform's.
             None: transforms in float64 too, whose rounding float32 can't show, and ``"winograd"``, whose tiles of
@@ -45,9 +52,13 @@ def options(
             convolution is the plan, it then runs row by row on one thread, which may take several times as
             long. Not held: second derivatives, gradients of complex numbers, and calls that torch transforms
             (vmap, jvp). None: as around the block.
+        dtype: ``torch.bfloat16``: convolutions of float32 that need no gradient may round their inputs and weights to
+            bfloat16, where the processor's matrices (Intel AMX) then take less time; sums and outputs are float32. An
+            output is off by some ``2**-9`` of the root of the sum of its squared products, at most by ``2**-6.9`` of the
+            sum of their magnitudes. To train so, use ``torch.autocast``. None: in float32.
 
     Raises:
-        ValueError: an unknown kernel, or one that ``exact`` excludes.
+        ValueError: an unknown kernel, or one that ``exact`` excludes; another dtype than these.
 
     Example:
         >>> import torch, tapwise as tw
@@ -65,8 +76,30 @@ def options(
         raise ValueError(f"kernel {kernel!r} is a transform, which exact=True excludes")
     if deterministic not in (True, False, None):
         raise ValueError(f"deterministic must be True, False or None, got {deterministic!r}")
+    check_dtype(dtype)
     held = _current.get().deterministic if deterministic is None else bool(deterministic)
-    token = _current.set(_interned(kernel, None if exact is None else bool(exact), held))
+    token = _current.set(_interned(kernel, None if exact is None else bool(exact), held, dtype))
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def check_dtype(dtype: torch.dtype | None) -> None:
+    """Refuse a dtype in which no products of float32 are computed.
+
+    Raises:
+        ValueError: with those that there are.
+    """
+    if dtype not in (None, torch.bfloat16):
+        raise ValueError(f"dtype must be torch.bfloat16 or None, got {dtype!r}")
+
+
+@contextmanager
+def allowing(dtype: torch.dtype | None) -> Iterator[None]:
+    """Let convolutions of float32 be computed in a dtype, under the other options in force."""
+    found = _current.get()
+    token = _current.set(_interned(found.kernel, found.exact, found.deterministic, dtype))
     try:
         yield
     finally:

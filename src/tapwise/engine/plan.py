@@ -18,7 +18,7 @@ from tapwise.engine.options import Options, current_options
 from tapwise.engine.problem import Problem
 from tapwise.engine.rates import FITTED_THREADS, Rates, current_rates
 
-NATIVE, REFERENCE = "native", "reference"
+NATIVE, REFERENCE, AMX = "native", "reference", "amx"
 
 
 class Training(NamedTuple):
@@ -115,6 +115,26 @@ def choose_kernel(problem: Problem) -> str:
     return _fastest(obstacles, _times(problem, obstacles))
 
 
+def lowered(problem: Problem) -> Problem:
+    """The problem in the dtype that ``options(dtype=...)`` allows, where matrices then surely take less; else as it is."""
+    options = current_options()
+    if (
+        options.dtype is None
+        or problem.dtype != torch.float32
+        or options.kernel not in (None, AMX)
+        or is_small(problem)
+    ):
+        return problem
+    lower = replace(problem, dtype=options.dtype)
+    if choose_kernel(lower) != AMX:  # which can't run, or isn't the fastest
+        return problem
+    if options.kernel == AMX:
+        return lower
+    times, obstacles = _times(problem, _obstacles(problem)), _obstacles(lower)
+    fastest = min(times.seconds.values())
+    return lower if _times(lower, obstacles).of(AMX) <= times.margin * fastest else problem
+
+
 def choose_grad_weight(problem: Problem) -> str:
     """The kernel for the weight's gradient of a problem, under the options in force."""
     options = current_options()
@@ -180,7 +200,7 @@ def plan_of(problem: Problem, input: Tensor, weight: Tensor, bias: Tensor | None
     obstacle = only_native_because(input, weight, bias)
     if obstacle is not None:
         return _native_because(obstacle)
-    return replace(choose(problem), training=choose_training(problem))
+    return replace(choose(lowered(problem)), training=choose_training(problem))
 
 
 def _native_because(reason: str) -> Plan:

@@ -160,6 +160,20 @@ class WinogradRates:
 
 
 @dataclass(frozen=True)
+class AmxRates:
+    """Products by the processor's matrices, a second, for one thread, those with zeros that fill them up too.
+
+    A number of the inputs, an output, and a number of the weight, which is packed in each call.
+    """
+
+    call: float
+    rate: float
+    input: float
+    output: float
+    weight: float
+
+
+@dataclass(frozen=True)
 class FftRates:
     """Transforms in float64: a butterfly, in frames that fit the cache and in larger ones."""
 
@@ -205,6 +219,8 @@ class Rates:
             native's time.
         small_products: products of one row, of up to eight output channels, below which native is
             chosen without asking the others: their calls alone cost more.
+        amx: None for processors without such matrices.
+        native_bfloat16: torch's convolution in bfloat16 on processors with them; None: as ``native``, by its ``bfloat16_rate``.
     """
 
     margin: float
@@ -216,6 +232,8 @@ class Rates:
     fft: FftRates
     reference: ReferenceRates
     autograd: AutogradRates
+    amx: AmxRates | None = None
+    native_bfloat16: NativeRates | None = None
 
 
 SECTIONS = {
@@ -226,13 +244,17 @@ SECTIONS = {
     "fft": FftRates,
     "reference": ReferenceRates,
     "autograd": AutogradRates,
+    "amx": AmxRates,
+    "native_bfloat16": NativeRates,
 }
 
 
 def from_json(values: dict[str, Any]) -> Rates:
     """The rates that one entry of the file holds."""
     sections = {
-        name: kind(**{key: _tuples(value) for key, value in values[name].items()}) for name, kind in SECTIONS.items()
+        name: kind(**{key: _tuples(value) for key, value in values[name].items()})
+        for name, kind in SECTIONS.items()
+        if name in values
     }
     return Rates(values["margin"], values["small_products"], **sections)
 
@@ -284,9 +306,16 @@ def _slower(value: Any, factor: float) -> Any:
 
 @cache
 def rates_of(family: str) -> Rates:
-    """The rates of a family: ``"avx512"`` or ``"avx2"``."""
+    """The rates of a family: ``"avx512"``, ``"amx"`` or ``"avx2"``."""
     text = (files("tapwise.engine") / "rates.json").read_text(encoding="utf-8")
-    return from_json(json.loads(text)[family]["rates"])
+    return from_json(complete(json.loads(text), family))
+
+
+def complete(document: dict[str, Any], family: str) -> dict[str, Any]:
+    """The rates of a family, with those of another that its entry adds to."""
+    entry = document[family]
+    base: dict[str, Any] = complete(document, entry["adds_to"]) if "adds_to" in entry else {}
+    return {**base, **entry["rates"]}
 
 
 def processor_family() -> str:
@@ -294,7 +323,9 @@ def processor_family() -> str:
 
     Other processors were not measured: they count as AVX-512's.
     """
-    return "avx2" if torch.backends.cpu.get_cpu_capability() == "AVX2" else "avx512"
+    if torch.backends.cpu.get_cpu_capability() == "AVX2":
+        return "avx2"
+    return "amx" if getattr(torch.cpu, "_is_amx_tile_supported", bool)() else "avx512"
 
 
 def current_rates() -> Rates:

@@ -77,10 +77,13 @@ def drawn():
     stride, dilation = dice.choice([1, 1, 1, 2, 3, 5]), dice.choice([1, 1, 2, 4])
     groups = dice.choice([1, 1, 2, 3, 8])
     fan_in, fan_out = dice.choice([1, 1, 2, 3, 4, 5]), dice.choice([1, 1, 2, 4, 7, 8, 9, 17])
-    if dice.random() < 0.2:
-        fan_in, fan_out, stride, groups = dice.randint(8, 40), dice.randint(8, 70), 1, 1
-    transposed = dice.random() < 0.25
-    mode = "zeros" if transposed else dice.choice(["zeros", "zeros", "reflect", "replicate", "circular"])
+    dtype = dice.choice([torch.float32, torch.float32, torch.float64, torch.float64, torch.bfloat16])
+    is_dense = dtype == torch.bfloat16 or dice.random() < 0.2
+    if is_dense:
+        fan_in, fan_out, groups = dice.randint(8, 70), dice.randint(8, 70), 1
+        stride = stride if dtype == torch.bfloat16 else 1
+    transposed = dice.random() < 0.25 and not is_dense
+    mode = "zeros" if transposed or is_dense else dice.choice(["zeros", "zeros", "reflect", "replicate", "circular"])
     window = dilation * (taps - 1) + 1
     length = dice.choice([window, window + 1, dice.randint(1, 300), dice.randint(1, 5000), dice.randint(1, 40_000)])
     most = min(window, length - 1) if mode != "zeros" else window + 3
@@ -91,7 +94,7 @@ def drawn():
     geometry = Geometry(taps, stride, dilation, padding, groups, mode, transposed)
     if geometry.output_length(length) < 1:
         return drawn()
-    return geometry, fan_in, fan_out, length, dice.randint(1, 9), dice.choice([torch.float32, torch.float64])
+    return geometry, fan_in, fan_out, length, dice.randint(1, 9), dtype
 
 
 def laid_out(x):
@@ -108,7 +111,7 @@ def laid_out(x):
 
 def close(found, wanted, dtype):
     scale = 1 + float(wanted.abs().max()) if wanted.numel() else 1.0
-    tolerance = 1e-3 if dtype == torch.float32 else 1e-8
+    tolerance = {torch.float64: 1e-8, torch.float32: 1e-3, torch.bfloat16: 1e-2}[dtype]
     error = float((found.double() - wanted).abs().max()) if wanted.numel() else 0.0
     if found.shape != wanted.shape or not error <= tolerance * scale:
         raise ValueError(f"off by {error} of {scale}")
@@ -122,7 +125,8 @@ def one():
     w = guarded(torch.randn(*shape, geometry.kernel_size, dtype=dtype))
     b = guarded(torch.randn(fan_out * groups, dtype=dtype)) if dice.random() < 0.5 else None
     problem = Problem.unchecked(geometry, x, w)
-    names = [n for n in ("direct", "winograd", "fft", "fft32") if KERNELS[n].why_not(problem) is None]
+    only = ("amx",) if dtype == torch.bfloat16 else ("direct", "winograd", "fft", "fft32")
+    names = [n for n in only if KERNELS[n].why_not(problem) is None]
     if not names:
         return
     kernel = KERNELS[dice.choice(names)]

@@ -30,24 +30,24 @@ def graph_of(geometry, x, w, b):
     return Graph(nodes, [len(nodes) - 1], None, 1, True, example_length=x.shape[-1])
 
 
-def steps_of(graph):
+def steps_of(graph, dtype=None):
     steps = lowered(graph)
     rewrite(graph, steps)
-    pack(steps)
+    pack(steps, dtype=dtype)
     return steps
 
 
-def program_of(graph, x):
+def program_of(graph, x, dtype=None):
     """The program of a graph for a signal; None where torch would have to help."""
-    steps = steps_of(graph)
+    steps = steps_of(graph, dtype)
     if any(isinstance(step, TorchStep) for step in steps.steps):
         return None
     return Program(graph, steps, offline_span(graph, operations_of(graph), x.shape[-1]), x.shape[0])
 
 
-def run(geometry, x, w, b=None):
+def run(geometry, x, w, b=None, dtype=None):
     """The output, by a compiled program alone; None where torch would have to help."""
-    program = program_of(graph_of(geometry, x, w, b), x)
+    program = program_of(graph_of(geometry, x, w, b), x, dtype)
     if program is None:
         return None
     low, high = program.span.rows[0]

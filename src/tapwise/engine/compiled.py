@@ -268,6 +268,16 @@ def vector_bytes() -> int:
     return max(sizes, default=16 if features or "86" not in platform.machine() else 32)
 
 
+@cache
+def has_matrices() -> bool:
+    """Whether the processor has matrices of bfloat16 (Intel AMX); whether the system lets them be used is not asked."""
+    try:
+        _, features = processor()
+    except (ImportError, OSError):
+        return False
+    return {"+amx-tile", "+amx-bf16", "+avx512bf16", "+avx512bw", "+avx512vl"} <= set(features.split(","))
+
+
 def _read(module: str, name: str) -> bytes | None:
     try:
         path = _file(module, name)

@@ -12,11 +12,13 @@ from tapwise.engine.kernels.program import record
 from tapwise.frozen.memory import SIZE
 
 _SPACES = {record.SCRATCH: "scratch", record.ARENA: "arena", record.STATE: "state"}
-_WINDOWED = (record.PRODUCT, record.DEPTHWISE, record.FEW_OUTPUTS, record.LARGEST, record.WINOGRAD)
+_WINDOWED = (record.PRODUCT, record.DEPTHWISE, record.FEW_OUTPUTS, record.LARGEST, record.WINOGRAD, record.MATRICES)
+_TRANSPOSED = (record.TRANSPOSED, record.FEW_TRANSPOSED, record.MATRICES_TRANSPOSED)
+_SUMS = (record.PRODUCT, record.WINOGRAD, record.MATRICES, record.FEW_OUTPUTS, *_TRANSPOSED)
 _NAMES = {number: name for name, number in record.CODES.items()} | {
     getattr(record, name): name.lower()
     for name in (
-        "PRODUCT DEPTHWISE FEW_OUTPUTS TRANSPOSED LAYER_NORM LARGEST MOMENTS FINISH NORMALISE IMPORT EXPORT ZEROS EDGES KEEP FEW_TRANSPOSED WINOGRAD"
+        "PRODUCT DEPTHWISE FEW_OUTPUTS TRANSPOSED LAYER_NORM LARGEST MOMENTS FINISH NORMALISE IMPORT EXPORT ZEROS EDGES KEEP FEW_TRANSPOSED WINOGRAD MATRICES MATRICES_TRANSPOSED"
     ).split()
 }
 
@@ -37,13 +39,7 @@ def check(job: Any, table: Any, batch: int, sizes: dict[int, int]) -> None:
             if space not in sizes or low >= high:
                 continue
             width = int(i["columns"]) * SIZE
-            if name == "x" and i["code"] in (
-                record.PRODUCT,
-                record.WINOGRAD,
-                record.FEW_OUTPUTS,
-                record.TRANSPOSED,
-                record.FEW_TRANSPOSED,
-            ):
+            if name == "x" and i["code"] in _SUMS:
                 width = int(i["inputs"] * i["groups"]) * SIZE
             if i["code"] == record.KEEP:
                 width = row
@@ -73,7 +69,7 @@ def _rows(job: Any, i: Any) -> Iterator[tuple[str, int, int]]:
         yield "y", first, last
     if code >= record.MAP and i["z_row"]:
         yield "z", first, last
-    if code in (record.TRANSPOSED, record.FEW_TRANSPOSED):
+    if code in _TRANSPOSED:
         taps, stride = int(i["taps"]), int(i["stride"])
         start, stop = first + int(i["shift"]), last + int(i["shift"])
         yield "x", min(-(-(start - taps + 1) // stride), start // stride), (stop - 1) // stride + 1

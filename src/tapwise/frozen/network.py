@@ -30,7 +30,12 @@ from tapwise.network.results import as_returned
 # Programs that are cached, one for each batch and length.
 _MOST_PROGRAMS = 32
 # Of the largest output: by which a frozen network's outputs may differ from the model's where both are compared.
-ALLOWED = 1e-3
+_ALLOWED, _ALLOWED_IN_BFLOAT16 = 1e-3, 0.1
+
+
+def allowed(dtype: torch.dtype | None) -> float:
+    """By how much of its largest output a network that may compute in ``dtype`` may differ from the model."""
+    return _ALLOWED if dtype is None else _ALLOWED_IN_BFLOAT16
 
 
 class Frozen(nn.Module):
@@ -45,6 +50,7 @@ class Frozen(nn.Module):
         example: a tensor that it takes, or a tuple of its inputs.
         time: the signal's axis of time.
         is_exact: whether every output is a sum of products, none of Winograd's filtering.
+        dtype: bfloat16, where products may be computed in it by the processor's matrices; None: float32.
     """
 
     # Beside nn.Module's registers: a frozen network has no parameters, nor does anything move it.
@@ -52,17 +58,20 @@ class Frozen(nn.Module):
     example: Any
     time: int | None
     is_exact: bool
+    dtype: torch.dtype | None
 
-    def __init__(self, model: nn.Module, example: Any, time: int | None, is_exact: bool) -> None:
+    def __init__(
+        self, model: nn.Module, example: Any, time: int | None, is_exact: bool, dtype: torch.dtype | None = None
+    ) -> None:
         super().__init__()
-        self.__dict__.update(model=model, example=example, time=time, is_exact=is_exact)
+        self.__dict__.update(model=model, example=example, time=time, is_exact=is_exact, dtype=dtype)
         self.graph, self.runs = read(model, example, time, is_offline=True)
         on_cpu = all(like.device.type == "cpu" for like in self.runs.inputs if isinstance(like, Tensor))
         is_compiled = on_cpu and all(compiled.obstacle(*loop) is None for loop in LOOPS)
         with options(exact=is_exact or None):  # whatever is in force where this is unpickled
             self.steps = lowered(self.graph, is_compiled)
         rewrite(self.graph, self.steps)
-        pack(self.steps, is_exact)
+        pack(self.steps, is_exact, dtype)
         self._operations = operations_of(self.graph)
         self._base = self.runs.shortest()
         self._start()
@@ -213,7 +222,7 @@ class Frozen(nn.Module):
             inputs[place] = signal
         with torch.no_grad():
             difference = difference_of(self._by_model(inputs), self._by_programs(list(signals)))
-        if difference > ALLOWED:
+        if difference > allowed(self.dtype):
             raise FreezeMismatchError(
                 f"the frozen network differs from the model by {difference:.2g} of its largest output, for a signal of "
                 f"{self._base} samples: report it, with the model, and use tapwise.accelerate meanwhile"
@@ -227,7 +236,7 @@ class Frozen(nn.Module):
             others = list(inputs)
             for place, signal in zip(self.graph.places, noise, strict=True):
                 others[place] = signal
-            self._holds[length] = difference_of(self._by_model(others), self._by_programs(noise)) <= ALLOWED
+            self._holds[length] = difference_of(self._by_model(others), self._by_programs(noise)) <= allowed(self.dtype)
         except (RuntimeError, ValueError, IndexError, ArithmeticError):
             self._holds[length] = False
         return wanted
@@ -253,7 +262,13 @@ class Frozen(nn.Module):
         return other
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Frozen, (self.model, self.example, self.time, self.is_exact)  # a graph's functions are the model's own
+        return Frozen, (
+            self.model,
+            self.example,
+            self.time,
+            self.is_exact,
+            self.dtype,
+        )  # a graph's functions are the model's own
 
 
 def _is_same(value: Any, like: Any) -> bool:

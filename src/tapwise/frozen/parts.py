@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tapwise.errors import FreezeMismatchError, ShapeError, TimelineError
 from tapwise.evaluation import evaluating
-from tapwise.frozen.network import ALLOWED, Frozen, difference_of
+from tapwise.frozen.network import Frozen, allowed, difference_of
 
 _CONVOLUTIONS = (nn.Conv1d, nn.ConvTranspose1d)
 
@@ -41,7 +41,9 @@ class PartlyFrozen(nn.Module):
         return "\n".join(lines)
 
 
-def freeze_parts(model: nn.Module, example: Any, is_exact: bool, error: Exception) -> PartlyFrozen:
+def freeze_parts(
+    model: nn.Module, example: Any, is_exact: bool, dtype: torch.dtype | None, error: Exception
+) -> PartlyFrozen:
     """Freeze the modules of a model, a copy, that can be read by themselves; ``error`` says why it can't be as one."""
     inputs = example if isinstance(example, tuple) else (example,)
     calls = _calls(model, inputs)
@@ -49,9 +51,9 @@ def freeze_parts(model: nn.Module, example: Any, is_exact: bool, error: Exceptio
     left: dict[str, str] = {"": _first_line(error)}
     with evaluating(model):
         wanted = model(*inputs)
-    _descend(model, "", calls, is_exact, frozen, left)
+    _descend(model, "", calls, (is_exact, dtype), frozen, left)
     found = PartlyFrozen(model, frozen, left)
-    if (difference := difference_of(wanted, found(*inputs))) > ALLOWED:
+    if (difference := difference_of(wanted, found(*inputs))) > allowed(dtype):
         raise FreezeMismatchError(
             f"the frozen modules ({', '.join(frozen)}) change what the model gives by {difference:.2g} of its largest "
             "output: report it, with the model, and use tapwise.accelerate meanwhile"
@@ -60,7 +62,12 @@ def freeze_parts(model: nn.Module, example: Any, is_exact: bool, error: Exceptio
 
 
 def _descend(
-    module: nn.Module, path: str, calls: dict[str, Any], is_exact: bool, frozen: dict[str, Frozen], left: dict[str, str]
+    module: nn.Module,
+    path: str,
+    calls: dict[str, Any],
+    how: tuple[Any, ...],
+    frozen: dict[str, Frozen],
+    left: dict[str, str],
 ) -> None:
     for name, child in module.named_children():
         inner = f"{path}.{name}" if path else name
@@ -69,14 +76,14 @@ def _descend(
         given = calls.get(inner)
         if given is not None:
             try:
-                found = Frozen(child, given, None, is_exact)
+                found = Frozen(child, given, None, *how)
             except (TimelineError, FreezeMismatchError, ShapeError, RuntimeError, ValueError, TypeError) as error:
                 left[inner] = _first_line(error)
             else:
                 frozen[inner] = found
                 module._modules[name] = found
                 continue
-        _descend(child, inner, calls, is_exact, frozen, left)
+        _descend(child, inner, calls, how, frozen, left)
 
 
 def _first_line(error: Exception) -> str:

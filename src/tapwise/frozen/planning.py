@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tapwise.engine.kernels.program import record
 from tapwise.engine.kernels.program.packing import LANES, WIDEST
-from tapwise.frozen import filtering
+from tapwise.frozen import filtering, matrices
 from tapwise.frozen.groups import Group, grouped, kept_values
 from tapwise.frozen.memory import (
     LINE,
@@ -27,6 +27,8 @@ _MOST_ROWS, _FEWEST_ROWS = 96, 12
 # Rows up to which a group is shared out by columns, too: each share then reads its own part of the weight.
 _SHARED_ROWS = 128
 _PANEL = WIDEST * LANES
+# Products whose columns may be shared out.
+_BY_COLUMN = (*matrices.CODES, *matrices.CODES.values())
 
 
 class Plan:
@@ -162,6 +164,8 @@ class Plan:
         first = group.steps[0]
         if isinstance(first, Step) and first.code == record.WINOGRAD:
             return filtering.block_of(first, count)
+        if isinstance(first, Step) and first.code in matrices.CODES.values():
+            return matrices.block_of(count)
         most = max(_FEWEST_ROWS, min(_MOST_ROWS, _CACHED // max(scratch, 1) // _FEWEST_ROWS * _FEWEST_ROWS))
         wanted = -(-count // 16)
         return max(1, min(most, max(_FEWEST_ROWS, -(-wanted // _FEWEST_ROWS) * _FEWEST_ROWS)))
@@ -176,7 +180,7 @@ class Plan:
         if len(columns) > 1 or min(columns) < 2 * _PANEL:
             return 1
         for step in group.steps:
-            is_product = step.code in (record.PRODUCT, record.TRANSPOSED) and step.groups == 1
+            is_product = step.code in _BY_COLUMN and step.groups == 1
             if is_product and step.x.value in outs:
                 return 1
             if not is_product and step.code < record.MAP:
@@ -192,6 +196,8 @@ def beside(group: Group, block: int) -> int:
     for step in group.steps:
         if isinstance(step, Step) and step.code == record.WINOGRAD:
             found.append(filtering.memory_of(step, block))
+        if isinstance(step, Step) and step.code in matrices.CODES.values():
+            found.append(matrices.memory_of(step, block))
         if isinstance(step, Step) and step.code == record.FEW_TRANSPOSED and step.window is not None:
             stride = step.window.stride
             found.append(lines(((block - 1) // stride + 2) * stride * step.columns * SIZE) + LINE)

@@ -33,7 +33,9 @@ LOOPS = (("program.loops", "program_32"), ("program.loops", "sequence_32"))
 
 # Products of a group below which threads take longer to start than to help.
 _FEW_PRODUCTS = 300_000
-_TRANSPOSED = (record.TRANSPOSED, record.FEW_TRANSPOSED)
+_TRANSPOSED = (record.TRANSPOSED, record.FEW_TRANSPOSED, record.MATRICES_TRANSPOSED)
+# Steps that work in a task's memory beside the values.
+_BESIDE = (record.FEW_TRANSPOSED, record.WINOGRAD, record.MATRICES, record.MATRICES_TRANSPOSED)
 
 # (node, inputs) -> its rows; of steps that torch runs.
 RunNode = Callable[[int, list[Tensor]], Tensor | None]
@@ -83,7 +85,7 @@ class Program:
                 before = self.plan.group_of[step.x.value]
                 first, last = self.plan.groups[before].rows
                 i["count"] = -(-(last - first) // self.plan.blocks[before])
-            if step.code in (record.FEW_TRANSPOSED, record.WINOGRAD):
+            if step.code in _BESIDE:
                 i["z"] = self.plan.scratch[number] - beside(group, self.plan.blocks[number])
             instructions.append(i)
             products += (

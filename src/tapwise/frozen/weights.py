@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import torch
+
 from tapwise.engine.kernels.program import packing, record
+from tapwise.frozen.matrices import in_matrices
 from tapwise.frozen.steps import Step, Steps
 
 
-def pack(steps: Steps, is_exact: bool = False) -> None:
-    """Pack the weights of all steps; where ``is_exact``, for sums of products alone."""
+def pack(steps: Steps, is_exact: bool = False, dtype: torch.dtype | None = None) -> None:
+    """Pack the weights of all steps; where ``is_exact``, for sums of products alone.
+
+    Arguments:
+        dtype: bfloat16, where products may be computed in it; None: float32.
+    """
     for step in steps.steps:
         if isinstance(step, Step) and step.source is not None:
+            weight = step.source[0]
             _pack(step)
+            if dtype is not None and in_matrices(step, weight):
+                continue
             if is_exact:
                 step.filters = None
 

@@ -57,11 +57,7 @@ def obstacle() -> str | None:
     """Why this processor, or this system, has no such matrices; None where they may be used from now on."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return "needs Linux on a processor with AMX"
-    try:
-        _, features = compiled.processor()
-    except (ImportError, OSError):
-        return "Numba is not installed"
-    if not {"+amx-tile", "+amx-bf16", "+avx512bf16", "+avx512bw", "+avx512vl"} <= set(features.split(",")):
+    if not compiled.has_matrices():
         return "needs a processor with AMX"
     if ctypes.CDLL(None).syscall(_ARCH_PRCTL, _REQUEST, _MATRICES) != 0:  # for all threads of this process
         return "needs the system's permission to use AMX, which it refuses"

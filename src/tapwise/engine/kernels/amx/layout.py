@@ -7,6 +7,9 @@
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor
+
 # Of a matrix: rows, bytes of a row, and how many bfloat16 numbers or float32 sums these are.
 ROWS, ROW_BYTES = 16, 64
 CHANNELS, SUMS = 32, 16
@@ -31,7 +34,7 @@ def chunks_of(fan_in: int) -> int:
 
 def input_row(fan_in: int) -> int:
     """Bytes from one row of inputs to the next: no multiple of what would let rows meet in the same lines of a cache."""
-    return (chunks_of(fan_in) | 1) * ROW_BYTES
+    return (-(-fan_in // CHANNELS) | 1) * ROW_BYTES
 
 
 def panels_of(fan_out: int) -> int:
@@ -57,3 +60,14 @@ def block_of(fan_in: int, stride: int, outputs: int) -> int:
 def rows_read(block: int, taps: int, dilation: int, stride: int) -> int:
     """Rows of inputs that a block reads."""
     return (block - 1) * stride + (taps - 1) * dilation + 1
+
+
+def packed(weight: Tensor) -> Tensor:
+    """A weight (C_out, C_in, K) in panels, rounded to bfloat16."""
+    fan_out, fan_in, taps = weight.shape
+    panels, chunks = panels_of(fan_out), chunks_of(fan_in)
+    wide = weight.new_zeros((panels * PANEL, chunks * CHANNELS, taps), dtype=torch.bfloat16)
+    wide[:fan_out, :fan_in] = weight
+    # (panel, columns, column, chunk, pair, one of two, tap)
+    parts = wide.view(panels, PANEL // SUMS, SUMS, chunks, ROWS, 2, taps)
+    return parts.permute(0, 6, 3, 1, 4, 2, 5).reshape(-1)

@@ -10,13 +10,13 @@ import numba
 import numpy as np
 
 from tapwise.engine.kernels.amx import layout, record
-from tapwise.engine.kernels.amx.matrices import configure, make_export, make_import, make_step, release_matrices
+from tapwise.engine.kernels.amx.matrices import configure, make_export, make_import, release_matrices
+from tapwise.engine.kernels.amx.sums import sums_of_step
 from tapwise.engine.kernels.loops.jobs import allocate_for, jit, next_tasks
 from tapwise.engine.kernels.loops.memory import load, release, store, two_integers
 
 _PACKING, _PRODUCT = np.dtype(record.PackingJob), np.dtype(record.ProductJob)
 _chunks, _panel_bytes = jit(layout.chunks_of), jit(layout.panel_bytes)
-_one_column, _two_columns = make_step(1), make_step(2)
 _import_4, _import_2 = make_import(4), make_import(2)
 _export_4, _export_2 = make_export(4), make_export(2)
 _ZERO = np.int64(0)
@@ -108,14 +108,10 @@ def _block(job, task, x, y, zeros):
     for o in range(0, job.fan_out, layout.PANEL):
         for r in range(0, count, layout.STEP):
             place = y + r * layout.SUMS_ROW
-            if job.fan_out - o > layout.SUMS:
-                _two_columns(
-                    x + r * step, step, job.taps, job.dilation * job.row, chunks, weight, bias, place, layout.SUMS_ROW
-                )
-            else:
-                _one_column(
-                    x + r * step, step, job.taps, job.dilation * job.row, chunks, weight, bias, place, layout.SUMS_ROW
-                )
+            sums_of_step(
+                x + r * step, step, job.taps, job.dilation * job.row, chunks, weight, bias, place, layout.SUMS_ROW,
+                job.fan_out - o, count - r,
+            )  # fmt: skip
         for c in range(o, min(o + layout.PANEL, job.fan_out), layout.SUMS):
             for t in range(0, count, layout.ROWS):
                 sums = y + t * layout.SUMS_ROW + 4 * (c - o)

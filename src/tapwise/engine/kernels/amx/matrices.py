@@ -80,20 +80,21 @@ def release_matrices(typing):  # type: ignore[no-untyped-def]
     return types.void(), codegen
 
 
-def make_step(columns: int) -> Any:
-    """``step(x, x_row, taps, tap, chunks, weight, bias, y, y_row)``, for compiled code: 32 rows of a panel.
+def make_step(tiles: int, columns: int) -> Any:
+    """``step(x, x_row, taps, tap, chunks, weight, bias, y, y_row)``, for compiled code: 32 rows of a panel, or 16.
 
     ``y[r, o] = bias[o] + sum over k, c of x[r, k, c] * weight[k, c, o]``: rows lie ``x_row`` and ``y_row`` bytes
     apart, taps ``tap``. A row has ``chunks`` matrices of channels.
 
     Arguments:
-        columns: matrices side by side, 1 or 2.
+        tiles: matrices of rows, 1 or 2.
+        columns: matrices of columns, 1 or 2.
     """
 
     def codegen(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
         x, x_row, taps, tap, chunks, weight, bias, y, y_row = arguments
         second = b.mul(x_row, _I64(ROWS))
-        for r in range(2):
+        for r in range(tiles):
             for c in range(columns):  # a row of the bias, 16 times
                 _load(b, 2 * r + c, b.add(bias, _I64(c * ROW_BYTES)), _I64(0))
         with cgutils.for_range(b, taps) as over_taps:
@@ -105,11 +106,12 @@ def make_step(columns: int) -> Any:
                 _load(b, 4, a, x_row)
                 for c in range(columns):
                     _load(b, 6 + c, b.add(w, _I64(c * MATRIX_BYTES)), _I64(ROW_BYTES))
-                _load(b, 5, b.add(a, second), x_row)
-                for r in range(2):
+                if tiles > 1:
+                    _load(b, 5, b.add(a, second), x_row)
+                for r in range(tiles):
                     for c in range(columns):
                         _call(b, "llvm.x86.tdpbf16ps", [_I8(2 * r + c), _I8(4 + r), _I8(6 + c)])
-        for r in range(2):
+        for r in range(tiles):
             start = b.add(y, b.mul(y_row, _I64(r * ROWS)))
             for c in range(columns):
                 place = b.inttoptr(b.add(start, _I64(c * ROW_BYTES)), _POINTER)

@@ -15,6 +15,7 @@ from tapwise.engine.kernels.loops.memory import call_loop, load, pointer_at, rel
 from tapwise.engine.kernels.program import record
 from tapwise.engine.kernels.program.copies import edges, keep, largest, transpose, zeros
 from tapwise.engine.kernels.program.maps import apply_map
+from tapwise.engine.kernels.program.matrices import by_matrices, transposed_by_matrices
 from tapwise.engine.kernels.program.normalising import finish, layer_norm, moments
 from tapwise.engine.kernels.program.packing import LANES, WIDEST
 from tapwise.engine.kernels.program.products import depthwise, few_outputs, few_transposed, grouped_product, transposed
@@ -101,12 +102,17 @@ def _block(job, instructions, batch, block, share, scratch, item):
         elif code == record.FEW_TRANSPOSED:
             x = _place(job, i.x, i.x_row, i.x_batch, i.x_space, batch, 0, 0, scratch)
             few_transposed(i, x, y, r0, r1, scratch + i.z, item)
+        elif code == record.MATRICES_TRANSPOSED:
+            x = _place(job, i.x, i.x_row, i.x_batch, i.x_space, batch, 0, 0, scratch)
+            transposed_by_matrices(i, x, y, r0, r1, c0, c1, scratch + i.z, item)
         else:
             x = _place(job, i.x, i.x_row, i.x_batch, i.x_space, batch, r0 * i.stride, r0 * i.stride, scratch)
             if code == record.PRODUCT:
                 grouped_product(i, x, y, count, c0, c1, item)
             elif code == record.WINOGRAD:
                 winograd(i, x, y, r0, r1, job.last, scratch + i.z, item)
+            elif code == record.MATRICES:
+                by_matrices(i, x, y, count, c0, c1, scratch + i.z)
             elif code == record.DEPTHWISE:
                 depthwise(i, x, y, count, item)
             elif code == record.FEW_OUTPUTS:

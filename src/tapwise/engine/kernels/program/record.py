@@ -21,8 +21,8 @@ from tapwise.engine.threads import job_type
 
 # What an instruction does, by number. Maps come after these, in the order of ``MAPS``.
 PRODUCT, DEPTHWISE, FEW_OUTPUTS, TRANSPOSED, LAYER_NORM, LARGEST, MOMENTS, FINISH, NORMALISE = range(9)
-IMPORT, EXPORT, ZEROS, EDGES, KEEP, FEW_TRANSPOSED, WINOGRAD = range(9, 16)
-MAP = 16
+IMPORT, EXPORT, ZEROS, EDGES, KEEP, FEW_TRANSPOSED, WINOGRAD, MATRICES, MATRICES_TRANSPOSED = range(9, 18)
+MAP = 18
 CODES = {name: MAP + n for n, name in enumerate(MAPS)}
 AFFINE = CODES["affine"]
 

@@ -60,6 +60,7 @@ bench-models: .venv/ready
 	$(BIN)/python benchmarks/bench_networks.py --threads 1 --name networks-cpu-1-thread
 	$(BIN)/python benchmarks/bench_networks.py --live --threads 1 --name networks-live-cpu
 	$(BIN)/python benchmarks/bench_networks.py --training --name networks-training-cpu
+	$(BIN)/python benchmarks/bench_networks.py --bfloat16 --name networks-bfloat16-cpu
 	$(BIN)/python benchmarks/report.py
 
 # A recording of a thousand million samples: its rate, and that memory stays flat. Some minutes and 8 GB of disk.

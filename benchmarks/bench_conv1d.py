@@ -5,7 +5,7 @@ turns, and the minimum of all turns counts. Torch runs twice: how far it is from
 that a ratio must be read with.
 
     python benchmarks/bench_conv1d.py [--threads 2] [--rounds 3] [--seconds 0.1] [--only NAME ...]
-                                      [--random 200] [--name NAME]
+                                      [--random 200] [--tuned] [--dtype bfloat16] [--name NAME]
 
 prints a table and writes results/NAME.json with the machine, the versions and the date.
 """
@@ -138,8 +138,11 @@ def _looks_slower(best: dict[str, dict[str, Any]]) -> bool:
 
 def _row(row: dict[str, Any], best: dict[str, dict[str, Any]]) -> dict[str, Any]:
     ours, theirs, again = best["tapwise"], best["torch"], best["torch again"]
+    error = 3e-2 if row.get("dtype") == "bfloat16" else 1e-3
     wrong = [
-        peer for peer, found in best.items() if "sample" in found and not _alike(found["sample"], theirs["sample"])
+        peer
+        for peer, found in best.items()
+        if "sample" in found and not _alike(found["sample"], theirs["sample"], error)
     ]
     assert "tapwise" not in wrong, f"{row['name']}: our outputs are not torch's"
     others = {p: best[p]["forward"] for p in OTHERS if "forward" in best.get(p, ()) and p not in wrong}
@@ -180,9 +183,9 @@ def _row(row: dict[str, Any], best: dict[str, dict[str, Any]]) -> dict[str, Any]
     return result
 
 
-def _alike(one: list[float], other: list[float]) -> bool:
+def _alike(one: list[float], other: list[float], error: float) -> bool:
     scale = max(map(abs, other)) + 1e-9
-    return len(one) == len(other) and max(abs(a - b) for a, b in zip(one, other, strict=True)) < 1e-3 * scale
+    return len(one) == len(other) and max(abs(a - b) for a, b in zip(one, other, strict=True)) < error * scale
 
 
 def _spread(one: float, other: float) -> float:
@@ -236,8 +239,10 @@ def main() -> None:
     parser.add_argument("--name", default="", help="of the result file; none is written without")
     parser.add_argument("--no-backward", action="store_true")
     parser.add_argument("--no-peers", action="store_true", help="torch alone")
+    parser.add_argument("--tuned", action="store_true", help="time our kernels on each shape first, as tw.tune does")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"], help="other peers are left out")
     options = parser.parse_args()
-    names = list(TRAINS) if options.no_peers or options.random else [*PEERS, "floor"]
+    names = list(TRAINS) if options.no_peers or options.random or options.dtype != "float32" else [*PEERS, "floor"]
     calls = overheads()
     print("ten samples, us: " + ", ".join(f"{name} {us:.2f}" for name, us in calls.items()))
     workers = {peer: Worker(peer, options.threads) for peer in names}
@@ -249,6 +254,7 @@ def main() -> None:
         if options.only and shape["name"] not in options.only:
             continue
         posed = {**shape, "seconds": options.seconds, "backward": not options.no_backward}
+        posed |= {"tuned": options.tuned, "dtype": options.dtype}
         rows.append(compare(posed, workers, options.rounds))
         print(line(rows[-1]), flush=True)
     for family in (*dict.fromkeys(row["family"] for row in rows), "all"):
@@ -261,7 +267,8 @@ def main() -> None:
         result = {
             "machine": machine(),
             "threads": options.threads,
-            "dtype": "float32",
+            "dtype": options.dtype,
+            **({"tuned": True} if options.tuned else {}),
             **({"seed": seed} if options.random else {}),
             "calls_us": calls,
             "rows": rows,

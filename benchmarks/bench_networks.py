@@ -2,10 +2,11 @@
 
 Each peer runs in a process of its own, in turns; the least of all turns counts. A live step is fed chunk by chunk:
 its median and its 99th percentile, and the real-time factor: the step's time by the chunk's. A training step is
-forward and backward, without an optimizer. *Tuned* is accelerated with an example: plans are measured.
+forward and backward, without an optimizer. *Tuned* is accelerated with an example: plans are measured. In bfloat16, torch
+computes under autocast, and ours where ``dtype`` allows it.
 
-    python benchmarks/bench_networks.py [--threads 2] [--rounds 5] [--live | --training] [--name NAME] [--only NETWORK ...]
-                                        [--peers PEER ...]
+    python benchmarks/bench_networks.py [--threads 2] [--rounds 5] [--live | --training | --bfloat16] [--name NAME]
+                                        [--only NETWORK ...] [--peers PEER ...]
 
 prints a table and writes results/NAME.json with the machine, the versions and the date.
 """
@@ -110,6 +111,56 @@ PEERS: dict[str, Callable[[Any, Any], Call]] = {
 }
 
 
+# In bfloat16
+
+
+def autocast(model: Any, x: Any) -> Call:
+    import torch
+
+    def call() -> Any:
+        with torch.autocast("cpu", torch.bfloat16):
+            return model(x)
+
+    return call
+
+
+def accelerated_autocast(model: Any, x: Any) -> Call:
+    import tapwise as tw
+
+    tw.accelerate(model)
+    return autocast(model, x)
+
+
+def accelerated_in_bfloat16(model: Any, x: Any) -> Call:
+    import torch
+
+    import tapwise as tw
+
+    tw.accelerate(model, dtype=torch.bfloat16)
+    return lambda: model(x)
+
+
+def frozen_in_bfloat16(model: Any, x: Any) -> Call:
+    import torch
+
+    import tapwise as tw
+
+    network = tw.freeze(model, x, dtype=torch.bfloat16)
+    return lambda: network(x)
+
+
+BFLOAT16_PEERS: dict[str, Callable[[Any, Any], Call]] = {
+    "eager": eager,
+    "autocast": autocast,
+    "accelerate, autocast": accelerated_autocast,
+    "accelerate, bfloat16": accelerated_in_bfloat16,
+    "freeze": frozen,
+    "freeze, bfloat16": frozen_in_bfloat16,
+    "eager again": eager,
+}
+IN_BFLOAT16 = ("autocast", "accelerate, autocast", "accelerate, bfloat16", "freeze, bfloat16")
+
+
 # Training steps: the loss and all gradients, without an optimizer
 
 
@@ -163,10 +214,16 @@ def frozen_stream(model: Any, x: Any, samples: int) -> Call:
     return _stepped(model, x, samples, True)
 
 
-def _stepped(model: Any, x: Any, samples: int, is_frozen: bool) -> Call:
+def frozen_stream_in_bfloat16(model: Any, x: Any, samples: int) -> Call:
+    import torch
+
+    return _stepped(model, x, samples, True, torch.bfloat16)
+
+
+def _stepped(model: Any, x: Any, samples: int, is_frozen: bool, dtype: Any = None) -> Call:
     import tapwise as tw
 
-    live = tw.stream(tw.freeze(model, x) if is_frozen else model, x)
+    live = tw.stream(tw.freeze(model, x, dtype=dtype) if is_frozen else model, x)
     chunk = _chunk(x, samples, live.time_axes[0])
     return lambda: live.step(chunk)
 
@@ -201,6 +258,7 @@ def _chunk(x: Any, samples: int, axis: int) -> Any:
 LIVE_PEERS: dict[str, Callable[[Any, Any, int], Call]] = {
     "stream": streamed,
     "frozen stream": frozen_stream,
+    "frozen stream, bfloat16": frozen_stream_in_bfloat16,
     "ONNX Runtime": onnx_step,
 }
 
@@ -210,7 +268,7 @@ LIVE_PEERS: dict[str, Callable[[Any, Any, int], Call]] = {
 
 def peers_of(kind: str) -> dict[str, Any]:
     """By name, what is compared."""
-    return {"live": LIVE_PEERS, "training": TRAINING_PEERS}.get(kind, PEERS)
+    return {"live": LIVE_PEERS, "training": TRAINING_PEERS, "bfloat16": BFLOAT16_PEERS}.get(kind, PEERS)
 
 
 def work(peer: str, network: str, threads: int, kind: str) -> None:
@@ -228,7 +286,7 @@ def work(peer: str, network: str, threads: int, kind: str) -> None:
         call = peers_of(kind)[peer](model, x, *arguments)
         result = torch.as_tensor(call()).double().reshape(-1)
         places = torch.arange(1024) * (result.numel() - 1) // 1023
-        sample = [] if kind != "offline" or not result.numel() else result[places].tolist()
+        sample = [] if kind not in ("offline", "bfloat16") or not result.numel() else result[places].tolist()
         print(json.dumps({"sample": sample}), flush=True)
         call()
         for _ in sys.stdin:
@@ -309,7 +367,10 @@ def compare(network: str, peers: list[str], threads: int, rounds: int, kind: str
         reference = reference or sample
         difference = max((abs(a - b) for a, b in zip(reference, sample, strict=True)), default=0.0)
         scale = max(map(abs, reference), default=1.0)
-        assert difference <= 1e-3 * scale, f"{network}, {peer}: outputs differ by {difference}, of {scale}"
+        if peer in IN_BFLOAT16:
+            row.setdefault("error", {})[peer] = difference / scale
+        else:
+            assert difference <= 1e-3 * scale, f"{network}, {peer}: outputs differ by {difference}, of {scale}"
         workers[peer] = worker
     times: dict[str, list[float]] = {peer: [] for peer in workers}
     for _ in range(rounds):
@@ -357,13 +418,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--live", action="store_true", help="steps of streams, in chunks of about 10 ms")
     parser.add_argument("--training", action="store_true", help="forward and backward, in training")
+    parser.add_argument("--bfloat16", action="store_true", help="in bfloat16, beside float32")
     parser.add_argument("--only", nargs="*", default=[], help="names of networks")
     parser.add_argument("--peers", nargs="*", default=[], help="some of the peers")
     parser.add_argument("--name", default="", help="of the result file; none is written without")
     parser.add_argument("--work", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--floor", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    kind = "live" if options.live else "training" if options.training else "offline"
+    kinds = {"live": options.live, "training": options.training, "bfloat16": options.bfloat16}
+    kind = next((name for name, is_asked in kinds.items() if is_asked), "offline")
     if options.work:
         work(*options.work, options.threads, kind)
         return
@@ -377,7 +440,10 @@ def main() -> None:
     if kind == "live":
         print(f"{'network':<20}" + " ".join(f"{p + ' p50, p99 ms, rtf':>24}" for p in peers) + "   floor")
     else:
-        print(f"{'network':<20}{'eager ms':>10} " + " ".join(f"{p:>10.10}" for p in [*peers[1:], "floor"]))
+        print(
+            f"{'network':<20}{'eager ms':>10} "
+            + " ".join(f"{p.replace(', ', ','):>10.16}" for p in [*peers[1:], "floor"])
+        )
     rows = []
     names = {"live": list(networks.LIVE), "training": networks.TRAINED}.get(kind, list(networks.NETWORKS))
     for network in options.only or names:

@@ -43,6 +43,8 @@ def tapwise_calls(row: Row) -> list[Call]:
 
     x, left, right = row["x"], row["left"], row["right"]
     layer = _layer(tw.Conv1d, row, left if left == right else (left, right))
+    if row.get("tuned") and not row["w"].requires_grad:
+        tw.tune(layer, x, row["backward"], save=False)
     return [lambda: layer(x)]
 
 
@@ -220,10 +222,11 @@ def answer(peer: str, row: Row) -> dict[str, Any]:
     fan_in = row["Cin"] // row["groups"]
     reach = row["dilation"] * (row["K"] - 1) + 1
     row["outputs"] = (row["L"] + row["left"] + row["right"] - reach) // row["stride"] + 1
-    row["x"] = torch.randn(row["B"], row["Cin"], row["L"])
+    dtype = getattr(torch, row.get("dtype", "float32"))
+    row["x"] = torch.randn(row["B"], row["Cin"], row["L"]).to(dtype)
     weight = torch.randn(row["Cout"], fan_in, row["K"]) / math.sqrt(fan_in * row["K"])
-    row["w"] = torch.nn.Parameter(weight, requires_grad=False)
-    row["b"] = torch.nn.Parameter(torch.randn(row["Cout"]), requires_grad=False)
+    row["w"] = torch.nn.Parameter(weight.to(dtype), requires_grad=False)
+    row["b"] = torch.nn.Parameter(torch.randn(row["Cout"]).to(dtype), requires_grad=False)
     if peer == "floor":
         return floor(row, row["seconds"])
     found: dict[str, Any] = {}
@@ -242,8 +245,8 @@ def answer(peer: str, row: Row) -> dict[str, Any]:
         found["forward"] = first if slow else min(best(call, row["seconds"]) for call in calls)
         if peer == "tapwise":
             found |= _plan(row)
-    # Where torch takes a second forward, it takes minutes with backward: left out.
-    if row["backward"] and peer in TRAINS and found["forward"] < 0.7:
+    # Where torch takes seconds forward, it takes a minute with backward: left out.
+    if row["backward"] and peer in TRAINS and found["forward"] < 2:
         for name in "xwb":
             row[name].requires_grad_()
         grad = torch.randn_like(calls[0]())

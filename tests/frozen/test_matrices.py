@@ -99,7 +99,9 @@ def test_rows_around_blocks_and_columns_around_shares(inputs):
 
 @needs_matrices
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 3e38])
-@pytest.mark.parametrize("geometry", [Geometry(3, padding=1), Geometry(5, 2, 3, 4), Geometry(8, 4, 1, 2, transposed=True)])
+@pytest.mark.parametrize(
+    "geometry", [Geometry(3, padding=1), Geometry(5, 2, 3, 4), Geometry(8, 4, 1, 2, transposed=True)]
+)
 def test_what_is_not_finite_reaches_its_windows_alone(value, geometry):
     dice = np.random.default_rng(0)
     x = tensor(dice, 2, 34, 300, dtype=torch.float32)

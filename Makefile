@@ -42,6 +42,8 @@ bench: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks/bench_conv1d.py --name conv1d-cpu
 	$(BIN)/python benchmarks/bench_conv1d.py --random 200 --name conv1d-cpu-random
+	$(BIN)/python benchmarks/bench_conv1d.py --random 60 --tuned --name conv1d-cpu-random-tuned
+	$(BIN)/python benchmarks/bench_conv1d.py --dtype bfloat16 --name conv1d-cpu-bfloat16
 	$(BIN)/python benchmarks/bench_conv1d.py --threads 1 --no-peers --name conv1d-cpu-1-thread
 	$(AVX2) $(BIN)/python benchmarks/bench_conv1d.py --name conv1d-cpu-avx2
 	$(AVX2) $(BIN)/python benchmarks/bench_conv1d.py --random 60 --name conv1d-cpu-avx2-random

@@ -162,7 +162,7 @@ def _live(result: Result) -> str:
     peers = list(dict.fromkeys(peer for row in result["rows"] for peer in row["ms"]))
     text = (
         f"\nThe same, live: a step of a stream of one frame or about 10 ms, {result['threads']} thread(s). *Stream* is "
-        "`tw.stream(model, x)`, *frozen stream* `tw.stream(tw.freeze(model, x))`, ONNX Runtime runs the step that "
+        "`tw.stream(model, x)`, *frozen stream* `tw.stream(tw.freeze(model, x))`, with `dtype=torch.bfloat16` too, ONNX Runtime runs the step that "
         f"`functional` exports. Median and 99th percentile of all steps, ms; *floor*: all weights read once, at the rate "
         "at which as much memory is read, and 2 us for each compiled step, without what is computed; measured "
         f"{result['machine']['date']}.\n\n| network | chunk, ms | "
@@ -190,6 +190,47 @@ def _training(result: Result) -> str:
         cells = [f"{row['ms']['eager'] / row['ms'][peer]:.2f}" if peer in row["ms"] else "-" for peer in peers]
         text += f"| {row['network']} | {row['ms']['eager']:.3g} | {' | '.join(cells)} |\n"
     return text + _failures(result)
+
+
+def _bfloat16(networks: Result | None, layers: Result | None) -> str:
+    """What bfloat16 gains: whole networks, and single layers."""
+    text = ""
+    if networks:
+        peers = [peer for peer in networks["rows"][0]["ms"] if peer not in ("eager", "eager again")]
+        text += (
+            "\n## In bfloat16\n\nThe same networks where the processor's matrices (Intel AMX) may be used, "
+            f"{networks['threads']} threads: times eager's time in float32. *Autocast* is "
+            '`torch.autocast("cpu", torch.bfloat16)`, *accelerate, autocast* the same around an accelerated model, '
+            "*accelerate, bfloat16* `tw.accelerate(model, dtype=torch.bfloat16)`, *freeze, bfloat16* `tw.freeze(model, x, "
+            "dtype=torch.bfloat16)`. *Error*: of the last one's outputs, the largest by the largest output. Measured "
+            f"{networks['machine']['date']} on {_where(networks)}.\n\n| network | eager, ms | "
+            + " | ".join(peers)
+            + " | error |\n|---|---:|"
+            + "---:|" * (len(peers) + 1)
+            + "\n"
+        )
+        for row in networks["rows"]:
+            eager, ms = row["ms"]["eager"], row["ms"]
+            cells = [f"{eager / ms[peer]:.2f}" if peer in ms else "-" for peer in peers]
+            text += f"| {row['network']} | {eager:.3g} | {' | '.join(cells)} | {row['error']['freeze, bfloat16']:.1%} |\n"
+        means = []
+        for peer in peers:
+            ratios = [row["ms"]["eager"] / row["ms"][peer] for row in networks["rows"] if peer in row["ms"]]
+            means.append(f"{peer} {_geometric_mean(ratios):.2f}")
+        text += f"\nGeometric means: {', '.join(means)}.\n" + _failures(networks)
+    if layers:
+        text += (
+            "\nThe layers of the first table in bfloat16, inputs, weights and outputs, ours beside torch's own in bfloat16, "
+            f"{layers['threads']} threads; measured {layers['machine']['date']} on {_where(layers)}.\n\n| row | kernel | "
+            "torch, ms | Tapwise, ms | ratio | spread | with backward | spread |\n|---|---|---:|---:|---:|---:|---:|---:|\n"
+        )
+        for row in layers["rows"]:
+            text += (
+                f"| {named(row['name'])} | {row['kernel']} | {row['torch_ms']:.3g} | {row['tapwise_ms']:.3g} | "
+                f"{row['ratio']:.2f} | {row['spread']:.2f} | {_cell(row, 'ratio_both')} | {_cell(row, 'spread_both')} |\n"
+            )
+        text += _means(layers["rows"])
+    return text
 
 
 def _streams(result: Result) -> str:
@@ -282,6 +323,7 @@ def _short(ratio: float) -> str:
 
 OTHERS = {
     "Random shapes": "conv1d-cpu-random",
+    "Random shapes, tuned": "conv1d-cpu-random-tuned",
     "One thread": "conv1d-cpu-1-thread",
     "AVX2 only": "conv1d-cpu-avx2",
     "Random shapes, AVX2 only": "conv1d-cpu-avx2-random",
@@ -297,6 +339,7 @@ def document() -> str:
         page(result, others)
         + (_networks(networks, _read("networks-live-cpu")) if networks else "")
         + (_training(training) if (training := _read("networks-training-cpu")) else "")
+        + _bfloat16(_read("networks-bfloat16-cpu"), _read("conv1d-cpu-bfloat16"))
         + (_streams(streams) if streams else "")
     )
 

@@ -369,6 +369,7 @@ def compare(network: str, peers: list[str], threads: int, rounds: int, kind: str
         scale = max(map(abs, reference), default=1.0)
         if peer in IN_BFLOAT16:
             row.setdefault("error", {})[peer] = difference / scale
+            assert difference <= 0.1 * scale, f"{network}, {peer}: outputs differ by {difference}, of {scale}"
         else:
             assert difference <= 1e-3 * scale, f"{network}, {peer}: outputs differ by {difference}, of {scale}"
         workers[peer] = worker

@@ -212,7 +212,9 @@ def _bfloat16(networks: Result | None, layers: Result | None) -> str:
         for row in networks["rows"]:
             eager, ms = row["ms"]["eager"], row["ms"]
             cells = [f"{eager / ms[peer]:.2f}" if peer in ms else "-" for peer in peers]
-            text += f"| {row['network']} | {eager:.3g} | {' | '.join(cells)} | {row['error']['freeze, bfloat16']:.1%} |\n"
+            text += (
+                f"| {row['network']} | {eager:.3g} | {' | '.join(cells)} | {row['error']['freeze, bfloat16']:.1%} |\n"
+            )
         means = []
         for peer in peers:
             ratios = [row["ms"]["eager"] / row["ms"][peer] for row in networks["rows"] if peer in row["ms"]]

@@ -3,6 +3,7 @@
 import torch
 
 from tapwise.frozen.lowering import lowered
+from tapwise.frozen.matrices import use_matrices
 from tapwise.frozen.memory import Block
 from tapwise.frozen.program import Program
 from tapwise.frozen.rewriting import rewrite
@@ -33,7 +34,9 @@ def graph_of(geometry, x, w, b):
 def steps_of(graph, dtype=None):
     steps = lowered(graph)
     rewrite(graph, steps)
-    pack(steps, dtype=dtype)
+    pack(steps)
+    if dtype is not None:
+        use_matrices(steps)
     return steps
 
 

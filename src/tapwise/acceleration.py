@@ -105,8 +105,9 @@ def _kernel_of(layer: nn.Module, length: int) -> str:
     geometry, weight = Geometry.of(layer), layer.weight
     channels = layer.in_channels, layer.out_channels
     length = max(length, geometry.effective_kernel_size)
-    hook = next(layer.__dict__[name] for name in _NAMES if _is_ours(layer, name))
-    with allowing(hook.args[0] if hook.func is _in_dtype else current_options().dtype):
+    hook = next((layer.__dict__[name] for name in _NAMES if _is_ours(layer, name)), None)
+    dtype = hook.args[0] if hook is not None and hook.func is _in_dtype else current_options().dtype
+    with allowing(dtype):
         return choose_kernel(lowered(Problem(geometry, *channels, length, weight.dtype, weight.device.type)))
 
 
@@ -124,6 +125,7 @@ def _listed(paths: list[str]) -> str:
 
 _SHOWN = 6
 _LATER = "decided when called"
+_ON_IT_ALREADY = "it is on the engine already: options(dtype=...) around its calls lets it be computed in another dtype"
 
 
 def accelerate(
@@ -153,7 +155,8 @@ def accelerate(
         backward: time training steps too.
         save: add what was timed to the file of plans, for later processes.
         dtype: ``torch.bfloat16``: convolutions of float32 may be computed in it, as ``options(dtype=...)`` says; what the model
-            gives, and its parameters, stay float32. It changes nothing on processors without matrices (Intel AMX).
+            gives, and its parameters, stay float32. It changes nothing on processors without matrices (Intel AMX), nor in
+            streams, compiled graphs and frozen networks of the model: ``freeze`` has a ``dtype`` of its own.
 
     Returns:
         A report: ``print`` it, or use it as a context manager, which undoes the change at the end.
@@ -182,7 +185,7 @@ def accelerate(
     file = _before_tuning(model, save)
     acceleration = _accelerated(model, dtype)
     try:
-        with allowing(dtype):
+        with allowing(dtype or current_options().dtype):
             acceleration.tuning = tuned(_recorded(model, example), backward, file)
     except BaseException:
         acceleration.undo()
@@ -259,6 +262,8 @@ def _accelerated(model: nn.Module, dtype: torch.dtype | None = None) -> Accelera
     left: dict[str, str] = {}
     for path, layer in model.named_modules():
         if isinstance(layer, StreamingLayer) or any(_is_ours(layer, name) for name in _NAMES):
+            if dtype is not None:
+                left[path] = _ON_IT_ALREADY
             continue
         kind = next((kind for kind in _HOOKS if isinstance(layer, kind)), None)
         name, function = _replacement(layer, kind)

@@ -22,6 +22,7 @@ from tapwise.engine.autograd import is_traced
 from tapwise.engine.checks import autocast_dtype, check_dtypes
 from tapwise.engine.dispatch import convolve
 from tapwise.engine.memory import address
+from tapwise.engine.options import allowing, current_options
 from tapwise.errors import ShapeError
 from tapwise.geometry import Geometry
 
@@ -73,7 +74,11 @@ def run(
         if step.left or step.right:
             sides = (inputs[..., list(step.left)], x, inputs[..., list(step.right)])
             x = torch.cat(sides, dim=-1)
-        y = convolve(x, weight, bias, step.geometry)
+        if current_options().dtype is None:
+            y = convolve(x, weight, bias, step.geometry)
+        else:  # which would depend on the chunk's length
+            with allowing(None):
+                y = convolve(x, weight, bias, step.geometry)
     return y, kept_from(inputs, step.first_kept)
 
 

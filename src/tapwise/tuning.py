@@ -159,10 +159,14 @@ def tuned(posed: Recorder, backward: bool, file: Path | None) -> Tuning:
     for problem, batch in posed.calls:
         batches[problem] = max(batch, batches.get(problem, 0))
     predicted = {problem: _predicted(problem) for problem in batches}
+    found = {problem: trials.measure(problem, batch, backward) for problem, batch in batches.items()}
     if (dtype := current_options().dtype) is not None:
         lower = {replace(p, dtype=dtype): batch for p, batch in batches.items() if p.dtype == torch.float32}
-        batches |= {p: batch for p, batch in lower.items() if KERNELS[AMX].why_not(p) is None}
-    found = {problem: trials.measure(problem, batch, backward) for problem, batch in batches.items()}
+        found |= {
+            p: trials.measure(p, batch, False, is_lowered=True)
+            for p, batch in lower.items()
+            if p not in found and KERNELS[AMX].why_not(p) is None
+        }
     threads = torch.get_num_threads()
     measurements = {(problem, threads): measurement for problem, measurement in found.items()}
     measured.add(measurements)

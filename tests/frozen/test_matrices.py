@@ -68,11 +68,13 @@ def test_any_geometry(kernel_size, stride, dilation, left, right, inputs, column
 @needs_matrices
 @given(
     st.integers(1, 12), st.integers(1, 7), st.integers(0, 4), st.integers(0, 4), st.integers(1, 70),
-    st.integers(16, 70), st.integers(1, 120), st.sampled_from([1, 3]), st.booleans(),
+    st.integers(16, 70), st.integers(1, 120), st.sampled_from([1, 3]), st.booleans(), st.integers(0, 6),
 )  # fmt: skip
 @pytest.mark.usefixtures("always")
-def test_any_transposed_geometry(kernel_size, stride, left, right, inputs, columns, length, batch, bias):
-    geometry = Geometry(kernel_size, stride, padding=(left, right), transposed=True)
+def test_any_transposed_geometry(kernel_size, stride, left, right, inputs, columns, length, batch, bias, more):
+    geometry = Geometry(
+        kernel_size, stride, padding=(left, right), transposed=True, output_padding=min(more, stride - 1)
+    )
     if geometry.output_length(length) < 1:
         return
     dice = np.random.default_rng(length)
@@ -117,6 +119,16 @@ def test_what_is_not_finite_reaches_its_windows_alone(value, geometry):
         assert torch.equal(y[same], before[same])
 
 
+@needs_matrices
+@pytest.mark.parametrize(("dilation", "stride"), [(40, 1), (300, 1), (90, 2)])
+def test_taps_far_apart_read_their_own_rows_alone(dilation, stride):
+    dice = np.random.default_rng(0)
+    geometry = Geometry(3, stride, dilation, (2 * dilation, 0))
+    for outputs in (1, 5, 31, 200, 700):
+        x = tensor(dice, 2, 40, max(geometry.input_length(outputs), 1), dtype=torch.float32)
+        check(geometry, x, tensor(dice, 33, 40, 3, dtype=torch.float32))
+
+
 def network():
     torch.manual_seed(0)
     return nn.Sequential(
@@ -148,6 +160,10 @@ def test_networks_and_their_streams():
     with tw.options(dtype=HALF):
         assert torch.equal(tw.freeze(model, torch.randn(1, 6, 300))(x), y)
     assert not torch.equal(tw.freeze(model, torch.randn(1, 6, 300))(x), y)
+    with tw.options(exact=True):  # sums of products, all the same
+        assert torch.equal(tw.freeze(model, torch.randn(1, 6, 300), dtype=HALF)(x), y)
+    model.dtype = torch.float32  # as some models have it
+    assert tw.freeze(model, torch.randn(1, 6, 300), dtype=HALF).dtype == torch.float32
 
 
 @needs_matrices

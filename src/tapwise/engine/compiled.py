@@ -275,7 +275,8 @@ def has_matrices() -> bool:
         _, features = processor()
     except (ImportError, OSError):
         return False
-    return {"+amx-tile", "+amx-bf16", "+avx512bf16", "+avx512bw", "+avx512vl"} <= set(features.split(","))
+    needed = {"+amx-tile", "+amx-bf16", "+avx512f", "+avx512bf16", "+avx512bw", "+avx512vl"}
+    return needed <= set(features.split(","))
 
 
 def _read(module: str, name: str) -> bytes | None:

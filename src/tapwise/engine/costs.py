@@ -218,6 +218,8 @@ def _direct_grad_weight(problem: Problem, threads: int, rates: Rates) -> float:
         seconds *= r.grad_float64_slowdown
     seconds += problem.n_weights * blocks * r.grad_tap
     seconds += (problem.n_inputs + problem.n_outputs) * r.grad_sample
+    if problem.dtype in WIDER:  # which are copied
+        seconds += (problem.n_inputs + problem.n_outputs) * 4 * r.byte * (r.half_precision_bytes - 1)
     if geometry.stride > 1:
         seconds += problem.n_inputs * r.grad_strided_sample * _read_share(geometry)
     return r.grad_call + seconds / threads
@@ -275,8 +277,14 @@ def _amx(problem: Problem, threads: int, rates: Rates) -> float:
     columns = -(-problem.out_channels // matrices.SUMS) * matrices.SUMS
     rows = -(-outputs // matrices.STEP) * matrices.STEP
     weights = geometry.kernel_size * channels * columns
-    seconds = rows * weights / r.rate + problem.n_inputs * r.input + problem.n_outputs * r.output
-    tasks = -(-outputs // matrices.block_of(problem.in_channels, geometry.stride, outputs))
+    block = matrices.block_of(problem.in_channels, geometry.stride, outputs)
+    tasks = -(-outputs // block)
+    inputs = (
+        tasks
+        * matrices.rows_read(block, geometry.kernel_size, geometry.dilation, geometry.stride)
+        * problem.in_channels
+    )
+    seconds = rows * weights / r.rate + inputs * r.input + problem.n_outputs * r.output
     shares = -(-tasks // threads) / tasks  # of the thread that has most of the blocks
     return r.call + weights * r.weight / threads + seconds * shares
 

@@ -24,7 +24,7 @@ from tapwise.engine import deterministic, op
 from tapwise.engine.autograd import Convolution, is_traced, requires_grad, run_weight_gradient
 from tapwise.engine.checks import ORDINARY, autocast_dtype, check_fits, only_native_because, without_autocast
 from tapwise.engine.kernels import KERNELS, native
-from tapwise.engine.options import current_options
+from tapwise.engine.options import allowing, current_options
 from tapwise.engine.plan import (
     NATIVE,
     NATIVE_TRAINING,
@@ -294,9 +294,10 @@ def _convolution(input: Tensor, weight: Tensor, bias: Tensor | None, *ints: Any)
     if weight.shape[-1] != kernel_size:
         check_fits(op.geometry_of(*ints), input, weight, bias)
     settings = (stride, (left, right), dilation, groups, mode, transposed, output_padding)
-    output = run_cached(input, weight, bias, settings)
-    if output is None:
-        output = decide(input, weight, bias, settings, traced=False)(input, weight, bias)
+    with allowing(None):  # whether a gradient is required is not known here
+        output = run_cached(input, weight, bias, settings)
+        if output is None:
+            output = decide(input, weight, bias, settings, traced=False)(input, weight, bias)
     # An op's output is memory of its own, laid out as the fake says; native's may be a view.
     if output.storage_offset() or not output.is_contiguous():
         return output.clone(memory_format=torch.contiguous_format)

@@ -55,7 +55,8 @@ def options(
         dtype: ``torch.bfloat16``: convolutions of float32 that need no gradient may round their inputs and weights to
             bfloat16, where the processor's matrices (Intel AMX) then take less time; sums and outputs are float32. An
             output is off by some ``2**-9`` of the root of the sum of its squared products, at most by ``2**-6.9`` of the
-            sum of their magnitudes. To train so, use ``torch.autocast``. None: in float32.
+            sum of their magnitudes; subnormal numbers count as zeros. To train so, use ``torch.autocast``. It changes nothing
+            under ``deterministic``, within ``torch.compile``'s graphs, and in streams. None: in float32.
 
     Raises:
         ValueError: an unknown kernel, or one that ``exact`` excludes; another dtype than these.

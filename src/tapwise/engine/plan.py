@@ -118,21 +118,18 @@ def choose_kernel(problem: Problem) -> str:
 def lowered(problem: Problem) -> Problem:
     """The problem in the dtype that ``options(dtype=...)`` allows, where matrices then surely take less; else as it is."""
     options = current_options()
-    if (
-        options.dtype is None
-        or problem.dtype != torch.float32
-        or options.kernel not in (None, AMX)
-        or is_small(problem)
-    ):
+    if options.dtype is None or problem.dtype != torch.float32 or options.kernel not in (None, AMX):
         return problem
     lower = replace(problem, dtype=options.dtype)
-    if choose_kernel(lower) != AMX:  # which can't run, or isn't the fastest
+    if options.deterministic or is_small(problem) or _obstacles(lower)[AMX] is not None:
         return problem
     if options.kernel == AMX:
         return lower
-    times, obstacles = _times(problem, _obstacles(problem)), _obstacles(lower)
-    fastest = min(times.seconds.values())
-    return lower if _times(lower, obstacles).of(AMX) <= times.margin * fastest else problem
+    obstacles = _obstacles(problem)
+    times, of_lower = _times(problem, obstacles), _times(lower, {AMX: None})
+    if times.are_measured != of_lower.are_measured:  # one of them alone: not to be compared
+        times, of_lower = _predicted(problem, obstacles), _predicted(lower, {AMX: None})
+    return lower if of_lower.of(AMX) <= times.margin * min(times.seconds.values()) else problem
 
 
 def choose_grad_weight(problem: Problem) -> str:
@@ -200,7 +197,20 @@ def plan_of(problem: Problem, input: Tensor, weight: Tensor, bias: Tensor | None
     obstacle = only_native_because(input, weight, bias)
     if obstacle is not None:
         return _native_because(obstacle)
-    return replace(choose(lowered(problem)), training=choose_training(problem))
+    plan, lower = choose(problem), lowered(problem)
+    if lower is not problem:
+        plan = _in_lower(plan, lower)
+    return replace(plan, training=choose_training(problem))
+
+
+def _in_lower(plan: Plan, lower: Problem) -> Plan:
+    """The plan of a problem that is computed in a lower dtype, from that without."""
+    times = _times(lower, {AMX: None})
+    word, name = "measured" if times.are_measured else "predicted", str(lower.dtype).removeprefix("torch.")
+    reason = f"in {name}, which options(dtype=...) allows: {word} {time_text(times.of(AMX))} a batch row"
+    rejected = [(kernel, why) for kernel, why in plan.rejected if kernel != AMX]
+    rejected.append((plan.kernel, f"in float32: {plan.reason}"))
+    return Plan(AMX, reason, tuple(rejected), KERNELS[AMX].tiles(lower), times.of(AMX), times.are_measured)
 
 
 def _native_because(reason: str) -> Plan:
@@ -227,6 +237,8 @@ def _obstacles(problem: Problem) -> dict[str, str | None]:
     """By kernel, why it can't or may not run the problem."""
     options = current_options()
     obstacles = {name: kernel.why_not(problem) for name, kernel in KERNELS.items()}
+    if obstacles[AMX] is None and _rates().amx is None:
+        obstacles[AMX] = "has no rates for the vectors that torch is limited to"
     for name, kernel in KERNELS.items():
         if obstacles[name] is None and name != options.kernel:
             obstacles[name] = _excluded_because(kernel, options)
@@ -283,8 +295,12 @@ def _times(problem: Problem, obstacles: dict[str, str | None]) -> _Times:
         seconds = {name: time for name, time in found.seconds.items() if obstacles.get(name, "") is None}
         if seconds:
             return _Times(seconds, measured.MARGIN, True)
-    predicted = {name: predict(name, problem) for name, obstacle in obstacles.items() if obstacle is None}
-    return _Times(predicted, _rates().margin, False)
+    return _predicted(problem, obstacles)
+
+
+def _predicted(problem: Problem, obstacles: dict[str, str | None]) -> _Times:
+    seconds = {name: predict(name, problem) for name, obstacle in obstacles.items() if obstacle is None}
+    return _Times(seconds, _rates().margin, False)
 
 
 def _measured_training(problem: Problem) -> Training | None:

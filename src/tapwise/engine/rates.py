@@ -285,6 +285,8 @@ GROUPS = {
     "direct, weight's gradient": RateGroup("direct", "grad_tap grad_sample grad_strided_sample", "grad_rows"),
     "gemm": RateGroup("gemm", "sample tap output window scattered_weight scattered_product", "rate"),
     "winograd": RateGroup("winograd", "input output weight", "rate"),
+    "native, bfloat16": RateGroup("native_bfloat16", "dense_output depthwise_output", "dense_rate depthwise_rate"),
+    "amx": RateGroup("amx", "input output weight", "rate"),
     "fft": RateGroup("fft", "butterfly butterfly_large product product_summed", ""),
 }
 
@@ -294,6 +296,8 @@ def adapted(rates: Rates, factors: Mapping[str, float]) -> Rates:
     for name, factor in factors.items():
         group = GROUPS[name]
         section = getattr(rates, group.section)
+        if section is None:  # measured where the processor has more
+            continue
         values = {field: getattr(section, field) * factor for field in group.seconds.split()}
         values |= {field: _slower(getattr(section, field), factor) for field in group.rates.split()}
         rates = replace(rates, **{group.section: replace(section, **values)})

@@ -23,7 +23,7 @@ from tapwise.engine.adjoint import input_gradient_problem, weight_gradient_probl
 from tapwise.engine.autograd import input_gradient, weight_gradient
 from tapwise.engine.kernels import KERNELS, native
 from tapwise.engine.measured import Measurement
-from tapwise.engine.plan import NATIVE, NATIVE_TRAINING, REFERENCE, Training, predict
+from tapwise.engine.plan import AMX, NATIVE, NATIVE_TRAINING, REFERENCE, Training, predict
 from tapwise.engine.problem import Problem
 from tapwise.engine.rates import current_rates
 from tapwise.geometry import Geometry
@@ -38,15 +38,18 @@ _ROUNDS = 4
 Call = Callable[[], Any]
 
 
-def measure(problem: Problem, batch: int, backward: bool) -> Measurement:
+def measure(problem: Problem, batch: int, backward: bool, is_lowered: bool = False) -> Measurement:
     """Time the kernels of a problem, and where ``backward`` those of its gradients too.
 
     Arguments:
         batch: rows that are computed at a time.
+        is_lowered: whether its tensors are float32, which ``amx`` rounds.
     """
     x, w, b = _tensors(problem, batch)
     with torch.no_grad():
         calls = {name: partial(dispatch.runner(problem.geometry, name), x, w, b) for name in _hopeful(problem)}
+        if is_lowered and AMX in calls:
+            calls[AMX] = partial(dispatch.runner(problem.geometry, AMX), x.float(), w.float(), b.float())
         seconds = _alternated(calls)
         training = _training(problem, x, w, b, seconds) if backward else {}
     return Measurement(
@@ -138,6 +141,7 @@ def combinations(times: Sequence[Mapping[str, float]]) -> Iterator[Training]:
         yield from (Training(*names) for names in product(*choices))
 
 
+_IN_BFLOAT16 = ("native, bfloat16", "amx")
 # By group of rates, the problems by which it is measured: (K, in, out, length, groups), and of what.
 _PROBE_ROUNDS, _PROBE_SECONDS = 4, 0.2
 _OUTPUTS, _GRAD_WEIGHT = "outputs", "weight's gradient"
@@ -149,6 +153,8 @@ _PROBES = {
     "direct, weight's gradient": ("direct", _GRAD_WEIGHT, [(7, 256, 256, 4000, 256), (31, 1, 1, 400_000, 1), (5, 16, 16, 8000, 1)]),
     "gemm": ("gemm", _OUTPUTS, [(3, 128, 128, 4000, 1), (1, 64, 256, 4000, 1), (5, 256, 256, 1000, 1)]),
     "winograd": ("winograd", _OUTPUTS, [(3, 128, 128, 4000, 1), (7, 64, 64, 8000, 1), (5, 256, 256, 1000, 1)]),
+    "native, bfloat16": ("native", _OUTPUTS, [(3, 128, 128, 4000, 1), (7, 64, 64, 8000, 1), (5, 256, 256, 1000, 1)]),
+    "amx": ("amx", _OUTPUTS, [(3, 128, 128, 4000, 1), (7, 64, 64, 8000, 1), (5, 256, 256, 1000, 1)]),
     "fft": ("fft", _OUTPUTS, [(1001, 1, 1, 400_000, 1), (4001, 4, 4, 100_000, 4), (600, 32, 32, 20_000, 32)]),
 }  # fmt: skip
 
@@ -160,7 +166,10 @@ def measure_rates() -> dict[str, float]:
     """
     calls: dict[tuple[str, int], tuple[Call, float]] = {}
     for name, (kernel, what, shapes) in _PROBES.items():
-        calls |= {(name, n): probe for n, shape in enumerate(shapes) if (probe := _probe(kernel, what, *shape))}
+        dtype = torch.bfloat16 if name in _IN_BFLOAT16 else torch.float32
+        if dtype == torch.bfloat16 and current_rates().amx is None:
+            continue
+        calls |= {(name, n): probe for n, shape in enumerate(shapes) if (probe := _probe(kernel, what, dtype, *shape))}
     least = dict.fromkeys(calls, math.inf)
     with torch.no_grad():
         for _ in range(_PROBE_ROUNDS):
@@ -173,10 +182,10 @@ def measure_rates() -> dict[str, float]:
 
 
 def _probe(
-    kernel: str, what: str, taps: int, inputs: int, outputs: int, length: int, groups: int
+    kernel: str, what: str, dtype: torch.dtype, taps: int, inputs: int, outputs: int, length: int, groups: int
 ) -> tuple[Call, float] | None:
     """A call of a problem, and its predicted seconds; None where the kernel can't run here."""
-    problem = Problem(Geometry(taps, groups=groups), inputs, outputs, length, torch.float32, "cpu")
+    problem = Problem(Geometry(taps, groups=groups), inputs, outputs, length, dtype, "cpu")
     if KERNELS[kernel].why_not(problem) is not None:
         return None
     x, w, b = _tensors(problem, 1)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from tapwise.engine.kernels import amx
 from tapwise.engine.kernels.amx import layout
 from tapwise.engine.kernels.program import record
 from tapwise.frozen.memory import LINE, lines
-from tapwise.frozen.steps import Step
+from tapwise.frozen.steps import Step, Steps
 
 CODES = {record.PRODUCT: record.MATRICES, record.TRANSPOSED: record.MATRICES_TRANSPOSED}
 # Below these, matrices are mostly empty.
@@ -16,22 +17,22 @@ _FEWEST_INPUTS, _FEWEST_COLUMNS = 16, 16
 _MOST_ROWS, _LEAST_TASKS = 256, 8
 
 
-def in_matrices(step: Step, weight: torch.Tensor) -> bool:
-    """Let a step's product be one of matrices, where they help; ``weight`` is as the model has it."""
-    if step.code not in CODES or step.groups > 1 or amx.obstacle() is not None:
-        return False
-    transposed = step.code == record.TRANSPOSED
-    if min(step.inputs, _FEWEST_INPUTS) < _FEWEST_INPUTS or step.columns < _FEWEST_COLUMNS:
-        return False
-    if transposed:
-        assert step.window is not None
-        phases = (weight[..., phase :: step.window.stride] for phase in range(step.window.stride))
-        parts = [layout.packed(taps.flip(-1).transpose(0, 1)) for taps in phases if taps.shape[-1]]
-        step.third = torch.cat(parts)
-    else:
-        step.third = layout.packed(weight)
-    step.code, step.weight, step.filters = CODES[step.code], None, None
-    return True
+def use_matrices(steps: Steps) -> None:
+    """Let products be those of matrices, where they help; ``pack`` came before."""
+    if amx.obstacle() is not None:
+        return
+    for step in steps.steps:
+        is_product = isinstance(step, Step) and step.code in CODES and step.groups == 1 and step.filters is not None
+        if is_product and step.inputs >= _FEWEST_INPUTS and step.columns >= _FEWEST_COLUMNS:
+            step.weight, step.code = _packed(step, step.filters), CODES[step.code]
+
+
+def _packed(step: Step, weight: Tensor) -> Tensor:
+    if step.code == record.PRODUCT:
+        return layout.packed(weight)
+    assert step.window is not None
+    phases = (weight[..., phase :: step.window.stride] for phase in range(step.window.stride))
+    return torch.cat([layout.packed(taps.flip(-1).transpose(0, 1)) for taps in phases if taps.shape[-1]])
 
 
 def block_of(count: int) -> int:

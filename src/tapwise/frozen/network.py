@@ -17,12 +17,13 @@ from tapwise.errors import FreezeMismatchError, ShapeError
 from tapwise.evaluation import evaluating
 from tapwise.forks import Turns
 from tapwise.frozen.lowering import lowered
+from tapwise.frozen.matrices import use_matrices
 from tapwise.frozen.memory import Block
 from tapwise.frozen.program import LOOPS, Program
 from tapwise.frozen.rewriting import rewrite
 from tapwise.frozen.spans import offline_span, operations_of
 from tapwise.frozen.steps import TorchStep
-from tapwise.frozen.weights import pack
+from tapwise.frozen.weights import drop_filters, pack
 from tapwise.network.execution import complete
 from tapwise.network.reading import read
 from tapwise.network.results import as_returned
@@ -30,12 +31,7 @@ from tapwise.network.results import as_returned
 # Programs that are cached, one for each batch and length.
 _MOST_PROGRAMS = 32
 # Of the largest output: by which a frozen network's outputs may differ from the model's where both are compared.
-_ALLOWED, _ALLOWED_IN_BFLOAT16 = 1e-3, 0.1
-
-
-def allowed(dtype: torch.dtype | None) -> float:
-    """By how much of its largest output a network that may compute in ``dtype`` may differ from the model."""
-    return _ALLOWED if dtype is None else _ALLOWED_IN_BFLOAT16
+ALLOWED, ALLOWED_IN_BFLOAT16 = 1e-3, 0.05
 
 
 class Frozen(nn.Module):
@@ -50,7 +46,7 @@ class Frozen(nn.Module):
         example: a tensor that it takes, or a tuple of its inputs.
         time: the signal's axis of time.
         is_exact: whether every output is a sum of products, none of Winograd's filtering.
-        dtype: bfloat16, where products may be computed in it by the processor's matrices; None: float32.
+        product_dtype: bfloat16, where products may be computed in it by the processor's matrices; None: float32.
     """
 
     # Beside nn.Module's registers: a frozen network has no parameters, nor does anything move it.
@@ -58,22 +54,29 @@ class Frozen(nn.Module):
     example: Any
     time: int | None
     is_exact: bool
-    dtype: torch.dtype | None
+    product_dtype: torch.dtype | None
 
     def __init__(
-        self, model: nn.Module, example: Any, time: int | None, is_exact: bool, dtype: torch.dtype | None = None
+        self, model: nn.Module, example: Any, time: int | None, is_exact: bool, product_dtype: torch.dtype | None = None
     ) -> None:
         super().__init__()
-        self.__dict__.update(model=model, example=example, time=time, is_exact=is_exact, dtype=dtype)
+        self.__dict__.update(model=model, example=example, time=time, is_exact=is_exact, product_dtype=product_dtype)
         self.graph, self.runs = read(model, example, time, is_offline=True)
         on_cpu = all(like.device.type == "cpu" for like in self.runs.inputs if isinstance(like, Tensor))
         is_compiled = on_cpu and all(compiled.obstacle(*loop) is None for loop in LOOPS)
         with options(exact=is_exact or None):  # whatever is in force where this is unpickled
             self.steps = lowered(self.graph, is_compiled)
         rewrite(self.graph, self.steps)
-        pack(self.steps, is_exact, dtype)
+        pack(self.steps)
         self._operations = operations_of(self.graph)
         self._base = self.runs.shortest()
+        self._allowed = ALLOWED
+        if product_dtype is not None:
+            self._start()
+            self._check()  # whether the graph is the model, closely; then whether products are rounded as they should be
+            use_matrices(self.steps)
+            self._allowed = ALLOWED_IN_BFLOAT16
+        drop_filters(self.steps, is_exact)
         self._start()
         self._check()
         self.eval()
@@ -222,7 +225,7 @@ class Frozen(nn.Module):
             inputs[place] = signal
         with torch.no_grad():
             difference = difference_of(self._by_model(inputs), self._by_programs(list(signals)))
-        if difference > allowed(self.dtype):
+        if difference > self._allowed:
             raise FreezeMismatchError(
                 f"the frozen network differs from the model by {difference:.2g} of its largest output, for a signal of "
                 f"{self._base} samples: report it, with the model, and use tapwise.accelerate meanwhile"
@@ -236,7 +239,7 @@ class Frozen(nn.Module):
             others = list(inputs)
             for place, signal in zip(self.graph.places, noise, strict=True):
                 others[place] = signal
-            self._holds[length] = difference_of(self._by_model(others), self._by_programs(noise)) <= allowed(self.dtype)
+            self._holds[length] = difference_of(self._by_model(others), self._by_programs(noise)) <= self._allowed
         except (RuntimeError, ValueError, IndexError, ArithmeticError):
             self._holds[length] = False
         return wanted
@@ -267,7 +270,7 @@ class Frozen(nn.Module):
             self.example,
             self.time,
             self.is_exact,
-            self.dtype,
+            self.product_dtype,
         )  # a graph's functions are the model's own
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tapwise.errors import FreezeMismatchError, ShapeError, TimelineError
 from tapwise.evaluation import evaluating
-from tapwise.frozen.network import Frozen, allowed, difference_of
+from tapwise.frozen.network import ALLOWED, ALLOWED_IN_BFLOAT16, Frozen, difference_of
 
 _CONVOLUTIONS = (nn.Conv1d, nn.ConvTranspose1d)
 
@@ -53,7 +53,7 @@ def freeze_parts(
         wanted = model(*inputs)
     _descend(model, "", calls, (is_exact, dtype), frozen, left)
     found = PartlyFrozen(model, frozen, left)
-    if (difference := difference_of(wanted, found(*inputs))) > allowed(dtype):
+    if (difference := difference_of(wanted, found(*inputs))) > (ALLOWED if dtype is None else ALLOWED_IN_BFLOAT16):
         raise FreezeMismatchError(
             f"the frozen modules ({', '.join(frozen)}) change what the model gives by {difference:.2g} of its largest "
             "output: report it, with the model, and use tapwise.accelerate meanwhile"

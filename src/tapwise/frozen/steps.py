@@ -70,7 +70,7 @@ class Step:
         p, q: numbers.
         groups: of channels.
         source: weight and bias as the model has them, where something may still be folded into them.
-        filters: the weight as it was packed, (C_out, C_in / groups, K); ``filtered``: packed for Winograd's filtering.
+        filters: the weight of a product as it was packed, as the model has it; ``filtered``: packed for Winograd's filtering.
         columns: how many it writes.
         out_column: the first of them.
         inputs: channels that a product sums over, of a group.

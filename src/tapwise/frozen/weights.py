@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import torch
-
 from tapwise.engine.kernels.program import packing, record
-from tapwise.frozen.matrices import in_matrices
 from tapwise.frozen.steps import Step, Steps
 
 
-def pack(steps: Steps, is_exact: bool = False, dtype: torch.dtype | None = None) -> None:
-    """Pack the weights of all steps; where ``is_exact``, for sums of products alone.
-
-    Arguments:
-        dtype: bfloat16, where products may be computed in it; None: float32.
-    """
+def pack(steps: Steps) -> None:
+    """Pack the weights of all steps."""
     for step in steps.steps:
         if isinstance(step, Step) and step.source is not None:
-            weight = step.source[0]
             _pack(step)
-            if dtype is not None and in_matrices(step, weight):
-                continue
-            if is_exact:
-                step.filters = None
+
+
+def drop_filters(steps: Steps, is_exact: bool) -> None:
+    """Drop the weights as they were packed, but for those that filtering reads; all where ``is_exact``."""
+    for step in steps.steps:
+        if isinstance(step, Step) and (is_exact or step.code != record.PRODUCT):
+            step.filters = None
 
 
 def _pack(step: Step) -> None:
@@ -43,7 +38,7 @@ def _pack(step: Step) -> None:
         step.bias = packing.packed_bias(None if bias is None else bias.repeat(stride), step.columns * stride)
     else:
         assert step.window is not None
-        step.weight = packing.packed_transposed(weight, step.window.stride)
+        step.weight, step.filters = packing.packed_transposed(weight, step.window.stride), weight
         step.bias = packing.packed_bias(bias, step.columns)
     step.inputs = weight.shape[0 if step.code in (record.TRANSPOSED, record.FEW_TRANSPOSED) else 1]
     step.source = None  # the packed weight is all that runs

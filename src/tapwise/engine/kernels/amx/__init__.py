@@ -47,8 +47,8 @@ def why_not(problem: Problem) -> str | None:
         return f"is for {_FEWEST_CHANNELS} channels and more"
     if geometry.padding_mode != "zeros" and geometry.padding != (0, 0):
         return "pads with zeros alone"
-    if (problem_here := obstacle()) is not None:
-        return problem_here
+    if (refusal := obstacle()) is not None:
+        return refusal
     return next(filter(None, (compiled.obstacle(*loop) for loop in LOOPS)), None)
 
 
@@ -77,6 +77,8 @@ def tiles(problem: Problem) -> str:
 
 def run(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """The convolution of ``input`` (B, C_in, L), float32 or bfloat16, by matrices: (B, C_out, L_out), in input's dtype."""
+    for tensor in (weight, bias):
+        address(tensor)  # before they are read
     x, w = inputs.contiguous_rows(input), weight.detach().contiguous()
     batch, fan_in, length = x.shape
     fan_out, _, taps = w.shape
@@ -91,16 +93,17 @@ def run(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) 
     packed = x.new_empty(layout.packed_bytes(fan_in, fan_out, taps) // 2, dtype=torch.bfloat16)
     threads = pool.count()
     packing = PackingJob(
-        weight=address(w), packed=own_address(packed), fan_in=fan_in, fan_out=fan_out, taps=taps, weight_bytes=w.element_size()
+        weight=own_address(w), packed=own_address(packed), fan_in=fan_in, fan_out=fan_out, taps=taps, weight_bytes=w.element_size()
     )  # fmt: skip
     pool.run(compiled.loop(*LOOPS[0]), packing, panels * taps, threads)
     block = layout.block_of(fan_in, stride, outputs)
+    span = layout.span_of(block, taps, dilation, stride)
     blocks = -(-outputs // block)
     job = ProductJob(
         **inputs.input_fields(x, geometry.left, stride, inputs.padding_sources(geometry, length)),
         x_bytes=x.element_size(), packed=own_address(packed), bias=own_address(b), y=own_address(y), y_bytes=y.element_size(),
         batch=batch, fan_in=fan_in, fan_out=fan_out, taps=taps, dilation=dilation, outputs=outputs, block=block, blocks=blocks,
-        rows=layout.rows_read(block, taps, dilation, stride), row=layout.input_row(fan_in),
+        span=span, rows=layout.rows_read(block, taps, dilation, stride), row=layout.input_row(fan_in),
     )  # fmt: skip
     pool.run(compiled.loop(*LOOPS[1]), job, batch * blocks, threads)
     return y

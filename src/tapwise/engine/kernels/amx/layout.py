@@ -57,9 +57,19 @@ def block_of(fan_in: int, stride: int, outputs: int) -> int:
     return max(STEP, min(most, -(-outputs // STEP) * STEP))
 
 
-def rows_read(block: int, taps: int, dilation: int, stride: int) -> int:
-    """Rows of inputs that a block reads."""
-    return (block - 1) * stride + (taps - 1) * dilation + 1
+def span_of(count: int, taps: int, dilation: int, stride: int) -> int:
+    """Rows of inputs from one tap's to the next's, where each tap of ``count`` rows has rows of its own; 0: they share them.
+
+    # taps 3, dilation 5, two rows    0 1 . . . 5 6 . . . 10 11      each its own: 0 1 | 5 6 | 10 11, a span of 2
+    """
+    span = (count - 1) * stride + 1
+    return span if taps * span < span + (taps - 1) * dilation else 0
+
+
+def rows_read(count: int, taps: int, dilation: int, stride: int) -> int:
+    """Rows of inputs that ``count`` rows of sums read."""
+    span = (count - 1) * stride + 1
+    return min(taps * span, span + (taps - 1) * dilation)
 
 
 def packed(weight: Tensor) -> Tensor:

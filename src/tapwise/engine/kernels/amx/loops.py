@@ -91,17 +91,29 @@ def _bits(address, size):
 
 
 @jit
+def _gathered(job, row, first, count, target, zeros):
+    """The positions [first, first + count) of all channels as rows of bfloat16, zeros outside of the signal."""
+    a = min(max(-first, 0), count)
+    b = max(a, min(count, job.length - first))
+    _zero(target, a * job.row)
+    source = job.x + row * job.x_row + (first + a) * job.x_bytes
+    _rows(source, job.x_bytes, job.x_channel, job.fan_in, zeros, b - a, target + a * job.row, job.row)
+    _zero(target + b * job.row, (count - b) * job.row)
+
+
+@jit
 def _block(job, task, x, y, zeros):
     row, r0 = task // job.blocks, task % job.blocks * job.block
     count = min(job.block, job.outputs - r0)
     first = r0 * job.stride - job.left
-    rows = min(job.rows, (count - 1) * job.stride + (job.taps - 1) * job.dilation + 1)
-    a = min(max(-first, 0), rows)
-    b = max(a, min(rows, job.length - first))
-    _zero(x, a * job.row)
-    source = job.x + row * job.x_row + (first + a) * job.x_bytes
-    _rows(source, job.x_bytes, job.x_channel, job.fan_in, zeros, b - a, x + a * job.row, job.row)
-    _zero(x + b * job.row, (rows - b) * job.row)
+    span = (count - 1) * job.stride + 1
+    tap = job.dilation * job.row
+    if job.span:
+        tap = span * job.row
+        for k in range(job.taps):
+            _gathered(job, row, first + k * job.dilation, span, x + k * tap, zeros)
+    else:
+        _gathered(job, row, first, span + (job.taps - 1) * job.dilation, x, zeros)
     chunks, step = _chunks(job.fan_in), job.row * job.stride
     weight, bias = job.packed, job.bias
     size = job.y_bytes
@@ -109,7 +121,7 @@ def _block(job, task, x, y, zeros):
         for r in range(0, count, layout.STEP):
             place = y + r * layout.SUMS_ROW
             sums_of_step(
-                x + r * step, step, job.taps, job.dilation * job.row, chunks, weight, bias, place, layout.SUMS_ROW,
+                x + r * step, step, job.taps, tap, chunks, weight, bias, place, layout.SUMS_ROW,
                 job.fan_out - o, count - r,
             )  # fmt: skip
         for c in range(o, min(o + layout.PANEL, job.fan_out), layout.SUMS):

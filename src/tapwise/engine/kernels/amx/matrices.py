@@ -20,6 +20,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from tapwise.engine.kernels.amx.layout import MATRIX_BYTES, ROW_BYTES, ROWS, SUMS
+from tapwise.engine.kernels.loops.transposing import transposed_vectors
 from tapwise.engine.kernels.loops.vectors import Vectors
 
 _I8, _I16, _I32, _I64 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
@@ -130,22 +131,6 @@ def _rounded(b: Any, vector: Any) -> Any:
     return b.bitcast(b.fptrunc(vector, _BFLOATS), _SHORTS)
 
 
-def transposed_square(b: Any, rows: list[Any]) -> list[Any]:
-    """16 vectors of 16 numbers of 32 bits, transposed in registers, as ``transposing`` says."""
-    step = 1
-    while step < _LANES:
-        low = [lane if not lane & step else _LANES + lane - step for lane in range(_LANES)]
-        high = [lane + step if not lane & step else _LANES + lane for lane in range(_LANES)]
-        for r in range(_LANES):
-            if not r & step:
-                pair = rows[r], rows[r + step]
-                rows[r], rows[r + step] = (
-                    b.shuffle_vector(*pair, ir.Constant(_INTEGERS, order)) for order in (low, high)
-                )
-        step *= 2
-    return rows
-
-
 def _loaded_shorts(b: Any, vectors: Vectors, address: Any, count: Any) -> Any:
     """16 numbers of 16 bits, those from ``count`` on zeros."""
     pointer = _SHORTS.as_pointer()
@@ -178,7 +163,7 @@ def make_import(size: int) -> Any:
         sixteen = ir.Constant(_INTEGERS, [16] * _LANES)
         pairs = [b.or_(halves(c), b.shl(halves(c + 1), sixteen)) for c in range(0, 2 * _LANES, 2)]
         whole = ir.VectorType(_I32, _LANES).as_pointer()
-        for t, row in enumerate(transposed_square(b, pairs)):
+        for t, row in enumerate(transposed_vectors(b, pairs)):
             with b.if_then(b.icmp_signed("<", _I64(t), count), likely=True):
                 b.store(row, b.inttoptr(b.add(y, b.mul(y_row, _I64(t))), whole), align=4)
         return context.get_dummy_value()
@@ -204,7 +189,7 @@ def make_export(size: int) -> Any:
         x, x_row, channels, count, y, channel = arguments
         full, masked = Vectors(b, ir.FloatType(), None, False), Vectors(b, ir.FloatType(), count, True)
         rows = [full.load(b.add(x, b.mul(x_row, _I64(r)))) for r in range(SUMS)]
-        for c, column in enumerate(transposed_square(b, rows)):
+        for c, column in enumerate(transposed_vectors(b, rows)):
             with b.if_then(b.icmp_signed("<", _I64(c), channels), likely=True):
                 place = b.add(y, b.mul(channel, _I64(c)))
                 if size == 4:

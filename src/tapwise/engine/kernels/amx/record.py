@@ -32,9 +32,9 @@ def _ranges(job: Any, tasks: int, bits: int) -> Iterator[Range]:
 
 
 # A task is a block of outputs of a row. ``x_bytes`` and ``y_bytes``: of a number, 4 or 2; ``rows``: of inputs that a
-# block reads; ``row``: bytes from one to the next.
+# block reads; ``row``: bytes from one to the next; ``span``: rows from one tap's to the next's, or 0: see ``layout``.
 ProductJob = job_type(
     "ProductJob",
-    f"{INPUT_FIELDS} x_bytes packed bias y y_bytes batch fan_in fan_out taps dilation outputs block blocks rows row",
+    f"{INPUT_FIELDS} x_bytes packed bias y y_bytes batch fan_in fan_out taps dilation outputs block blocks span rows row",
     _ranges,
 )

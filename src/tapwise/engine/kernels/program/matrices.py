@@ -14,7 +14,7 @@ from tapwise.engine.kernels.loops.memory import copy
 from tapwise.engine.kernels.program.maps import map_of
 
 _chunks, _row, _panel_bytes = jit(layout.chunks_of), jit(layout.input_row), jit(layout.panel_bytes)
-_panels = jit(layout.panels_of)
+_panels, _span = jit(layout.panels_of), jit(layout.span_of)
 _copy = map_of("copy")
 
 
@@ -50,11 +50,18 @@ def _product(x, x_row, taps, tap, chunks, weight, bias, y, y_row, columns, count
 def _by_matrices(i, x, y, count, c0, c1, memory):
     row, chunks = _row(i.inputs), _chunks(i.inputs)
     dilation = i.tap // i.x_row
-    rows = (count - 1) * i.stride + (i.taps - 1) * dilation + 1
-    _rounded(x, i.x_row, rows, i.inputs, memory, row)
+    rows = (count - 1) * i.stride + 1
+    span, tap = _span(count, i.taps, dilation, i.stride), dilation * row
+    if span > 0:  # of a few rows far apart, those between them are not read
+        rows, tap = i.taps * span, span * row
+        for k in range(i.taps):
+            _rounded(x + k * i.tap, i.x_row, span, i.inputs, memory + k * tap, row)
+    else:
+        rows += (i.taps - 1) * dilation
+        _rounded(x, i.x_row, rows, i.inputs, memory, row)
     configure()
     _product(
-        memory, i.stride * row, i.taps, dilation * row, chunks, i.third + c0 // layout.PANEL * _panel_bytes(i.taps, chunks),
+        memory, i.stride * row, i.taps, tap, chunks, i.weight + c0 // layout.PANEL * _panel_bytes(i.taps, chunks),
         i.bias + 4 * c0, y + 4 * c0, i.y_row, c1 - c0, count, memory + (rows + layout.STEP * i.stride) * row,
     )  # fmt: skip
     release_matrices()
@@ -72,7 +79,7 @@ def _transposed_by_matrices(i, x, y, r0, r1, c0, c1, memory, item):
             low = min(low, (first + i.shift) // i.stride - taps + 1)
     _rounded(x + low * i.x_row, i.x_row, high - low, i.inputs, memory, row)
     sums = memory + (high - low + most + layout.STEP) * row
-    weight = i.third
+    weight = i.weight
     configure()
     for phase in range(i.stride):
         taps = max(0, i.taps - phase + i.stride - 1) // i.stride

@@ -167,6 +167,22 @@ def test_networks_and_their_streams():
 
 
 @needs_matrices
+def test_a_deep_network_is_streamed_too():
+    torch.manual_seed(0)
+    layers = [nn.Conv1d(8, 32, 3)]
+    for n in range(16):  # rounding that grows beyond what float32 is allowed
+        layers += [nn.ReLU(), nn.Conv1d(32, 32, 3, dilation=n % 4 + 1)]
+    model = nn.Sequential(*layers).eval()
+    for layer in layers[::2]:
+        layer.weight.data *= 2
+    frozen, x = tw.freeze(model, torch.randn(1, 8, 400), dtype=HALF), torch.randn(1, 8, 700)
+    live = tw.stream(frozen)
+    y = torch.cat([*(live.step(chunk) for chunk in x.split(90, -1)), live.flush()], -1)
+    assert torch.equal(y, frozen(x))
+    assert 2e-3 < difference_of(model(x).detach(), y) < 0.05
+
+
+@needs_matrices
 def test_parts_of_a_model_that_cant_be_read_as_one():
     class Attending(nn.Module):
         def __init__(self):

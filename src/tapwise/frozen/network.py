@@ -55,6 +55,7 @@ class Frozen(nn.Module):
     time: int | None
     is_exact: bool
     product_dtype: torch.dtype | None
+    allowed: float  # by which outputs may differ from the model's, of the largest
 
     def __init__(
         self, model: nn.Module, example: Any, time: int | None, is_exact: bool, product_dtype: torch.dtype | None = None
@@ -70,12 +71,12 @@ class Frozen(nn.Module):
         pack(self.steps)
         self._operations = operations_of(self.graph)
         self._base = self.runs.shortest()
-        self._allowed = ALLOWED
+        self.allowed = ALLOWED
         if product_dtype is not None:
             self._start()
             self._check()  # whether the graph is the model, closely; then whether products are rounded as they should be
             use_matrices(self.steps)
-            self._allowed = ALLOWED_IN_BFLOAT16
+            self.allowed = ALLOWED_IN_BFLOAT16
         drop_filters(self.steps, is_exact)
         self._start()
         self._check()
@@ -225,7 +226,7 @@ class Frozen(nn.Module):
             inputs[place] = signal
         with torch.no_grad():
             difference = difference_of(self._by_model(inputs), self._by_programs(list(signals)))
-        if difference > self._allowed:
+        if difference > self.allowed:
             raise FreezeMismatchError(
                 f"the frozen network differs from the model by {difference:.2g} of its largest output, for a signal of "
                 f"{self._base} samples: report it, with the model, and use tapwise.accelerate meanwhile"
@@ -239,7 +240,7 @@ class Frozen(nn.Module):
             others = list(inputs)
             for place, signal in zip(self.graph.places, noise, strict=True):
                 others[place] = signal
-            self._holds[length] = difference_of(self._by_model(others), self._by_programs(noise)) <= self._allowed
+            self._holds[length] = difference_of(self._by_model(others), self._by_programs(noise)) <= self.allowed
         except (RuntimeError, ValueError, IndexError, ArithmeticError):
             self._holds[length] = False
         return wanted

@@ -101,8 +101,12 @@ def agrees(scheduler: Scheduler, runs: Runs, length: int) -> None:
     compare(scheduler.graph, offline, found, max(_LOOSE, 2e-2 if signals[0].dtype.itemsize < 4 else 0))
 
 
-def check_results(scheduler: Scheduler, runs: Runs) -> None:
-    """Raise where the results of a signal in three chunks aren't the model's, of a scheduler that shows no operations."""
+def check_results(scheduler: Scheduler, runs: Runs, allowed: float) -> None:
+    """Raise where the results of a signal in three chunks aren't the model's, of a scheduler that shows no operations.
+
+    Arguments:
+        allowed: by how much they may differ, of the largest output.
+    """
     length = max(runs.shortest(), scheduler.graph.shortest)
     signals = runs.signals(length)
     offline = runs.run(signals, keep=True)
@@ -122,7 +126,7 @@ def check_results(scheduler: Scheduler, runs: Runs) -> None:
         wanted = node.size.like_graph(offline.values[node.value], graph.batch)
         found = torch.cat(part, node.size.time)
         if found.shape != wanted.shape or not torch.allclose(
-            found, wanted, _LOOSE, _LOOSE * (1 + float(wanted.abs().max()))
+            found, wanted, allowed, allowed * (1 + float(wanted.abs().max()))
         ):
             raise StreamMismatchError(f"{node.where}: the frozen stream differs from the model")
 

@@ -377,7 +377,7 @@ def _frozen_stream(frozen: Frozen) -> Stream:
     scheduler.holds_from(live.graph.shortest)
     scheduler.model = partial(offline_results, graph, frozen.model, frozen.example)
     live._scheduler = scheduler
-    check_results(scheduler, runs)
+    check_results(scheduler, runs, frozen.allowed)
     return live
 
 

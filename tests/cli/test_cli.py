@@ -137,8 +137,9 @@ def test_doctor_compiles_ahead(here, tmp_path, monkeypatch):
     first = here("doctor", "--warm")
     assert "direct convolve_32: " in first
     assert str(tmp_path / "kept") in first
-    count = len(loops_here())
-    assert f"{count} of {count} loops" in here("doctor")
+    assert f"of {len(loops_here())} loops" in here(
+        "doctor"
+    )  # those that this process had loaded are not compiled again
 
 
 @pytest.mark.slow

@@ -30,6 +30,7 @@ LAYERS = [
         "tapwise.tuning",
         "tapwise.plans",
         "tapwise.acceleration",
+        "tapwise.forwards",
         "tapwise.compat",
     ],
     ["tapwise.filters", "tapwise.containers", "tapwise.fir"],

@@ -1,32 +1,23 @@
-"""Acceleration: run an existing model's convolutions on this engine, and undo it.
-
-# Conv1d                     its ``_conv_forward`` is ours; what a subclass pads before it calls it, stays
-# ConvTranspose1d            its ``forward`` is ours
-# a forward of somebody's    runs as it is, with ``F.conv1d`` and ``F.conv_transpose1d`` being ours meanwhile
-"""
+"""Acceleration: run an existing model's convolutions on this engine, and undo it; ``forwards.py`` is what runs then."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import CodeType, TracebackType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import nn
 
 from tapwise.chunks import StreamingLayer
 from tapwise.engine import measured
-from tapwise.engine.autograd import is_traced
-from tapwise.engine.kernels.native import torch_conv1d, torch_conv_transpose1d
 from tapwise.engine.options import allowing, check_dtype, current_options
 from tapwise.engine.plan import NATIVE, choose_kernel, lowered
 from tapwise.engine.problem import Problem
 from tapwise.evaluation import evaluating
-from tapwise.functional import conv1d, conv_transpose1d
+from tapwise.forwards import FORWARDS, HOOKS, NAMES, REROUTED, convolution, in_dtype
 from tapwise.geometry import Geometry
 from tapwise.padding import pads_of
 from tapwise.tuning import Recorder, Tuning, refuse_options, tuned
@@ -49,7 +40,7 @@ class Acceleration:
     def undo(self) -> None:
         """Restore every changed layer's own forward. A layer that was changed again since is left."""
         for layer in self.changed.values():
-            for name in _NAMES:
+            for name in NAMES:
                 if _is_ours(layer, name):
                     del layer.__dict__[name]
                     layer.__dict__.pop(_FOR_SCRIPTS, None)
@@ -100,20 +91,20 @@ class Acceleration:
 
 
 def _kernel_of(layer: nn.Module, length: int) -> str:
-    if not isinstance(layer, nn.Conv1d | nn.ConvTranspose1d) or any(_is_rerouted(layer, name) for name in _NAMES):
+    if not isinstance(layer, nn.Conv1d | nn.ConvTranspose1d) or any(_is_rerouted(layer, name) for name in NAMES):
         return _LATER
     geometry, weight = Geometry.of(layer), layer.weight
     channels = layer.in_channels, layer.out_channels
     length = max(length, geometry.effective_kernel_size)
-    hook = next((layer.__dict__[name] for name in _NAMES if _is_ours(layer, name)), None)
-    dtype = hook.args[0] if hook is not None and hook.func is _in_dtype else current_options().dtype
+    hook = next((layer.__dict__[name] for name in NAMES if _is_ours(layer, name)), None)
+    dtype = hook.args[0] if hook is not None and hook.func is in_dtype else current_options().dtype
     with allowing(dtype):
         return choose_kernel(lowered(Problem(geometry, *channels, length, weight.dtype, weight.device.type)))
 
 
 def _is_rerouted(layer: nn.Module, name: str) -> bool:
     hook = layer.__dict__.get(name)
-    return isinstance(hook, partial) and any(f in _REROUTED.values() for f in (hook.func, *hook.args[1:2]))
+    return isinstance(hook, partial) and any(f in REROUTED.values() for f in (hook.func, *hook.args[1:2]))
 
 
 def _listed(paths: list[str]) -> str:
@@ -261,17 +252,17 @@ def _accelerated(model: nn.Module, dtype: torch.dtype | None = None) -> Accelera
     changed: dict[str, nn.Module] = {}
     left: dict[str, str] = {}
     for path, layer in model.named_modules():
-        if isinstance(layer, StreamingLayer) or any(_is_ours(layer, name) for name in _NAMES):
+        if isinstance(layer, StreamingLayer) or any(_is_ours(layer, name) for name in NAMES):
             if dtype is not None:
                 left[path] = _ON_IT_ALREADY
             continue
-        kind = next((kind for kind in _HOOKS if isinstance(layer, kind)), None)
+        kind = next((kind for kind in HOOKS if isinstance(layer, kind)), None)
         name, function = _replacement(layer, kind)
         if kind is None and not name:
             continue
         obstacle = _obstacle(layer, name, function)
         if obstacle is None:
-            hook = partial(function, layer) if dtype is None else partial(_in_dtype, dtype, function, layer)
+            hook = partial(function, layer) if dtype is None else partial(in_dtype, dtype, function, layer)
             layer.__dict__[name] = hook
             layer.__dict__[_FOR_SCRIPTS] = partial(_refuse_scripts, layer)
             changed[path] = layer
@@ -282,20 +273,20 @@ def _accelerated(model: nn.Module, dtype: torch.dtype | None = None) -> Accelera
 
 def _replacement(layer: nn.Module, kind: type[nn.Module] | None) -> tuple[str, Any]:
     """The method of a layer to be replaced, empty where none is, and by what."""
-    for name in _NAMES if kind is nn.Conv1d else ("forward",):
+    for name in NAMES if kind is nn.Conv1d else ("forward",):
         method = getattr(type(layer), name, None)
         if method is None or method is getattr(kind, name, None):
             continue
         called = _names_in(method)
         if called & {"conv1d", "conv_transpose1d"} - set(dir(layer)):  # self.conv1d(x) is a module of the layer's
-            return name, _REROUTED[name]
+            return name, REROUTED[name]
         if kind is None:
             return "", None
         if not called & {"forward", "_conv_forward"}:
             return "", None
         if name == "_conv_forward" or kind is nn.ConvTranspose1d:
-            return name, _REROUTED[name]
-    return (_HOOKS[kind], _FORWARDS[kind]) if kind is not None else ("", None)
+            return name, REROUTED[name]
+    return (HOOKS[kind], FORWARDS[kind]) if kind is not None else ("", None)
 
 
 def _names_in(method: Any) -> set[str]:
@@ -312,12 +303,12 @@ def _names_in(method: Any) -> set[str]:
 
 def _obstacle(layer: nn.Module, name: str, function: Any) -> str | None:
     """Why a layer is left as it is; None where it can be changed."""
-    replaced = next((name for name in _NAMES if name in layer.__dict__), None)
+    replaced = next((name for name in NAMES if name in layer.__dict__), None)
     if replaced is not None:
         return f"its {replaced} was replaced by somebody else"
     if isinstance(layer, nn.modules.lazy.LazyModuleMixin):
         return "it has no weight yet: run the model once first"
-    if function is _convolution and _pads_differently(layer):
+    if function is convolution and _pads_differently(layer):
         return "it pads by other numbers than its padding says"
     return (
         None if name else f"{type(layer).__name__} has a forward of its own, which calls none of torch's convolutions"
@@ -335,55 +326,8 @@ def _pads_differently(layer: Any) -> bool:
 
 def _is_ours(layer: nn.Module, name: str) -> bool:
     hook = layer.__dict__.get(name)
-    functions = (*_FORWARDS.values(), *_REROUTED.values(), _in_dtype)
+    functions = (*FORWARDS.values(), *REROUTED.values(), in_dtype)
     return isinstance(hook, partial) and hook.func in functions and hook.args[-1] is layer
-
-
-def _in_dtype(dtype: torch.dtype, function: Callable[..., Any], layer: Any, *arguments: Any, **named: Any) -> Any:
-    """Call a function of a layer; convolutions of float32 may be computed in a dtype meanwhile."""
-    if torch.compiler.is_compiling():
-        return function(layer, *arguments, **named)
-    with allowing(dtype):
-        return function(layer, *arguments, **named)
-
-
-def _convolution(layer: Any, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return conv1d(input, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups, layer.padding_mode)
-
-
-def _transposed(layer: Any, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-    output_padding = layer._output_padding(
-        input, output_size, layer.stride, layer.padding, layer.kernel_size, 1, layer.dilation
-    )
-    return conv_transpose1d(
-        input, layer.weight, layer.bias, layer.stride, layer.padding, output_padding, layer.groups, layer.dilation
-    )
-
-
-class _Rerouted(TorchFunctionMode):
-    """torch's one-dimensional convolutions are Tapwise's, in this thread, for as long as it is entered."""
-
-    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return _OURS.get(func, func)(*args, **(kwargs or {}))
-
-
-_OURS: dict[Callable[..., Any], Callable[..., Any]] = {torch_conv1d: conv1d, torch_conv_transpose1d: conv_transpose1d}
-
-
-def _rerouted_forward(layer: Any, *arguments: Any, **named: Any) -> Any:
-    return _rerouted(layer, "forward", arguments, named)
-
-
-def _rerouted_conv_forward(layer: Any, *arguments: Any, **named: Any) -> Any:
-    return _rerouted(layer, "_conv_forward", arguments, named)
-
-
-def _rerouted(layer: Any, name: str, arguments: Any, named: Any) -> Any:
-    method = getattr(type(layer), name)
-    if is_traced(*(a for a in arguments if isinstance(a, Tensor))):  # a graph holds torch's own operations
-        return method(layer, *arguments, **named)
-    with _Rerouted():
-        return method(layer, *arguments, **named)
 
 
 # What ``torch.jit.script`` calls first on every module that has it.
@@ -395,10 +339,3 @@ def _refuse_scripts(layer: nn.Module) -> nn.Module:
         f"torch.jit.script can't compile an accelerated {type(layer).__name__}: "
         "undo() the acceleration, script the model, then accelerate it again"
     )
-
-
-# The methods by which layers compute, which an attribute of the instance overrides.
-_NAMES = ("forward", "_conv_forward")
-_HOOKS: dict[type[nn.Module], str] = {nn.Conv1d: "_conv_forward", nn.ConvTranspose1d: "forward"}
-_FORWARDS: dict[type[nn.Module], Any] = {nn.Conv1d: _convolution, nn.ConvTranspose1d: _transposed}
-_REROUTED: dict[str, Any] = {"forward": _rerouted_forward, "_conv_forward": _rerouted_conv_forward}

@@ -58,9 +58,10 @@ def block_of(fan_in: int, stride: int, outputs: int) -> int:
 
 
 def span_of(count: int, taps: int, dilation: int, stride: int) -> int:
-    """Rows of inputs from one tap's to the next's, where each tap of ``count`` rows has rows of its own; 0: they share them.
+    """Rows of inputs that a tap reads for ``count`` rows of sums, where taps share none of them; 0 where they do.
 
-    # taps 3, dilation 5, two rows    0 1 . . . 5 6 . . . 10 11      each its own: 0 1 | 5 6 | 10 11, a span of 2
+    # taps 3, dilation 5, count 2     rows 0 1 . . . 5 6 . . . 10 11
+    #                                 in memory 0 1 | 5 6 | 10 11
     """
     span = (count - 1) * stride + 1
     return span if taps * span < span + (taps - 1) * dilation else 0

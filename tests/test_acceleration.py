@@ -84,11 +84,11 @@ class Calls(nn.Module):
 
 
 def test_the_engine_is_what_runs(monkeypatch):
-    from tapwise import acceleration
+    from tapwise import forwards
 
     calls = []
-    real = acceleration.conv1d
-    monkeypatch.setattr(acceleration, "conv1d", lambda *a: calls.append(1) or real(*a))
+    real = forwards.conv1d
+    monkeypatch.setattr(forwards, "conv1d", lambda *a: calls.append(1) or real(*a))
     layer, x = nn.Conv1d(2, 2, 3), torch.randn(1, 2, 50)
     tw.accelerate(layer)
     layer(x)

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -14,6 +15,9 @@ from torch import Tensor, nn
 
 from tapwise.errors import TimelineError
 
+_is_evaluating: ContextVar[bool] = ContextVar("tapwise_is_evaluating", default=False)
+# Whether a model runs to be read, now and in this thread: what it computes is then compared, in the dtype of its tensors.
+is_evaluating = _is_evaluating.get
 # One thread at a time reads models: what a scripted function does when it is called is one for all of Python.
 _reading = threading.RLock()
 
@@ -43,11 +47,13 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def _evaluating(model: nn.Module) -> Iterator[None]:
     modes = {module: module.training for module in model.modules()}
     buffers = {name: (buffer, version_of(buffer), buffer.detach().clone()) for name, buffer in model.named_buffers()}
+    token = _is_evaluating.set(True)
     try:
         model.eval()
         with torch.no_grad():
             yield
     finally:
+        _is_evaluating.reset(token)
         for module, training in modes.items():
             module.training = training
         for name, (buffer, version, before) in buffers.items():

@@ -37,6 +37,7 @@ from tapwise.engine.plan import (
 )
 from tapwise.engine.problem import Problem
 from tapwise.engine.threads import leave_lost_pool
+from tapwise.evaluation import is_evaluating
 from tapwise.geometry import Geometry
 
 Run = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -117,6 +118,7 @@ def run_cached(input: Tensor, weight: Tensor, bias: Tensor | None, settings: Set
 
 def _key(input: Tensor, weight: Tensor, bias: Tensor | None, settings: Settings) -> Any:
     """All that a plan looks at, but for whether something requires a gradient."""
+    options = current_options()
     return (
         settings,
         input.shape,
@@ -126,7 +128,8 @@ def _key(input: Tensor, weight: Tensor, bias: Tensor | None, settings: Settings)
         None if bias is None else (bias.shape, bias.dtype),
         (input.is_cpu and weight.is_cpu and (bias is None or bias.is_cpu)) or _one_device(input, weight, bias),
         _threads(),
-        current_options(),
+        options,
+        options.dtype and is_evaluating(),
         _any_autocast() and autocast_dtype(input),
     )
 

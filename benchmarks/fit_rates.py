@@ -1,10 +1,12 @@
 """Measure what convolutions take here and fit the rates by which plans are predicted.
 
-Random shapes are drawn, steps of transposed streams, of a few inputs each, and dense convolutions. On each, every kernel
-that can run it is timed (torch.utils.benchmark, the minimum of several blocks), outputs and weight gradients. Then the rates of this processor's family are fitted: the
+Random shapes are drawn, steps of transposed streams, of a few inputs each, and dense convolutions, with a stride and transposed too. On each, every kernel
+that can run it is timed (torch.utils.benchmark, the minimum of several blocks), outputs and weight gradients; native's input
+gradients too. Then the rates of this processor's family are fitted: the
 sum of squared logarithms of measured over predicted, less sensitive to outliers, by scipy.optimize.
 
-    python benchmarks/fit_rates.py [--shapes 120] [--frames 30] [--dense 30] [--seed 0] [--seconds 0.05]
+    python benchmarks/fit_rates.py [--shapes 120] [--frames 30] [--dense 30] [--strided 30] [--seed 0]
+                                   [--seconds 0.05]
                                    [--only PATH ...] [--kernels NAME ...] [--dtype bfloat16] [--write]
 
 prints, for each kernel, how far predictions are off before and after, and the rates that changed. ``--only``
@@ -37,7 +39,8 @@ from scipy.optimize import least_squares
 from torch.utils.benchmark import Timer
 
 from tapwise.engine import costs, rates
-from tapwise.engine.kernels import KERNELS
+from tapwise.engine.adjoint import input_gradient_problem
+from tapwise.engine.kernels import KERNELS, native
 from tapwise.engine.problem import Problem
 from tapwise.engine.rates import processor_name
 
@@ -85,6 +88,9 @@ def measured(
                     continue
                 call = partial(kernel.weight_gradient, problem.geometry, grad, x, w)
                 yield "weight gradient", name, problem, seconds_of(call, least)
+                if name == "native":  # other kernels' is another problem's outputs
+                    call = partial(native.gradients, problem.geometry, grad, x, w, (True, False, False))
+                    yield "input gradient", name, problem, seconds_of(call, least)
         print(f"{row['name']:<12}{row['family']}", flush=True)
 
 
@@ -115,6 +121,20 @@ def dense(count: int, seed: int) -> list[dict[str, Any]]:
         length = int(np.clip(products / (fan_in * fan_out * taps), 30, 100_000))
         shape = {"Cin": fan_in, "Cout": fan_out, "L": length + reach, "K": taps, "stride": 1, "dilation": dilation}
         shapes.append(shape | {"name": f"dense{n}", "family": "dense", "groups": 1, "left": 0, "right": 0})
+    return shapes
+
+
+def strided(count: int, seed: int) -> list[dict[str, Any]]:
+    """Dense convolutions with a stride, and every third transposed with one."""
+    shapes = dense(count, seed + 1)
+    rng = np.random.default_rng(seed)
+    for n, shape in enumerate(shapes):
+        stride = int(rng.choice([2, 2, 3, 4, 5, 8]))
+        shape |= {"name": f"strided{n}", "stride": stride, "dilation": 1}
+        if n % 3:
+            shape["L"] = min(shape["L"] * stride, 100_000)
+        else:
+            shape |= {"L": max(shape["L"] // stride, 30), "transposed": True}
     return shapes
 
 
@@ -155,8 +175,14 @@ def errors(tree: dict[str, Any], measurements: list[Measurement]) -> np.ndarray[
     """The logarithm of measured over predicted seconds, for each measurement."""
     value, threads = rates.from_json(tree), torch.get_num_threads()
     formulas = {"outputs": costs.COSTS, "weight gradient": costs.GRAD_WEIGHT_COSTS}
+    formulas["input gradient"] = {"native": native_grad_input}
     predicted = [formulas[what][kernel](p, threads, value) for what, kernel, p, _ in measurements]
     return np.log([m[3] / p for m, p in zip(measurements, predicted, strict=True)])
+
+
+def native_grad_input(problem: Problem, threads: int, values: rates.Rates) -> float:
+    """The seconds that torch's gradient of the input is predicted to take."""
+    return costs.native_grad_input(problem, input_gradient_problem(problem), threads, values)
 
 
 def fitted(tree: dict[str, Any], measurements: list[Measurement], only: tuple[str, ...]) -> dict[str, Any]:
@@ -224,6 +250,7 @@ def main() -> None:
     parser.add_argument("--shapes", type=int, default=120)
     parser.add_argument("--frames", type=int, default=30)
     parser.add_argument("--dense", type=int, default=30)
+    parser.add_argument("--strided", type=int, default=30)
     parser.add_argument("--only", nargs="+", default=[""])
     parser.add_argument("--kernels", nargs="+", default=[name for name in KERNELS if name != "reference"])
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
@@ -236,7 +263,7 @@ def main() -> None:
     family = rates.processor_family()
     old = rates.complete(document, family)
     shapes = random_shapes(options.shapes, options.seed) + transposed_frames(options.frames, options.seed)
-    shapes += dense(options.dense, options.seed)
+    shapes += dense(options.dense, options.seed) + strided(options.strided, options.seed)
     measurements = list(measured(shapes, options.seconds, options.kernels, getattr(torch, options.dtype)))
     if options.only != [""]:
         measurements = scaled(old, measurements)
@@ -250,7 +277,7 @@ def main() -> None:
     if options.write:
         limits = " ".join(f"{name}={os.environ[name]}" for name in LIMITS if name in os.environ)
         command = f"{limits} python benchmarks/fit_rates.py --shapes {options.shapes} --frames {options.frames}".strip()
-        command += f" --dense {options.dense} --seconds {options.seconds}"
+        command += f" --dense {options.dense} --strided {options.strided} --seconds {options.seconds}"
         if options.dtype != "float32":
             command += f" --dtype {options.dtype}"
         if options.only != [""]:
@@ -265,7 +292,7 @@ def main() -> None:
         if options.only == [""]:
             entry["rates"] = "those that float32 outputs and weight gradients on random shapes depend on; others: "
             entry["rates"] += before.get("command", "")
-        elif "adds_to" not in document[family]:
+        else:
             entry = before | {" ".join(options.only): entry}
         own = {name: new[name] for name in document[family]["rates"]}
         document[family] |= {"measured": entry, "rates": own}

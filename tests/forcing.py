@@ -5,11 +5,12 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import tapwise as tw
+from against_the_oracle import DENSE
 from tapwise.engine import dispatch, rates
 from tapwise.engine.kernels import KERNELS
 
-# fft32 rounds in float32, winograd and amx need eight channels: their own tests run them.
-FORCED = [None, *(name for name in KERNELS if name not in ("fft32", "winograd", "amx"))]
+# fft32 rounds in float32, kernels of dense layers need eight channels: their own tests run them.
+FORCED = [None, *(name for name in KERNELS if name not in ("fft32", *DENSE))]
 
 
 def predict_for(monkeypatch, family):

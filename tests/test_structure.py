@@ -45,7 +45,7 @@ LAYERS = [
 ]
 # Within the engine, from problems to calls.
 ENGINE = [
-    "checks compiled rates large_pages memory",
+    "checks compiled rates outputs memory",
     "threads problem",
     "adjoint kernels",
     "deterministic",

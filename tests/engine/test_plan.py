@@ -186,7 +186,7 @@ def test_an_unknown_kernel_is_refused():
     with (
         pytest.raises(
             ValueError,
-            match="must be one of 'native', 'direct', 'gemm', 'winograd', 'amx', 'fft', 'fft32', 'reference' or None",
+            match="must be one of 'native', 'direct', 'gemm', 'implicit_gemm', 'winograd', 'amx', 'fft', 'fft32', 'reference' or None",
         ),
         tw.options(kernel="quick"),
     ):

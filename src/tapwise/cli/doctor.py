@@ -14,6 +14,8 @@ _PACKAGES = ["tapwise", "torch", "numpy", "numba", "triton", *PACKAGES]
 LOOPS = [("direct.loops", f"convolve_{size}") for size in (32, 64)] + [
     ("fft.loops", f"{kind}_{size}") for size in ("32_64", "64_64", "32_32") for kind in ("filters", "frames", "outputs")
 ]
+LOOPS += [("implicit_gemm.loops", name) for name in ("packing_32", "products_32")]
+LOOPS += [("implicit_gemm.gradients", "gradients_32")]
 LOOPS += [("winograd.loops", name) for name in ("weights_32", "filtering_32")]
 LOOPS += [("program.loops", name) for name in ("program_32", "sequence_32")]
 

@@ -55,6 +55,7 @@ _SECONDS = {
     "filtering": 10,
     "packing": 2,
     "products": 5,
+    "gradients": 4,
     "filters": 1,
     "frames": 4,
     "outputs": 1,
@@ -234,7 +235,7 @@ def fingerprint() -> str:
     threads = Path(__file__).with_name("threads.py")  # the head of a job
     loops = (
         source
-        for name in ("amx", "direct", "fft", "loops", "program", "winograd")
+        for name in ("amx", "direct", "fft", "implicit_gemm", "loops", "program", "winograd")
         for source in sorted((_KERNELS / name).glob("*.py"))
     )
     inputs = _KERNELS / "inputs.py"  # the fields of a job that say where its inputs lie

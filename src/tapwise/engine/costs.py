@@ -12,9 +12,10 @@ from collections.abc import Callable
 import torch
 
 from tapwise.engine.adjoint import weight_gradient_problem
-from tapwise.engine.kernels import direct, fft, gemm
+from tapwise.engine.kernels import direct, fft, gemm, implicit_gemm
 from tapwise.engine.kernels.amx import layout as matrices
 from tapwise.engine.kernels.inputs import WIDER, summed_bytes
+from tapwise.engine.kernels.loops.spans import rows_read
 from tapwise.engine.kernels.winograd import layout
 from tapwise.engine.problem import Problem
 from tapwise.engine.rates import FITTED_THREADS, NativeRates, Rates
@@ -250,6 +251,55 @@ def _gemm(problem: Problem, threads: int, rates: Rates) -> float:
     return r.call + calls * r.product_call + seconds / threads
 
 
+# implicit_gemm: products of matrices in the cache
+
+
+def _implicit_gemm(problem: Problem, threads: int, rates: Rates) -> float:
+    r, geometry, outputs = rates.implicit_gemm, problem.geometry, problem.output_length
+    fan_in, fan_out = problem.in_channels_per_group, problem.out_channels_per_group
+    block = rows = implicit_gemm.layout.block_of(geometry, fan_in, outputs)
+    if geometry.transposed:
+        phases = implicit_gemm.layout.phases_of(geometry)
+        blocks, calls = -(-outputs // (block * geometry.stride)), geometry.stride
+        rows += phases.reach
+    else:
+        blocks, calls = -(-outputs // block), 1
+        rows = rows_read(block, geometry.kernel_size, geometry.dilation, geometry.stride)
+    columns = -(-fan_out // r.lanes) * r.lanes
+    products = block * blocks * problem.n_weights * columns / fan_out
+    # A tap's products begin anew for each tile of rows and columns.
+    starts = block * blocks * geometry.groups * columns * geometry.kernel_size
+    seconds = products / r.rate + starts * r.start + blocks * rows * problem.in_channels * r.input
+    seconds += problem.n_outputs * r.output + blocks * geometry.groups * calls * r.task
+    if problem.dtype in WIDER:  # which are copied
+        seconds += (problem.n_inputs + problem.n_outputs) * r.half_precision_sample
+    tasks = blocks * geometry.groups
+    shares = -(-tasks // threads) / tasks  # of the thread that has most of the blocks
+    weight = r.weight_transposed if geometry.transposed else r.weight
+    return r.call + problem.n_weights * weight / threads + seconds * shares
+
+
+def _implicit_gemm_grad_weight(problem: Problem, threads: int, rates: Rates) -> float:
+    r, geometry, outputs = rates.implicit_gemm, problem.geometry, problem.output_length
+    fan_in, fan_out = problem.in_channels_per_group, problem.out_channels_per_group
+    layout = implicit_gemm.layout
+    rows = layout.grad_rows(fan_out, fan_in, geometry.groups, geometry.kernel_size)
+    summed = min(layout.summed_outputs(geometry.stride), max(outputs, 1))
+    times, columns = -(-outputs // summed), -(-fan_in // r.lanes) * r.lanes
+    weights = problem.n_weights * columns / fan_in
+    read = times * rows_read(summed, geometry.kernel_size, geometry.dilation, geometry.stride)
+    shares = -(-fan_out // rows)
+    seconds = (
+        outputs * weights / r.grad_rate
+        + shares * read * problem.in_channels * r.grad_input
+        + times * weights * r.grad_sum
+    )
+    if problem.dtype in WIDER:
+        seconds += (problem.n_inputs + problem.n_outputs) * r.half_precision_sample
+    tasks = geometry.groups * shares * -(-columns // (4 * r.lanes))
+    return r.grad_call + seconds * -(-tasks // threads) / tasks
+
+
 # winograd: minimal filtering
 
 
@@ -279,11 +329,7 @@ def _amx(problem: Problem, threads: int, rates: Rates) -> float:
     weights = geometry.kernel_size * channels * columns
     block = matrices.block_of(problem.in_channels, geometry.stride, outputs)
     tasks = -(-outputs // block)
-    inputs = (
-        tasks
-        * matrices.rows_read(block, geometry.kernel_size, geometry.dilation, geometry.stride)
-        * problem.in_channels
-    )
+    inputs = tasks * rows_read(block, geometry.kernel_size, geometry.dilation, geometry.stride) * problem.in_channels
     seconds = rows * weights / r.rate + inputs * r.input + problem.n_outputs * r.output
     shares = -(-tasks // threads) / tasks  # of the thread that has most of the blocks
     return r.call + weights * r.weight / threads + seconds * shares
@@ -330,6 +376,7 @@ COSTS: dict[str, Cost] = {
     "native": native,
     "direct": _direct,
     "gemm": _gemm,
+    "implicit_gemm": _implicit_gemm,
     "winograd": _winograd,
     "amx": _amx,
     "fft": _fft,
@@ -339,5 +386,6 @@ COSTS: dict[str, Cost] = {
 GRAD_WEIGHT_COSTS: dict[str, Cost] = {
     "native": _native_grad_weight,
     "direct": _direct_grad_weight,
+    "implicit_gemm": _implicit_gemm_grad_weight,
     "fft": _fft_grad_weight,
 }

@@ -41,8 +41,8 @@ def options(
 
     Arguments:
         kernel: the name of the kernel to run wherever it applies (elsewhere native runs): one of
-            ``"native"``, ``"direct"``, ``"gemm"``, ``"winograd"``, ``"amx"``, ``"fft"``, ``"fft32"``, ``"reference"``. None
-            lets the plan choose.
+            ``"native"``, ``"direct"``, ``"gemm"``, ``"implicit_gemm"``, ``"winograd"``, ``"amx"``, ``"fft"``,
+            ``"fft32"``, ``"reference"``. None lets the plan choose.
         exact: True: every output is the sum of its own window's products, never a transform's.
             None: transforms in float64 too, whose rounding float32 can't show, and ``"winograd"``, whose tiles of
             four outputs hold about 1e-7 of the loudest sample in their windows, a causal layer's too. False:

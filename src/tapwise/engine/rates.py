@@ -144,6 +144,29 @@ class GemmRates:
 
 
 @dataclass(frozen=True)
+class ImplicitGemmRates:
+    """Products of matrices in the cache, a second, for one thread, those of columns that fill vectors up too."""
+
+    lanes: int
+    call: float
+    task: float
+    rate: float
+    # A tap of a sum, which begins anew; a number of the gathered inputs, an output, and a number of the packed weight.
+    start: float
+    input: float
+    output: float
+    weight: float
+    weight_transposed: float
+    # A sample that is copied to or from half precision.
+    half_precision_sample: float
+    # The weight's gradient: a sum that is added to the others, for each weight.
+    grad_call: float
+    grad_rate: float
+    grad_input: float
+    grad_sum: float
+
+
+@dataclass(frozen=True)
 class WinogradRates:
     """Minimal filtering, for one thread: products a second in the transformed domain, and what is transformed.
 
@@ -228,6 +251,7 @@ class Rates:
     native: NativeRates
     direct: DirectRates
     gemm: GemmRates
+    implicit_gemm: ImplicitGemmRates
     winograd: WinogradRates
     fft: FftRates
     reference: ReferenceRates
@@ -240,6 +264,7 @@ SECTIONS = {
     "native": NativeRates,
     "direct": DirectRates,
     "gemm": GemmRates,
+    "implicit_gemm": ImplicitGemmRates,
     "winograd": WinogradRates,
     "fft": FftRates,
     "reference": ReferenceRates,
@@ -284,6 +309,8 @@ GROUPS = {
     "direct": RateGroup("direct", "byte task gathered_sample gathered_strided_sample padding_sample", "rows"),
     "direct, weight's gradient": RateGroup("direct", "grad_tap grad_sample grad_strided_sample", "grad_rows"),
     "gemm": RateGroup("gemm", "sample tap output window scattered_weight scattered_product", "rate"),
+    "implicit_gemm": RateGroup("implicit_gemm", "task start input output weight weight_transposed", "rate"),
+    "implicit_gemm, weight's gradient": RateGroup("implicit_gemm", "grad_input grad_sum", "grad_rate"),
     "winograd": RateGroup("winograd", "input output weight", "rate"),
     "native, bfloat16": RateGroup("native_bfloat16", "dense_output depthwise_output", "dense_rate depthwise_rate"),
     "amx": RateGroup("amx", "input output weight", "rate"),

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from tapwise.engine.kernels import amx
 from tapwise.engine.kernels.amx import layout
+from tapwise.engine.kernels.loops.spans import rows_read
 from tapwise.engine.kernels.program import record
 from tapwise.frozen.memory import LINE, lines
 from tapwise.frozen.steps import Step, Steps
@@ -50,5 +51,5 @@ def memory_of(step: Step, block: int) -> int:
         most = -(-taps // stride)
         rows = (block - 1) // stride + 2 * most + 2 + layout.STEP
     else:
-        rows = layout.rows_read(block, taps, dilation, stride) + layout.STEP * stride
+        rows = rows_read(block, taps, dilation, stride) + layout.STEP * stride
     return lines(rows * layout.input_row(step.inputs) + layout.STEP * layout.SUMS_ROW) + LINE

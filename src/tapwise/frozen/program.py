@@ -18,6 +18,7 @@ from tapwise.engine import threads as pool
 from tapwise.engine.kernels.program import record
 from tapwise.engine.kernels.program.record import INSTRUCTION, GroupJob, SequenceJob
 from tapwise.engine.memory import address
+from tapwise.engine.outputs import new_output
 from tapwise.frozen import bounds
 from tapwise.frozen.groups import Group
 from tapwise.frozen.instructions import Writer
@@ -197,7 +198,7 @@ class Program:
         unevenly: dict[int, Tensor] = {}  # by result, its rows, where the result itself can't be written
         for number, table in self._exports.items():
             low, high = span.rows[number]
-            y = torch.empty(nodes[number].size.of(self.batch, high - low), dtype=torch.float32, device="cpu")
+            y = new_output(nodes[number].size.of(self.batch, high - low), torch.float32)
             rows = self._aim(table, "y", y, number)
             results[number] = y
             if rows is not y:

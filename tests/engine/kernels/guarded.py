@@ -18,7 +18,7 @@ os.environ["TAPWISE_CHECK_MEMORY"] = "1"
 import numpy as np
 import torch
 
-from tapwise.engine.kernels import KERNELS, direct, fft, inputs
+from tapwise.engine.kernels import KERNELS, direct, fft, implicit_gemm, inputs
 from tapwise.engine.kernels import native as torch_kernel
 from tapwise.engine.problem import Problem
 from tapwise.geometry import Geometry
@@ -67,7 +67,9 @@ def guard_what_kernels_allocate():
     def guarded_new_empty(self, *size, **kinds):
         return guarded(new_empty(self, *size, **kinds).fill_(poison))
 
+    torch_empty = torch.empty
     torch.Tensor.new_empty = guarded_new_empty
+    torch.empty = lambda *a, **k: guarded(torch_empty(*a, **k).fill_(poison))
     torch.zeros = lambda *a, **k: guarded(zeros(*a, **k))
     np.empty = lambda *a, **k: guarded_array(empty(*a, **k))
     inputs.padding_sources = lambda *a: guarded_array(sources(*a))
@@ -80,12 +82,15 @@ def drawn():
     groups = dice.choice([1, 1, 2, 3, 8])
     fan_in, fan_out = dice.choice([1, 1, 2, 3, 4, 5]), dice.choice([1, 1, 2, 4, 7, 8, 9, 17])
     dtype = dice.choice([torch.float32, torch.float32, torch.float64, torch.float64, torch.bfloat16])
-    is_dense = dtype == torch.bfloat16 or dice.random() < 0.2
+    is_dense = dtype == torch.bfloat16 or dice.random() < 0.3
     if is_dense:
-        fan_in, fan_out, groups = dice.randint(8, 70), dice.randint(8, 70), 1
-        stride = stride if dtype == torch.bfloat16 else 1
-    transposed = dice.random() < 0.25 and not is_dense
-    mode = "zeros" if transposed or is_dense else dice.choice(["zeros", "zeros", "reflect", "replicate", "circular"])
+        groups = 1 if dtype == torch.bfloat16 else dice.choice([1, 1, 1, 3])
+        fan_in, fan_out = dice.randint(8, 70), dice.randint(8, 70)
+        stride = stride if dtype == torch.bfloat16 else dice.choice([1, stride])
+    transposed = dice.random() < 0.25 and dtype != torch.bfloat16
+    mode = "zeros"
+    if not transposed and dtype != torch.bfloat16:
+        mode = dice.choice(["zeros", "zeros", "reflect", "replicate", "circular"])
     window = dilation * (taps - 1) + 1
     length = dice.choice([window, window + 1, dice.randint(1, 300), dice.randint(1, 5000), dice.randint(1, 40_000)])
     most = min(window, length - 1) if mode != "zeros" else window + 3
@@ -127,7 +132,7 @@ def one():
     w = guarded(torch.randn(*shape, geometry.kernel_size, dtype=dtype))
     b = guarded(torch.randn(fan_out * groups, dtype=dtype)) if dice.random() < 0.5 else None
     problem = Problem.unchecked(geometry, x, w)
-    only = ("amx",) if dtype == torch.bfloat16 else ("direct", "winograd", "fft", "fft32")
+    only = ("amx",) if dtype == torch.bfloat16 else ("direct", "implicit_gemm", "winograd", "fft", "fft32")
     names = [n for n in only if KERNELS[n].why_not(problem) is None]
     if not names:
         return
@@ -143,6 +148,8 @@ def one():
         return
     grad = guarded(torch.randn(wanted.shape, dtype=dtype))
     of_weight = fft if geometry.stride == 1 and "fft" in names and dice.random() < 0.5 else direct
+    if "implicit_gemm" in names and dice.random() < 0.7:
+        of_weight = implicit_gemm
     expected = torch_kernel.weight_gradient(geometry, grad.double(), x.double(), w.double())
     close(of_weight.weight_gradient(geometry, grad, x, w), expected, dtype)
 

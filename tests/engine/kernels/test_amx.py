@@ -19,6 +19,7 @@ from marks import slow_after
 from tapwise.engine import dispatch, measured
 from tapwise.engine.kernels import KERNELS, native
 from tapwise.engine.kernels import amx as kernel
+from tapwise.engine.kernels.loops.spans import rows_read
 from tapwise.engine.plan import choose, lowered
 from tapwise.engine.problem import Problem
 from tapwise.geometry import Geometry
@@ -306,8 +307,8 @@ def test_taps_far_from_each_other_read_their_own_rows_alone(dilation, stride):
 
 
 def test_rows_that_a_block_reads():
-    assert kernel.layout.rows_read(256, 3, 5000, 1) == 768
-    assert kernel.layout.rows_read(256, 3, 1, 1) == 258
+    assert rows_read(256, 3, 5000, 1) == 768
+    assert rows_read(256, 3, 1, 1) == 258
 
 
 @needs_matrices

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tapwise.engine.kernels import amx, direct, fft, gemm, native, reference, winograd
+from tapwise.engine.kernels import amx, direct, fft, gemm, implicit_gemm, native, reference, winograd
 from tapwise.engine.kernels.fft import float32 as fft32
 from tapwise.engine.problem import Problem
 from tapwise.geometry import Geometry
@@ -50,5 +50,5 @@ def _of(module: Any) -> Kernel:
 
 
 KERNELS: dict[str, Kernel] = {
-    module.NAME: _of(module) for module in (native, direct, gemm, winograd, amx, fft, fft32, reference)
+    module.NAME: _of(module) for module in (native, direct, gemm, implicit_gemm, winograd, amx, fft, fft32, reference)
 }

@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tapwise.engine.kernels import inputs
-from tapwise.engine.large_pages import ask_large_pages
 from tapwise.engine.memory import address
+from tapwise.engine.outputs import new_output
 from tapwise.engine.problem import Problem
 from tapwise.geometry import Geometry
 
@@ -70,7 +70,7 @@ def run(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) 
     x = inputs.contiguous_rows(input)
     w = _grouped(weight.detach().contiguous(), 0, groups)  # (g, o, c, K); transposed: (g, c, o, K)
     channels = w.shape[2] * groups if geometry.transposed else weight.shape[0]
-    y = ask_large_pages(input.new_empty((input.shape[0], channels, outputs)))
+    y = new_output((input.shape[0], channels, outputs), input.dtype)
     block = block_length(geometry, w.shape[2])
     for row, y_row in zip(_grouped(x, 1, groups), _grouped(y, 1, groups), strict=True):
         for samples, filters, out in zip(row, w, y_row, strict=True):

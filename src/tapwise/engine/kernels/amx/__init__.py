@@ -20,8 +20,9 @@ from tapwise.engine import threads as pool
 from tapwise.engine.kernels import inputs
 from tapwise.engine.kernels.amx import layout
 from tapwise.engine.kernels.amx.record import PackingJob, ProductJob
-from tapwise.engine.large_pages import ask_large_pages
+from tapwise.engine.kernels.loops.spans import rows_read, span_of
 from tapwise.engine.memory import address, own_address
+from tapwise.engine.outputs import new_output
 from tapwise.engine.problem import Problem
 from tapwise.geometry import Geometry
 
@@ -83,7 +84,7 @@ def run(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) 
     batch, fan_in, length = x.shape
     fan_out, _, taps = w.shape
     outputs, stride, dilation = geometry.output_length(length), geometry.stride, geometry.dilation
-    y = ask_large_pages(x.new_empty((batch, fan_out, outputs)))
+    y = new_output((batch, fan_out, outputs), x.dtype)
     if not y.numel():
         return y
     panels = layout.panels_of(fan_out)
@@ -97,13 +98,13 @@ def run(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) 
     )  # fmt: skip
     pool.run(compiled.loop(*LOOPS[0]), packing, panels * taps, threads)
     block = layout.block_of(fan_in, stride, outputs)
-    span = layout.span_of(block, taps, dilation, stride)
+    span = span_of(block, taps, dilation, stride)
     blocks = -(-outputs // block)
     job = ProductJob(
         **inputs.input_fields(x, geometry.left, stride, inputs.padding_sources(geometry, length)),
         x_bytes=x.element_size(), packed=own_address(packed), bias=own_address(b), y=own_address(y), y_bytes=y.element_size(),
         batch=batch, fan_in=fan_in, fan_out=fan_out, taps=taps, dilation=dilation, outputs=outputs, block=block, blocks=blocks,
-        span=span, rows=layout.rows_read(block, taps, dilation, stride), row=layout.input_row(fan_in),
+        span=span, rows=rows_read(block, taps, dilation, stride), row=layout.input_row(fan_in),
     )  # fmt: skip
     pool.run(compiled.loop(*LOOPS[1]), job, batch * blocks, threads)
     return y

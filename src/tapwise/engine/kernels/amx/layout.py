@@ -57,22 +57,6 @@ def block_of(fan_in: int, stride: int, outputs: int) -> int:
     return max(STEP, min(most, -(-outputs // STEP) * STEP))
 
 
-def span_of(count: int, taps: int, dilation: int, stride: int) -> int:
-    """Rows of inputs that a tap reads for ``count`` rows of sums, where taps share none of them; 0 where they do.
-
-    # taps 3, dilation 5, count 2     rows 0 1 . . . 5 6 . . . 10 11
-    #                                 in memory 0 1 | 5 6 | 10 11
-    """
-    span = (count - 1) * stride + 1
-    return span if taps * span < span + (taps - 1) * dilation else 0
-
-
-def rows_read(count: int, taps: int, dilation: int, stride: int) -> int:
-    """Rows of inputs that ``count`` rows of sums read."""
-    span = (count - 1) * stride + 1
-    return min(taps * span, span + (taps - 1) * dilation)
-
-
 def packed(weight: Tensor) -> Tensor:
     """A weight (C_out, C_in, K) in panels, rounded to bfloat16."""
     fan_out, fan_in, taps = weight.shape

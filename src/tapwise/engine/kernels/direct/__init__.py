@@ -14,8 +14,8 @@ from tapwise.engine import compiled
 from tapwise.engine import threads as pool
 from tapwise.engine.kernels import inputs, native
 from tapwise.engine.kernels.direct.record import PRODUCTS_A_SUM, SHORT, DirectJob
-from tapwise.engine.large_pages import ask_large_pages
 from tapwise.engine.memory import address, own_address
+from tapwise.engine.outputs import new_output
 from tapwise.engine.problem import Problem
 from tapwise.engine.rates import current_rates
 from tapwise.geometry import Geometry
@@ -91,10 +91,10 @@ def run(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) 
     if geometry.transposed:
         return _run_transposed(geometry, input, weight, bias)
     outputs = geometry.output_length(input.shape[-1])
-    output = input.new_empty((input.shape[0], weight.shape[0], outputs))
+    output = new_output((input.shape[0], weight.shape[0], outputs), input.dtype)
     w = weight.detach().contiguous()
     b = None if bias is None else bias.detach().contiguous()
-    _run_loops(geometry, input, w, b, ask_large_pages(output))
+    _run_loops(geometry, input, w, b, output)
     return output
 
 
@@ -112,7 +112,7 @@ def _run_transposed(geometry: Geometry, input: Tensor, weight: Tensor, bias: Ten
     outputs, last = geometry.output_length(input.shape[-1]), geometry.kernel_size - 1
     flipped = weight.detach().view(groups, -1, *weight.shape[1:]).transpose(1, 2).flip(-1)
     flipped = flipped.flatten(0, 1)  # (C_out, C_in / groups, K)
-    y = ask_large_pages(input.new_empty((input.shape[0], flipped.shape[0], outputs)))
+    y = new_output((input.shape[0], flipped.shape[0], outputs), input.dtype)
     for phase in range(min(stride, outputs)):
         shift = phase + geometry.left
         taps = [k for k in range(last + 1) if (shift - k * dilation) % stride == 0]

@@ -22,8 +22,8 @@ from torch import Tensor
 from tapwise.engine.kernels import direct, inputs
 from tapwise.engine.kernels.fft import frames as framing
 from tapwise.engine.kernels.fft import segments
-from tapwise.engine.large_pages import ask_large_pages
 from tapwise.engine.memory import address
+from tapwise.engine.outputs import new_output
 from tapwise.engine.problem import Problem
 from tapwise.engine.rates import current_rates
 from tapwise.geometry import Geometry
@@ -107,7 +107,7 @@ def transformed(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor 
     x, w = inputs.contiguous_rows(input), weight.detach().contiguous()
     w = w.view(groups, -1, *w.shape[1:])  # (g, o, c, K)
     b = None if bias is None else bias.detach().contiguous()
-    y = ask_large_pages(input.new_empty((batch, weight.shape[0], outputs)))
+    y = new_output((batch, weight.shape[0], outputs), input.dtype)
     if y.numel() == 0:
         return y
     size, step = frames_of(geometry, outputs)

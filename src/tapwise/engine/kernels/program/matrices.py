@@ -11,10 +11,11 @@ from tapwise.engine.kernels.amx.matrices import configure, release_matrices, rou
 from tapwise.engine.kernels.amx.sums import sums_of_step
 from tapwise.engine.kernels.loops.jobs import jit
 from tapwise.engine.kernels.loops.memory import copy
+from tapwise.engine.kernels.loops.spans import span_of
 from tapwise.engine.kernels.program.maps import map_of
 
 _chunks, _row, _panel_bytes = jit(layout.chunks_of), jit(layout.input_row), jit(layout.panel_bytes)
-_panels, _span = jit(layout.panels_of), jit(layout.span_of)
+_panels, _span = jit(layout.panels_of), jit(span_of)
 _copy = map_of("copy")
 
 

@@ -22,7 +22,7 @@ from tapwise.engine.kernels.loops.vectors import VECTOR, Vectors, add_product, e
 _I64 = ir.IntType(64)
 
 
-def _looped(b: Any, name: str, count: Any, values: list[Any], body: Any) -> list[Any]:
+def looped(b: Any, name: str, count: Any, values: list[Any], body: Any) -> list[Any]:
     """``values`` after ``count`` rounds, at least one, of ``body(values)``."""
     before = b.block
     loop, after = b.append_basic_block(name), b.append_basic_block(name + "_end")
@@ -70,10 +70,10 @@ def make_product(rows: int, vectors: int) -> Any:
 
         def one_tap(values: list[Any]) -> list[Any]:
             at, w, *sums = values
-            _, w, *sums = _looped(b, "channels", inputs, [at, w, *sums], channel)
+            _, w, *sums = looped(b, "channels", inputs, [at, w, *sums], channel)
             return [b.add(at, tap), w, *sums]
 
-        _, _, *sums = _looped(b, "taps", taps, [x, weight, *(start * rows)], one_tap)
+        _, _, *sums = looped(b, "taps", taps, [x, weight, *(start * rows)], one_tap)
         last = Vectors(b, element, columns, True)
         for r in range(rows):
             row = b.add(y, b.mul(y_row, _I64(r)))
@@ -107,7 +107,7 @@ def make_depthwise(rows: int) -> Any:
             return [b.add(at, tap), b.add(w, weight_row), *new]
 
         begin = [memory.load(bias)] * rows
-        _, _, *sums = _looped(b, "taps", taps, [_I64(0), weight, *begin], one_tap)
+        _, _, *sums = looped(b, "taps", taps, [_I64(0), weight, *begin], one_tap)
         for r in range(rows):
             last.store(sums[r], b.add(y, b.mul(y_row, _I64(r))))
         return context.get_dummy_value()
@@ -150,7 +150,7 @@ def make_dot(rows: int) -> Any:
                     new = step(memory, place, w_place, parts)
                     return [b.add(place, _I64(VECTOR)), b.add(w_place, _I64(VECTOR)), *new]
 
-                _, _, *parts = _looped(b, "vectors", full, [at, w, *(b.load(s) for s in sums)], vector)
+                _, _, *parts = looped(b, "vectors", full, [at, w, *(b.load(s) for s in sums)], vector)
                 for place, part in zip(sums, parts, strict=True):
                     b.store(part, place)
             with b.if_then(b.icmp_signed(">", rest, _I64(0))):
@@ -160,7 +160,7 @@ def make_dot(rows: int) -> Any:
                     b.store(part, place)
             return [b.add(at, tap), b.add(w, b.mul(inputs, _I64(memory.size)))]
 
-        _looped(b, "taps", taps, [x, weight], one_tap)
+        looped(b, "taps", taps, [x, weight], one_tap)
         start = b.load(b.inttoptr(bias, element.as_pointer()))
         for r in range(rows):
             total = b.fadd(sum_of_lanes(b, b.load(sums[r]), memory.lanes), start)

@@ -16,8 +16,8 @@ from tapwise.engine.kernels import direct, inputs, native
 from tapwise.engine.kernels.program.packing import panels
 from tapwise.engine.kernels.winograd import layout
 from tapwise.engine.kernels.winograd.record import FilteringJob, WeightsJob
-from tapwise.engine.large_pages import ask_large_pages
 from tapwise.engine.memory import address, own_address
+from tapwise.engine.outputs import new_output
 from tapwise.engine.problem import Problem
 from tapwise.geometry import Geometry
 
@@ -72,7 +72,7 @@ def run(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) 
     fan_out, _, taps = w.shape
     outputs, dilation = geometry.output_length(length), geometry.dilation
     b = x.new_zeros(fan_out) if bias is None else bias.detach().contiguous()
-    y = ask_large_pages(x.new_empty((batch, fan_out, outputs)))
+    y = new_output((batch, fan_out, outputs), x.dtype)
     if not y.numel():
         return y
     threads = pool.count()

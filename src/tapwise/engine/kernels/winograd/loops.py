@@ -9,6 +9,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from tapwise.engine.kernels.loops.gathering import gathered, zero
 from tapwise.engine.kernels.loops.jobs import allocate_for, jit, next_tasks
 from tapwise.engine.kernels.loops.memory import load, release, size_of, store, two_integers
 from tapwise.engine.kernels.loops.transposing import transposed
@@ -20,14 +21,6 @@ from tapwise.engine.kernels.winograd.filtering import Filter, filtered, transfor
 
 _WEIGHTS, _FILTERING = np.dtype(record.WeightsJob), np.dtype(record.FilteringJob)
 _segments, _taps = jit(layout.segments_of), jit(layout.taps_of)
-
-
-@jit
-def _zero(target, row_bytes, rows, columns, item):
-    size = size_of(item)
-    for r in range(rows):
-        for c in range(columns):
-            store(target + r * row_bytes + c * size, item)
 
 
 @jit
@@ -45,7 +38,7 @@ def _transformed_panel(job, panel, c0, c1, taps, item):
         o0, vectors = o0 + n * lanes, vectors - n
         n = panel_vectors(vectors)
     row, columns = WIDEST * VECTOR, min(n * lanes, job.fan_out - o0)
-    _zero(taps, row, segments * r, n * lanes, item)
+    zero(taps, row, segments * r, n * lanes, item)
     point = segments * job.fan_in * n * VECTOR
     for c in range(c0, c1):
         for o in range(columns):
@@ -70,23 +63,11 @@ def weights(pointer, item):
     while more:
         for task in range(load(span, np.int64(0)), load(span + 8, np.int64(0))):
             if task == 0:
-                _zero(job.transformed, 0, 1, job.zeros, item)
+                zero(job.transformed, 0, 1, job.zeros, item)
             c0 = task % job.shares * job.share
             _transformed_panel(job, task // job.shares, c0, min(c0 + job.share, job.fan_in), taps, item)
         more = next_tasks(job, span, False)
     release(memory)
-
-
-@jit
-def _gathered(job, row, first, count, target, item):
-    """The positions [first, first + count) of all channels as rows, zeros outside of the signal."""
-    size = size_of(item)
-    a = min(max(-first, 0), count)
-    b = max(a, min(count, job.length - first))
-    source = job.x + row * job.x_row + (first + a) * size
-    _zero(target, job.x_rows, a, job.fan_in, item)
-    transposed(source, job.x_channel, target + a * job.x_rows, job.x_rows, job.fan_in, b - a, item)
-    _zero(target + b * job.x_rows, job.x_rows, count - b, job.fan_in, item)
 
 
 @jit
@@ -96,7 +77,7 @@ def _block(job, task, x, y, memory, item):
     reach = job.outputs + (job.taps - 1) * job.dilation - r0
     chunk = layout.OUTPUTS * job.dilation
     chunks = (r1 - r0 + chunk - 1) // chunk
-    _gathered(job, row, r0 - job.left, min(job.rows, reach), x, item)
+    gathered(job, job.x + row * job.x_row, job.fan_in, r0 - job.left, min(job.rows, reach), x, job.x_rows, item)
     tap = job.dilation * job.x_rows
     panels = job.transformed + job.zeros * size
     f = Filter(job.transformed, panels, job.bias, job.x_rows, job.y_rows, tap, job.taps, job.fan_in, job.fan_out)

@@ -47,6 +47,8 @@ from tapwise.engine.rates import processor_name
 FILE = Path(rates.__file__).with_name("rates.json")
 # By which a processor is used as one that has less: part of the command that is recorded.
 LIMITS = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES")
+# The weight of an error that lets another kernel run where native is faster.
+DOUBTFUL = 1.5
 # Choices, not times.
 FIXED = {"margin", "small_products", "fft.large_frame"}
 
@@ -193,10 +195,15 @@ def fitted(tree: dict[str, Any], measurements: list[Measurement], only: tuple[st
     """
     paths, start = zip(*((p, a) for p, a in numbers(tree) if p.startswith(only)), strict=True)
 
+    is_native = np.array([kernel == "native" for _, kernel, _, _ in measurements])
+
     def residuals(logs: Any) -> Any:
         values = dict(zip(paths, np.exp(logs), strict=True))
+        found = errors(replaced(tree, values), measurements)
+        # Another kernel runs only where it is surely faster: native's fast times count more, and others' slow ones.
+        found = np.where((found < 0) == is_native, found * DOUBTFUL, found)
         # A rate that no measurement asks for stays where it was.
-        return np.r_[errors(replaced(tree, values), measurements), 0.05 * (logs - np.log(start))]
+        return np.r_[found, 0.05 * (logs - np.log(start))]
 
     highest = [min(4 * a, 1.0) if path.endswith("_share") else 4 * a for path, a in zip(paths, start, strict=True)]
     bounds = (np.log(start) - math.log(4), np.log(np.maximum(highest, np.multiply(start, 1.001))))

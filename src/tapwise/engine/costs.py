@@ -100,8 +100,9 @@ def _onednn(problem: Problem, r: NativeRates) -> tuple[float, float]:
         rate, output = r.dense_rate, r.dense_output
         rate *= min(1.0, fan_out / r.full_out_channels)
         rate *= min(1.0, (fan_in + 2) / (r.full_in_channels + 2))
-        small_groups = geometry.groups > 1 and fan_in < r.full_in_channels_grouped
-        if small_groups or (geometry.stride > 1 and fan_in <= r.full_in_channels_strided):
+        if geometry.groups > 1 and fan_in < r.full_in_channels_grouped:
+            rate *= r.grouped_share
+        elif geometry.stride > 1 and fan_in <= r.full_in_channels_strided:
             rate *= r.partial_share
     few = geometry.kernel_size > r.dilated_taps or fan_in < r.dilated_in_channels
     if geometry.dilation > 1 and few:

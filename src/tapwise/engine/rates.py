@@ -45,8 +45,8 @@ class NativeRates:
     # oneDNN, depthwise: products a second, and an output.
     depthwise_rate: float
     depthwise_output: float
-    # oneDNN, dense: the same; channels at which the rate is full; its share below them, with a stride
-    # or in groups.
+    # oneDNN, dense: the same; channels at which the rate is full; its share below them, with a stride,
+    # and in groups.
     dense_rate: float
     dense_output: float
     full_in_channels: int
@@ -54,6 +54,7 @@ class NativeRates:
     full_in_channels_strided: int
     full_in_channels_grouped: int
     partial_share: float
+    grouped_share: float
     # The share of the rate that dilation leaves, where taps are more, or channels fewer, than these.
     dilated_share: float
     dilated_taps: int

@@ -46,7 +46,7 @@ LAYERS = [
 # Within the engine, from problems to calls.
 ENGINE = [
     "checks compiled rates outputs memory",
-    "threads problem",
+    "threads problem preparing",
     "adjoint kernels",
     "deterministic",
     "options costs measured",

@@ -31,6 +31,7 @@ from tapwise.engine.plan import (
     lowered,
     time_text,
 )
+from tapwise.engine.preparing import prepare
 from tapwise.engine.problem import Problem
 from tapwise.functional import conv1d, conv_transpose1d
 
@@ -158,6 +159,7 @@ def tuned(posed: Recorder, backward: bool, file: Path | None) -> Tuning:
     batches: dict[Problem, int] = {}
     for problem, batch in posed.calls:
         batches[problem] = max(batch, batches.get(problem, 0))
+    prepare(loop for problem in batches for loop in trials.loops_of(problem, backward))
     predicted = {problem: _predicted(problem) for problem in batches}
     found = {problem: trials.measure(problem, batch, backward) for problem, batch in batches.items()}
     if (dtype := current_options().dtype) is not None:

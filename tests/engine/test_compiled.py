@@ -197,5 +197,5 @@ def test_nothing_is_printed_where_nobody_reads_along(tmp_path, monkeypatch, caps
     monkeypatch.setattr(compiled, "_is_announced", False)
     monkeypatch.setattr(compiled, "_say", compiled._say_on_terminal)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
-    compiled._announce(15)
+    compiled.announce(15)
     assert not capsys.readouterr().err

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import oracle
 import tapwise as tw
-from tapwise.engine import compiled
+from tapwise.engine import compiled, preparing
 from tapwise.engine.options import current_options
 from tapwise.engine.problem import Problem
 from tapwise.geometry import Geometry
@@ -231,7 +231,7 @@ def test_an_average_without_weight_on_numbers_is_nan(tmp_path):
 def test_a_short_signal_is_not_worth_compiling_for(monkeypatch, length, is_compiled):
     prepared = []
     monkeypatch.setattr(compiled, "missing", list)
-    monkeypatch.setattr(compiled, "prepare", prepared.extend)
+    monkeypatch.setattr(preparing, "prepare", prepared.extend)
     problem = Problem(Geometry(301, padding="same"), 1, 1, length, torch.float32, "meta")
     with blocks._prepared(problem, 1):
         assert (current_options().kernel == "native") is not is_compiled

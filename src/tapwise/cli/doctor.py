@@ -81,23 +81,29 @@ def warmed() -> str:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from tapwise.engine import compiled
+    from tapwise.engine.preparing import compiled_beside
 
     lines = []
     compiled.announce_by(lambda text: None)  # the bar says it
     columns = (TextColumn("compiling"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
     with Progress(*columns, TextColumn("{task.description}"), console=console, transient=True) as bar:
-        task = bar.add_task("", total=len(found := loops_here()))
-        for module, name in found:
-            kernel = module.partition(".")[0]
-            bar.update(task, description=f"{kernel} {name}")
-            was_cached, started = compiled.is_cached(module, name), time.perf_counter()
-            compiled.loop(module, name)
-            seconds = time.perf_counter() - started
-            after = "" if compiled.is_cached(module, name) else ", but can't be cached"
-            done = "cached" if was_cached else f"compiled in {seconds:.1f} s{after}"
-            lines.append(f"{kernel} {name}: {done}")
+        found = loops_here()
+        task, took = bar.add_task("", total=len(found)), dict[tuple[str, str], float]()
+        cached = {key for key in found if compiled.is_cached(*key)}
+        bar.advance(task, len(cached))
+        for key, seconds in compiled_beside([key for key in found if key not in cached]):
+            took[key] = seconds
             bar.advance(task)
+        for module, name in found:
+            kernel, key = module.partition(".")[0], (module, name)
+            bar.update(task, description=f"{kernel} {name}")
+            started = time.perf_counter()
+            compiled.loop(module, name)
+            seconds = took.get(key, time.perf_counter() - started)
+            after = "" if compiled.is_cached(module, name) else ", but can't be cached"
+            lines.append(f"{kernel} {name}: " + ("cached" if key in cached else f"compiled in {seconds:.1f} s{after}"))
+            bar.advance(task, key not in cached and key not in took)
     return "\n".join([*lines, f"in {compiled.folder()}"])
 
 

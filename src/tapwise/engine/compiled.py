@@ -16,7 +16,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache, lru_cache
 from hashlib import sha256
@@ -121,16 +121,8 @@ def missing(loops: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def seconds_of(loops: Iterable[tuple[str, str]]) -> int:
-    """About how many seconds it takes to compile some loops."""
+    """About how many seconds it takes to compile some loops, one by one."""
     return sum(_SECONDS.get(name.partition("_")[0], _LONGEST) for _, name in loops)
-
-
-def prepare(loops: Sequence[tuple[str, str]]) -> None:
-    """Compile what is missing of some loops, and say for how many seconds about."""
-    if absent := missing(loops):
-        _announce(seconds_of(absent))
-    for key in loops:
-        loop(*key)
 
 
 def announce_by(say: Callable[[str], None]) -> None:
@@ -172,7 +164,7 @@ def _prepare(module: str, name: str) -> CompiledLoop:
         with _compiling(module, name):
             code = _read(module, name)  # another process may have compiled it meanwhile
             if code is None:
-                _announce(seconds_of([(module, name)]))
+                announce(seconds_of([(module, name)]))
                 code = _compile(module, name)
                 _write(module, name, code)
     return CompiledLoop(_load(code, name), _bits(name))
@@ -204,7 +196,7 @@ def _bits(name: str) -> tuple[int, ...]:
     return tuple(int(n) for n in name.split("_")[1:])
 
 
-def _announce(seconds: int) -> None:
+def announce(seconds: int) -> None:
     """Say, once, why the first call takes long."""
     global _is_announced
     if not _is_announced:

@@ -60,6 +60,15 @@ def measure(problem: Problem, batch: int, backward: bool, is_lowered: bool = Fal
     )
 
 
+def loops_of(problem: Problem, backward: bool) -> list[tuple[str, str]]:
+    """The compiled loops of the kernels that ``measure`` times."""
+    posed = [(problem, _hopeful(problem))]
+    if backward:
+        inputs, weights = input_gradient_problem(problem), weight_gradient_problem(problem)
+        posed += [(inputs, _hopeful(inputs)), (weights, _hopeful_for_weight(weights))]
+    return [loop for of, names in posed for name in names for loop in KERNELS[name].compiled_loops(of)]
+
+
 def _tensors(problem: Problem, batch: int) -> tuple[Tensor, Tensor, Tensor]:
     """An input, a weight and a bias; torch's own random numbers stay as they were."""
     generator = torch.Generator("cpu").manual_seed(0)

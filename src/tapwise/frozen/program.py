@@ -19,6 +19,7 @@ from tapwise.engine.kernels.program import record
 from tapwise.engine.kernels.program.record import INSTRUCTION, GroupJob, SequenceJob
 from tapwise.engine.memory import address
 from tapwise.engine.outputs import new_output
+from tapwise.engine.preparing import prepare
 from tapwise.frozen import bounds
 from tapwise.frozen.groups import Group
 from tapwise.frozen.instructions import Writer
@@ -168,6 +169,7 @@ class Program:
     def _end_sequence(self) -> None:
         if not self._jobs:
             return
+        prepare(LOOPS)
         program = compiled.loop(*LOOPS[0])
         addresses = np.array([ctypes.addressof(job) for job in self._jobs], dtype=np.int64)
         found = pool.find_pool()

@@ -7,9 +7,9 @@ from dataclasses import replace
 from fractions import Fraction
 
 from tapwise import partition
-from tapwise.engine import compiled
 from tapwise.engine.kernels import KERNELS
 from tapwise.engine.plan import choose_kernel
+from tapwise.engine.preparing import prepare
 from tapwise.scale.computation import Computation
 from tapwise.scale.layout import Moments
 from tapwise.signals.base import Array, Reader
@@ -45,7 +45,7 @@ class FilterComputation(Computation):
         """Compile the loops of the filter's kernel."""
         first, last = self.samples(0, n_outputs, length)
         block = replace(self.filter.problem, length=last - first, device="cpu")
-        compiled.prepare(KERNELS[choose_kernel(block)].compiled_loops(block))
+        prepare(KERNELS[choose_kernel(block)].compiled_loops(block))
 
     def needed_bytes(self, n_rows: int, start: int, stop: int, length: int) -> int:
         """Of the samples as they are read and as they are filtered, and of the outputs before they are stored."""

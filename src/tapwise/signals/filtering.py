@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tapwise import partition
-from tapwise.engine import compiled
+from tapwise.engine import compiled, preparing
 from tapwise.engine.dispatch import convolve
 from tapwise.engine.kernels import KERNELS
 from tapwise.engine.options import options
@@ -164,9 +164,9 @@ def _prepared(problem: Problem, rows: int) -> AbstractContextManager[Any]:
     block = replace(problem, length=min(problem.length, positions))
     loops = KERNELS[choose_kernel(block)].compiled_loops(block)
     absent = compiled.missing(loops)
-    if absent and rows * predict(NATIVE, problem) < compiled.seconds_of(absent):
+    if absent and rows * predict(NATIVE, problem) < preparing.seconds_of(absent):
         return options(kernel=NATIVE)
-    compiled.prepare(loops)
+    preparing.prepare(loops)
     return nullcontext()
 
 

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
 import tapwise as tw
+from forcing import predict_for
 
 
 class Chomp(nn.Module):
@@ -59,8 +60,9 @@ def test_a_model_runs_on_the_engine_and_is_given_back():
     assert torch.equal(model(x), expected)
 
 
-def test_the_report_says_which_layers_leave_torchs_kernel():
+def test_the_report_says_which_layers_leave_torchs_kernel(monkeypatch):
     """In one line a kernel, whatever is parametrized."""
+    predict_for(monkeypatch, "avx512")
     dense = [weight_norm(nn.Conv1d(256, 256, 1)) for _ in range(8)]
     report = tw.accelerate(nn.Sequential(nn.Conv1d(1, 2, 31), *dense, Calls()))
     dense = [str(n) for n in range(1, 9)]

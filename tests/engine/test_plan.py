@@ -43,7 +43,7 @@ PINNED = {
     "enformer": ("direct", problem(4, 768, 32_768, 15, padding=7)),
     "encodecres": ("direct", problem(32, 16, 48_000, 3, padding="causal")),
     "wavenet": ("winograd", problem(128, 256, 4096, 3, dilation=32, padding=(64, 0))),
-    "mimids": ("direct", problem(64, 128, 24_000, 8, 4, padding=(4, 0))),
+    "mimids": ("implicit_gemm", problem(64, 128, 24_000, 8, 4, padding=(4, 0))),
     "fir230": ("fft", problem(1, 1, 1_000_000, 230, padding="causal")),
     "ecgnet": ("winograd", problem(12, 64, 4096, 17, padding=8)),
     "bonito": ("native", problem(16, 384, 5000, 19, 5, padding=9)),
@@ -93,7 +93,7 @@ def test_with_avx2_alone_gradients_are_planned_anew(monkeypatch):
     dilated, strided = PINNED["hifigan"][1], PINNED["bonito"][1]
     assert plans.choose_training(dilated) == ("winograd", "winograd", "native")
     predict_for(monkeypatch, "avx2")
-    assert plans.choose_training(dilated) == ("winograd", "winograd", "direct")
+    assert plans.choose_training(dilated) == ("winograd", "winograd", "implicit_gemm")
     assert plans.choose_training(strided) == ("direct", "native", "native")  # many phases
 
 

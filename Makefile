@@ -17,11 +17,10 @@ test: .venv/ready
 
 # What takes longer: long grids, whole models, compilers, gigabytes, faults; then what reads and writes files and runs
 # loops, without assertions of ours.
-WRITES := tests/signals tests/cli tests/engine/kernels/test_kernels.py
+WRITES := tests/signals tests/cli/test_apply.py tests/cli/test_apply_stores.py tests/engine/kernels/test_kernels.py
 test-all: .venv/ready
 	$(TEST) -n $(JOBS) -m "(slow or faults) and not fuzz" tests
-	PYTHONOPTIMIZE=1 $(TEST) -W ignore::pytest.PytestConfigWarning -n $(JOBS) -m "not slow and not fuzz and not faults" $(WRITES) \
-	  --deselect tests/cli/test_cli.py::test_help_imports_no_torch_and_is_quick
+	PYTHONOPTIMIZE=1 $(TEST) -W ignore::pytest.PytestConfigWarning -n $(JOBS) -m "not slow and not fuzz and not faults" $(WRITES)
 
 # What may break: hostile files, changed models, interrupted steps, full disks, forks; each in a process of its own.
 faults: .venv/ready

@@ -167,10 +167,6 @@ def _row(row: dict[str, Any], best: dict[str, dict[str, Any]]) -> dict[str, Any]
     if "floor" in best:
         least = max(best["floor"]["bytes"], best["floor"]["products"])
         result |= {"floor_ms": least * 1e3, "share_of_floor": least / ours["forward"]}
-        if 4 * row["B"] * row["Cout"] * row.get("outputs", row["L"] // row["stride"]) > 32e6:
-            # ONNX Runtime writes into memory that it keeps; ours and torch's is new each time.
-            for peer in set(others) & {"onnxruntime"}:
-                others[peer] += best["floor"]["fresh_output"]
     if others:
         peer = min(others, key=others.__getitem__)
         result |= {"peer": peer, "peer_ms": others[peer] * 1e3, "ratio_peer": others[peer] / ours["forward"]}

@@ -193,8 +193,7 @@ def floor(row: Row, seconds: float) -> dict[str, float]:
     c = torch.empty(1024, 1024)
     rate = 2 * 1024**3 / best(lambda: torch.mm(a, b, out=c), seconds)
     flops = 2 * row["B"] * row["outputs"] * row["w"].numel()
-    fresh = best(lambda: torch.empty(row["B"] * row["Cout"] * row["outputs"]).fill_(1.0), seconds)
-    return {"bytes": copying, "products": flops / rate, "fresh_output": fresh}
+    return {"bytes": copying, "products": flops / rate}
 
 
 def best(call: Call, seconds: float) -> float:

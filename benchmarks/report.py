@@ -27,8 +27,8 @@ HEAD = """# Speed
 *Ratio* is torch's time over ours, forward, and with backward for input, weight and bias: above 1 we are
 faster. {compared} *Spread* is torch's time over its own in another process: a ratio within it says nothing. torch's
 time is the better of padding first and padding both sides, then cropping to a view. *Best peer* is the
-fastest of ONNX Runtime (with a fresh output where that is over 32 MB), SciPy's `oaconvolve`, julius and
-fft-conv-pytorch, and the ratio to it. *Floor* is the share of the larger of two times measured beside: a
+fastest of ONNX Runtime, SciPy's `oaconvolve`, julius and fft-conv-pytorch, and the ratio to it. ONNX Runtime and
+Tapwise write outputs of over 32 MB into memory that they keep; torch's is new each time. *Floor* is the share of the larger of two times measured beside: a
 copy of the row's bytes, and its products at the rate of a matrix product; transforms may pass it.
 
 Measured {date} on {where}, torch {torch}, Numba {numba}, Python {python}. Other programs

@@ -87,8 +87,8 @@ def test_any_weight_gradient(
 )
 def test_every_kernel_size_and_lengths_around_a_block(kernel_size):
     random = np.random.default_rng(kernel_size)
-    for inputs, columns in ((8, 8), (15, 17), (16, 33), (40, 65), (8, 150)):
-        for outputs in (1, 2, 5, 6, 7, 47, 48, 49, 97, 1537):
+    for inputs, columns in ((8, 8), (15, 17), (16, 33), (40, 65), (8, 150))[: 5 if kernel_size < 33 else 3]:
+        for outputs in (1, 2, 5, 6, 7, 47, 48, 49, 97, 1537)[:: 1 if kernel_size < 33 else 3]:
             for stride, dilation in ((1, 1), (3, 1), (1, 40), (2, 3)):
                 if outputs > 100 and (dilation > 1 or inputs not in (15, 40)):
                     continue

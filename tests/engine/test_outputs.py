@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import mmap
 import multiprocessing
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -145,6 +147,13 @@ def test_threads_never_share_a_block() -> None:
     assert _kept() <= 8 * 2 * COUNT * 4
 
 
+def test_the_end_of_a_program_frees_outputs_without_a_word() -> None:
+    code = "import torch; from tapwise.engine import outputs; outputs.LARGE = 1 << 20\n"
+    code += "y = outputs.new_output((1 << 20,), torch.float32); torch.kept = [y]; y.cycle = torch.kept"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def _child(pipe: object) -> None:
     y = _output().fill_(7.0)
     pipe.send(float(y.sum()))  # type: ignore[attr-defined]
@@ -156,7 +165,9 @@ def test_a_child_writes_to_memory_of_its_own() -> None:
     _output()  # which the child uses again
     here, there = multiprocessing.Pipe()
     process = multiprocessing.get_context("fork").Process(target=_child, args=(there,))
-    process.start()
+    with outputs._blocks._lock:  # as another thread may hold it at the fork
+        process.start()
+    assert here.poll(60)
     assert here.recv() == 7 * COUNT
     process.join()
     assert (numbers == 1).all()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 import weakref
 from collections import deque
 from collections.abc import Sequence
@@ -76,6 +77,10 @@ class _Blocks:
         with self._lock:
             self._kept.clear()
 
+    def unlock(self) -> None:
+        """Begin with a lock that nobody holds."""
+        self._lock = Lock()
+
     @property
     def kept_bytes(self) -> int:
         """Bytes of the blocks that no tensor holds."""
@@ -131,3 +136,12 @@ def _advise(block: mmap.mmap, advice: str) -> None:
 
 _blocks = _Blocks()
 forget = _blocks.forget
+
+
+def _after_fork_in_child() -> None:
+    """A thread that held the lock isn't in the child."""
+    _blocks.unlock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

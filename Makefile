@@ -70,7 +70,7 @@ soak: .venv/ready
 
 # The rates by which plans are predicted, measured here; nothing else may run meanwhile.
 rates: .venv/ready
-	$(BIN)/python benchmarks/fit_rates.py --write
+	$(BIN)/python benchmarks/fit_rates.py --strided 30 --write
 
 # Break one module in every place (MODULE=geometry.py TESTS=tests/test_geometry.py) and see the tests notice.
 MODULE ?= geometry.py

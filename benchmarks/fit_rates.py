@@ -5,7 +5,7 @@ that can run it is timed (torch.utils.benchmark, the minimum of several blocks),
 gradients too. Then the rates of this processor's family are fitted: the
 sum of squared logarithms of measured over predicted, less sensitive to outliers, by scipy.optimize.
 
-    python benchmarks/fit_rates.py [--shapes 120] [--frames 30] [--dense 30] [--strided 30] [--seed 0]
+    python benchmarks/fit_rates.py [--shapes 120] [--frames 30] [--dense 30] [--strided 0] [--seed 0]
                                    [--seconds 0.05]
                                    [--only PATH ...] [--kernels NAME ...] [--dtype bfloat16] [--write]
 
@@ -257,7 +257,7 @@ def main() -> None:
     parser.add_argument("--shapes", type=int, default=120)
     parser.add_argument("--frames", type=int, default=30)
     parser.add_argument("--dense", type=int, default=30)
-    parser.add_argument("--strided", type=int, default=30)
+    parser.add_argument("--strided", type=int, default=0)
     parser.add_argument("--only", nargs="+", default=[""])
     parser.add_argument("--kernels", nargs="+", default=[name for name in KERNELS if name != "reference"])
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])

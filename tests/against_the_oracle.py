@@ -75,15 +75,14 @@ def problem_of(geometry, x, w):
 
 
 def expected_weight_gradient(geometry, grad, x, weight_shape):
-    """The sum of what each tap met, and the size of its terms."""
+    """The sum of what each tap met, and that of its magnitudes."""
     line = oracle.padded(array(x), *geometry.padding, geometry.padding_mode)
-    fan_out, fan_in, truth = weight_shape[0] // geometry.groups, weight_shape[1], np.zeros(weight_shape)
+    fan_out, fan_in, truth, size = weight_shape[0] // geometry.groups, weight_shape[1], *np.zeros((2, *weight_shape))
     for o, c, k in np.ndindex(*weight_shape):
         met = line[:, o // fan_out * fan_in + c, k * geometry.dilation :: geometry.stride][:, : grad.shape[-1]]
-        truth[o, c, k] = (met * array(grad)[:, o]).sum()
-    return truth, abs(line).max() * abs(array(grad)).max() * len(x) * grad.shape[
-        -1
-    ] if line.size and grad.numel() else 0.0
+        products = met * array(grad)[:, o]
+        truth[o, c, k], size[o, c, k] = products.sum(), abs(products).sum()
+    return truth, size
 
 
 def check(kernel, geometry, x, w, b=None):

@@ -97,8 +97,9 @@ def test_small_outputs_and_other_sizes_take_no_block() -> None:
     assert kept == 16 * COUNT
     small, half = _output(1000), _output(COUNT * 2)
     assert _kept() == kept
-    assert _output(COUNT * 4 - 1000).numel()
-    del small, half
+    near = _output(COUNT * 4 - 1000)
+    assert _kept() == 0
+    del small, half, near
 
 
 def test_no_more_is_kept_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,6 +110,25 @@ def test_no_more_is_kept_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
         del held[0]
     assert _kept() == 3 * 4 * COUNT
     assert latest in [y.data_ptr() for y in [_output(), _output(), _output()]]
+
+
+def test_a_block_larger_than_all_that_is_kept_drives_no_other_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outputs, "MOST_KEPT", 3 * 4 * COUNT)
+    _output()
+    _output(4 * COUNT)
+    assert _kept() == 4 * COUNT
+
+
+def test_nobody_waits_for_the_lock() -> None:
+    """A finalizer, or a signal's handler, may ask for an output while one is being lent."""
+    _output()
+    with outputs._blocks._lock:
+        y = _output().fill_(2.0)
+        assert _kept() == 4 * COUNT
+        del y  # left to who has the lock
+    assert len(outputs._blocks._freed) == 1
+    _output()
+    assert _kept() == 2 * 4 * COUNT
 
 
 def test_where_the_system_has_no_memory_kept_blocks_are_given_back(monkeypatch: pytest.MonkeyPatch) -> None:

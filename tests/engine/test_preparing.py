@@ -1,6 +1,7 @@
 """Loops that are compiled at once, in processes of their own."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -45,9 +46,24 @@ def test_one_loop_or_one_processor_needs_no_process(folder, started, monkeypatch
     monkeypatch.setattr(compiled, "_compile", lambda *key: b"")
     monkeypatch.setattr(compiled, "_load", lambda *key: 8)
     preparing.prepare(LOOPS[:1])
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0}, raising=False)
-    preparing.prepare(LOOPS)
+    for attribute, value in ((os, ("sched_getaffinity", lambda pid: {0})), (sys, ("frozen", True))):
+        shutil.rmtree(folder)
+        monkeypatch.setattr(compiled, "_loops", {})
+        monkeypatch.setattr(attribute, *value, raising=False)
+        assert len(compiled.missing(LOOPS)) == 2
+        preparing.prepare(LOOPS)
+        monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
     assert not started
+
+
+def test_modules_of_the_working_folder_are_not_run(folder, started, monkeypatch):
+    (folder / "here").mkdir()
+    (folder / "here" / "random.py").write_text("raise SystemExit('the wrong one')")
+    monkeypatch.chdir(folder / "here")
+    monkeypatch.setattr(sys, "path", [*sys.path, "", folder])
+    monkeypatch.setattr(compiled, "_compile", lambda *key: pytest.fail(f"compiled here: {key}"))
+    preparing.prepare(LOOPS)
+    assert [process.returncode for process in started] == [0, 0]
 
 
 @pytest.mark.parametrize("trouble", ["fails", "no program", "no folder"])

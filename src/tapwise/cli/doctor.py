@@ -71,7 +71,7 @@ def report() -> str:
     problems = [Problem(Geometry(3, groups=n), 8, 8, 4096, dtype, "cpu") for dtype in dtypes for n in (8, 1)]
     for kernel in KERNELS.values():
         obstacles = [kernel.why_not(problem) for problem in problems]
-        lines.append(f"  {kernel.name:<10} {'runs' if None in obstacles else obstacles[-1]}")
+        lines.append(f"  {kernel.name:<13} {'runs' if None in obstacles else obstacles[-1]}")
     return "\n".join(lines)
 
 
@@ -103,7 +103,8 @@ def warmed() -> str:
             seconds = took.get(key, time.perf_counter() - started)
             after = "" if compiled.is_cached(module, name) else ", but can't be cached"
             lines.append(f"{kernel} {name}: " + ("cached" if key in cached else f"compiled in {seconds:.1f} s{after}"))
-            bar.advance(task, key not in cached and key not in took)
+            if key not in cached and key not in took:
+                bar.advance(task)
     return "\n".join([*lines, f"in {compiled.folder()}"])
 
 

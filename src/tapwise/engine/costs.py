@@ -275,9 +275,9 @@ def _implicit_gemm(problem: Problem, threads: int, rates: Rates) -> float:
     if problem.dtype in WIDER:  # which are copied
         seconds += (problem.n_inputs + problem.n_outputs) * r.half_precision_sample
     tasks = blocks * geometry.groups
-    shares = -(-tasks // threads) / tasks  # of the thread that has most of the blocks
+    most = -(-tasks // threads) / tasks  # the share of the thread that has most of the blocks
     weight = r.weight_transposed if geometry.transposed else r.weight
-    return r.call + problem.n_weights * weight / threads + seconds * shares
+    return r.call + problem.n_weights * weight / threads + seconds * most
 
 
 def _implicit_gemm_grad_weight(problem: Problem, threads: int, rates: Rates) -> float:
@@ -285,7 +285,9 @@ def _implicit_gemm_grad_weight(problem: Problem, threads: int, rates: Rates) -> 
     fan_in, fan_out = problem.in_channels_per_group, problem.out_channels_per_group
     layout = implicit_gemm.layout
     rows = layout.grad_rows(fan_out, fan_in, geometry.groups, geometry.kernel_size)
-    summed = min(layout.summed_outputs(geometry.stride), max(outputs, 1))
+    summed = min(layout.outputs_a_sum(geometry.stride), max(outputs, 1))
+    if layout.grad_scratch_bytes(geometry, rows, summed) > implicit_gemm.MOST_SCRATCH:
+        return math.inf
     times, columns = -(-outputs // summed), -(-fan_in // r.lanes) * r.lanes
     weights = problem.n_weights * columns / fan_in
     read = times * rows_read(summed, geometry.kernel_size, geometry.dilation, geometry.stride)
@@ -297,7 +299,7 @@ def _implicit_gemm_grad_weight(problem: Problem, threads: int, rates: Rates) -> 
     )
     if problem.dtype in WIDER:
         seconds += (problem.n_inputs + problem.n_outputs) * r.half_precision_sample
-    tasks = geometry.groups * shares * -(-columns // (4 * r.lanes))
+    tasks = geometry.groups * shares * -(-columns // (r.widest * r.lanes))
     return r.grad_call + seconds * -(-tasks // threads) / tasks
 
 

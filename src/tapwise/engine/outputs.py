@@ -22,7 +22,7 @@ from torch import Tensor
 
 # Below, the C library keeps freed memory itself.
 LARGE = 1 << 25
-# Bytes of freed blocks that are kept.
+# Bytes of freed blocks that are kept, at most.
 MOST_KEPT = 1 << 29
 _PAGE = 1 << 21
 # A kept block serves an output that fills it this far at least.
@@ -47,7 +47,11 @@ class _Loan(weakref.ref["np.ndarray[tuple[int], np.dtype[np.uint8]]"]):
 
 
 class _Blocks:
-    """Blocks of memory, lent and kept. Threads may lend and free at once."""
+    """Blocks of memory, lent and kept. Threads may lend and free at once, and a free may come amid any line.
+
+    The lock guards what is kept. Nobody waits for it: who finds it taken maps a new block, or leaves a freed one to
+    who has it.
+    """
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -61,11 +65,7 @@ class _Blocks:
         Raises:
             OSError: the system has no memory left.
         """
-        with self._lock:
-            block = self._take(size)
-        self._collect()
-        if block is None:
-            block = self._map(-(-size // _PAGE) * _PAGE)
+        block = self._take(size) or self._map(-(-size // _PAGE) * _PAGE)
         numbers = np.frombuffer(block, np.uint8, size)
         loan = _Loan(numbers, self._give_back)
         loan.block = block
@@ -74,8 +74,7 @@ class _Blocks:
 
     def forget(self) -> None:
         """Give the kept blocks back to the system."""
-        with self._lock:
-            self._kept.clear()
+        self._kept = []
 
     def unlock(self) -> None:
         """Begin with a lock that nobody holds."""
@@ -87,13 +86,19 @@ class _Blocks:
         return sum(map(len, self._kept))
 
     def _take(self, size: int) -> mmap.mmap | None:
-        """The smallest kept block that fits."""
-        fitting = [block for block in self._kept if size <= len(block) <= size / _LEAST_FILLED + _PAGE]
-        if not fitting:
+        """The smallest kept block that fits, if any."""
+        if not self._lock.acquire(blocking=False):
             return None
-        block = min(fitting, key=len)
-        self._kept = [other for other in self._kept if other is not block]
-        return block
+        try:
+            fitting = [block for block in self._kept if size <= len(block) <= size / _LEAST_FILLED + _PAGE]
+            if not fitting:
+                return None
+            found = min(fitting, key=len)
+            self._kept = [block for block in self._kept if block is not found]
+            return found
+        finally:
+            self._lock.release()
+            self._collect()
 
     def _map(self, size: int) -> mmap.mmap:
         """A new block, in large pages where the system has them."""
@@ -112,14 +117,15 @@ class _Blocks:
         self._collect()
 
     def _collect(self) -> None:
-        """Keep freed blocks, the latest first, of which the processor's caches may still hold some."""
+        """Keep freed blocks, of which the oldest leave first."""
         while self._freed and self._lock.acquire(blocking=False):
             try:
                 while self._freed:
                     loan = self._freed.popleft()
-                    del self._loans[id(loan)]
-                    _advise(loan.block, "MADV_FREE")
-                    self._kept.append(loan.block)
+                    self._loans.pop(id(loan), None)
+                    if len(loan.block) <= MOST_KEPT:
+                        _advise(loan.block, "MADV_FREE")
+                        self._kept.append(loan.block)
                 while self.kept_bytes > MOST_KEPT:
                     del self._kept[0]
             finally:

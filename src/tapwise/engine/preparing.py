@@ -19,7 +19,8 @@ Loop = tuple[str, str]
 
 # Seconds of compiling below which a process of its own, which imports torch, gains nothing.
 _WORTH_A_PROCESS = 4
-_MOST_PROCESSES = 8
+# Each takes some hundred megabytes.
+_MOST_PROCESSES = 4
 _PROGRAM = "import sys; from tapwise.engine.compiled import loop; loop(*sys.argv[1:])"
 
 
@@ -44,7 +45,7 @@ def seconds_of(loops: Sequence[Loop]) -> int:
 
 
 def compiled_beside(loops: Sequence[Loop]) -> Iterator[tuple[Loop, float]]:
-    """Compile loops in processes of their own; each, with its seconds, when it is done.
+    """Compile loops in processes of their own; each that was compiled, with its seconds, when it is done.
 
     Loops that take little are left out, and so are all where no two could be compiled at once.
     """
@@ -61,7 +62,9 @@ def compiled_beside(loops: Sequence[Loop]) -> Iterator[tuple[Loop, float]]:
                     running[key] = (_start(key), time.perf_counter())
             done = [key for key, (process, _) in running.items() if process.poll() is not None]
             for key in done:
-                yield key, time.perf_counter() - running.pop(key)[1]
+                process, began = running.pop(key)
+                if process.returncode == 0:
+                    yield key, time.perf_counter() - began
             if running and not done:
                 time.sleep(0.02)
     finally:
@@ -76,7 +79,9 @@ def _worthwhile(loops: Sequence[Loop]) -> list[Loop]:
 
 def _processes_for(loops: Sequence[Loop]) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, _MOST_PROCESSES, len(_worthwhile(loops))) if sys.executable else 0
+    # In a program that was packed into one file, the executable is that program, not Python.
+    has_python = bool(sys.executable) and not getattr(sys, "frozen", False)
+    return min(cores, _MOST_PROCESSES, len(_worthwhile(loops))) if has_python else 0
 
 
 def _can_keep() -> bool:
@@ -89,8 +94,10 @@ def _can_keep() -> bool:
 
 
 def _start(key: Loop) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    # Modules are found where this process finds them; "-P": and not in the folder that it happens to run in.
+    folders = [folder for folder in sys.path if isinstance(folder, str) and folder]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
     nowhere = subprocess.DEVNULL
     return subprocess.Popen(
-        [sys.executable, "-c", _PROGRAM, *key], stdin=nowhere, stdout=nowhere, stderr=nowhere, env=environment
+        [sys.executable, "-P", "-c", _PROGRAM, *key], stdin=nowhere, stdout=nowhere, stderr=nowhere, env=environment
     )

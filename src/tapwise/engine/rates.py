@@ -146,9 +146,13 @@ class GemmRates:
 
 @dataclass(frozen=True)
 class ImplicitGemmRates:
-    """Products of matrices in the cache, a second, for one thread, those of columns that fill vectors up too."""
+    """Products of matrices in the cache, a second, for one thread; columns that only fill the last vector up count too.
+
+    Vectors have ``lanes`` columns, panels at most ``widest`` vectors.
+    """
 
     lanes: int
+    widest: int
     call: float
     task: float
     rate: float

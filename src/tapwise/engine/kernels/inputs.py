@@ -46,6 +46,8 @@ def widened(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         dtype = tensors[0].dtype
         if dtype not in WIDER:
             return function(geometry, *tensors)
+        for tensor in tensors:
+            address(tensor)  # before it is read
         others = (None if tensor is None else tensor.to(WIDER[dtype]) for tensor in tensors)
         return function(geometry, *others).to(dtype)
 

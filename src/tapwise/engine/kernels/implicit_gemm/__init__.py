@@ -1,4 +1,4 @@
-"""implicit_gemm: dense convolutions as products of matrices, whose windows are never written out.
+"""implicit_gemm: dense convolutions as products of matrices, without writing the windows out.
 
 Blocks of inputs become rows of channels in the cache; a tap is then a product of the rows that it reads with its matrix of
 weights. Every sum is that of its window's products, tap by tap. Strided, dilated, grouped and transposed convolutions, every padding mode,
@@ -16,7 +16,7 @@ from tapwise.engine import threads as pool
 from tapwise.engine.kernels import inputs, native
 from tapwise.engine.kernels.implicit_gemm import layout
 from tapwise.engine.kernels.implicit_gemm.record import GradientJob, PackingJob, ProductJob
-from tapwise.engine.kernels.loops.spans import rows_read, span_of
+from tapwise.engine.kernels.loops.spans import span_of
 from tapwise.engine.kernels.program.packing import packed_bias, padded, panels
 from tapwise.engine.memory import address, address_of_array, own_address
 from tapwise.engine.outputs import new_output
@@ -32,10 +32,8 @@ LOOPS = (
 
 # Channels of a group below which vectors of them are mostly empty.
 _FEWEST_CHANNELS = 8
-# Input channels of a task that packs the weight.
-_SHARE = 16
-# Bytes of the inputs of a block, beyond which they would leave the cache.
-_MOST_GATHERED = 1 << 25
+# Bytes in which a thread may work, at most; far beyond what stays in the cache.
+MOST_SCRATCH = 1 << 25
 
 
 def why_not(problem: Problem) -> str | None:
@@ -48,7 +46,7 @@ def why_not(problem: Problem) -> str | None:
     if min(problem.in_channels_per_group, problem.out_channels_per_group) < _FEWEST_CHANNELS:
         return f"is for groups of {_FEWEST_CHANNELS} channels and more"
     block = layout.block_of(geometry, problem.in_channels_per_group, problem.output_length)
-    if _rows_of(geometry, block) * layout.input_row(problem.in_channels_per_group) > _MOST_GATHERED:
+    if layout.scratch_bytes(geometry, problem.in_channels_per_group, block) > MOST_SCRATCH:
         return "its windows reach too far for a block of them to stay in the cache"
     return next(filter(None, (compiled.obstacle(*loop) for loop in LOOPS)), None)
 
@@ -62,13 +60,6 @@ def tiles(problem: Problem) -> str:
     """How the work is divided, in words."""
     block = layout.block_of(problem.geometry, problem.in_channels_per_group, problem.output_length)
     return f"blocks of {block * (problem.geometry.stride if problem.geometry.transposed else 1)} outputs"
-
-
-def _rows_of(geometry: Geometry, block: int) -> int:
-    """Rows of inputs that a block reads."""
-    if geometry.transposed:
-        return block + layout.phases_of(geometry).reach
-    return rows_read(block, geometry.kernel_size, geometry.dilation, geometry.stride)
 
 
 @inputs.widened
@@ -90,10 +81,11 @@ def run(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) 
     phases, threads = layout.phases_of(geometry), pool.count()
     table, b = phases.table(), packed_bias(None if bias is None else bias.detach(), groups * fan_out, groups)
     packed = x.new_empty(groups * taps * fan_in * padded(fan_out))
-    n_panels, shares = len(panels(fan_out)), -(-fan_in // _SHARE)
+    n_panels, share = len(panels(fan_out)), layout.packed_channels(fan_in, taps)
+    shares = -(-fan_in // share)
     packing = PackingJob(
         weight=address(w), packed=own_address(packed), table=address_of_array(table), phases=len(phases.counts),
-        transposed=geometry.transposed, groups=groups, fan_in=fan_in, fan_out=fan_out, taps=taps, panels=n_panels, share=_SHARE,
+        transposed=geometry.transposed, groups=groups, fan_in=fan_in, fan_out=fan_out, taps=taps, panels=n_panels, share=share,
         shares=shares,
     )  # fmt: skip
     pool.run(compiled.loop(*LOOPS[0]), packing, groups * n_panels * shares, threads)
@@ -113,7 +105,7 @@ def run(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) 
         **inputs.input_fields(x, geometry.left, 1, sources),
         packed=own_address(packed), table=address_of_array(table), phases=len(phases.counts), bias=own_address(b), y=own_address(y),
         batch=batch, groups=groups, fan_in=fan_in, fan_out=fan_out, taps=taps, dilation=phases.step, outputs=outputs, block=block,
-        blocks=blocks, count=count, rows=_rows_of(geometry, block), row=layout.input_row(fan_in), reach=phases.reach, span=span,
+        blocks=blocks, count=count, rows=layout.input_rows(geometry, block), row=layout.input_row(fan_in), reach=phases.reach, span=span,
         first=first, advance=advance, lowest=phases.first, start=start,
     )  # fmt: skip
     pool.run(compiled.loop(*LOOPS[1]), job, batch * groups * blocks, threads)
@@ -123,17 +115,17 @@ def run(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) 
 @inputs.widened
 def weight_gradient(geometry: Geometry, grad: Tensor, input: Tensor, weight: Tensor) -> Tensor:
     """The gradient of the weight (C_out, C_in / groups, K) from that of the outputs."""
+    address(grad)  # before it is read
     x, g = inputs.contiguous_rows(input), grad.detach().contiguous()
-    address(g)  # before it is read
     groups, taps, outputs = geometry.groups, geometry.kernel_size, g.shape[-1]
     fan_out, fan_in = weight.shape[0] // groups, weight.shape[1]
     result, sources = x.new_empty(weight.shape), inputs.padding_sources(geometry, x.shape[-1])
     n_panels, share = len(panels(fan_in)), layout.grad_rows(fan_out, fan_in, groups, taps)
-    shares, summed = -(-fan_out // share), min(layout.summed_outputs(geometry.stride), max(outputs, 1))
+    shares, summed = -(-fan_out // share), min(layout.outputs_a_sum(geometry.stride), max(outputs, 1))
     job = GradientJob(
         **inputs.input_fields(x, geometry.left, geometry.stride, sources),
         grad=own_address(g), result=own_address(result), batch=x.shape[0], groups=groups, fan_in=fan_in, fan_out=fan_out, taps=taps,
-        dilation=geometry.dilation, outputs=outputs, summed=summed, rows=rows_read(summed, taps, geometry.dilation, geometry.stride),
+        dilation=geometry.dilation, outputs=outputs, summed=summed, rows=layout.input_rows(geometry, summed),
         reach=(taps - 1) * geometry.dilation, span=span_of(summed, taps, geometry.dilation, geometry.stride), panels=n_panels,
         share=share, shares=shares,
     )  # fmt: skip

@@ -1,7 +1,7 @@
 """The weight's gradient by products of matrices, compiled by Numba at first use.
 
 # a task      output channels o ... o + share of a group, and a panel of its input channels
-# some outputs at a time:   inputs (c, t) -> rows (t, c) -> tap by tap: sums (o, c), added to totals (K, o, c)
+# some outputs at a time:   inputs (c, t) -> rows (t, c) -> tap by tap: sums (o, c), added to totals (K, o, c) in float64
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ def _gradient(job, task, x, totals, item):
     n, column = panel_at(panel % job.panels, job.fan_in, item)
     channels, own = min(job.share, job.fan_out - o0), min(n * lanes, job.fan_in - column)
     row, grad_row = n * VECTOR, job.outputs * size
-    zero(totals, row, job.taps * job.share, row // size, item)
+    totals_row = n * lanes * 8
+    zero(totals, totals_row, job.taps * job.share, n * lanes, np.float64(0))
     for b in range(job.batch):
         source = job.x + b * job.x_row + (group * job.fan_in + column) * job.x_channel
         grad = job.grad + ((b * job.groups + group) * job.fan_out + o0) * grad_row
@@ -76,16 +77,25 @@ def _gradient(job, task, x, totals, item):
             count = min(job.summed, job.outputs - t)
             tap = gathered_by_tap(job, source, own, t * job.stride - job.left, count, job.stride, x, row, item)
             for k in range(job.taps):
-                place = totals + k * job.share * row
+                place = totals + k * job.share * totals_row
                 _outer_products(
-                    n, grad + t * size, grad_row, x + k * tap, job.stride * row, count, place, row, channels, item
+                    n,
+                    grad + t * size,
+                    grad_row,
+                    x + k * tap,
+                    job.stride * row,
+                    count,
+                    place,
+                    totals_row,
+                    channels,
+                    item,
                 )
     for o in range(channels):
         target = job.result + ((group * job.fan_out + o0 + o) * job.fan_in + column) * job.taps * size
         for c in range(own):
             for k in range(job.taps):
-                place = totals + (k * job.share + o) * row + c * size
-                store(target + (c * job.taps + k) * size, load(place, item))
+                place = totals + (k * job.share + o) * totals_row + c * 8
+                store(target + (c * job.taps + k) * size, np.float32(load(place, np.float64(0))))
 
 
 @jit
@@ -94,7 +104,7 @@ def gradients(pointer, item):
     job = numba.carray(pointer, (1,), _GRADIENT)[0]
     row = WIDEST * VECTOR
     x_bytes = job.rows * row
-    memory = allocate_for(job, x_bytes + job.taps * job.share * row + 128)
+    memory = allocate_for(job, x_bytes + job.taps * job.share * 2 * row + 128)
     if memory == 0:
         return
     x = memory + -memory % 64

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import gcd
 from typing import NamedTuple
 
@@ -14,16 +15,18 @@ import numpy as np
 import numpy.typing as npt
 
 from tapwise.engine.compiled import vector_bytes
+from tapwise.engine.kernels.loops.spans import rows_read
 from tapwise.engine.kernels.program.packing import WIDEST, panels
 from tapwise.geometry import Geometry
 
-# Rows of a block, at most and where outputs are few, and the bytes of its inputs, which stay in the cache.
-_MOST_ROWS, _FEWEST_ROWS, _CACHED = 192, 48, 1 << 19
+# Rows of a block, at most, and the bytes of its inputs, which stay in the cache. Where it has more rows than these,
+# they are a multiple: of every tile's rows.
+_MOST_ROWS, _FULL_TILES, _CACHED = 192, 48, 1 << 19
 # Longer sums are split into sums of this number of products, so that rounding doesn't grow with the taps and channels.
-PRODUCTS_A_SUM = 512
-# Outputs that a tile of the weight's gradient sums before their sum is added to the others'.
+PRODUCTS_A_SUM = 256
+# Outputs, at most, that a tile of the weight's gradient sums before their sum is added to the others'.
 _SUMMED = 256
-# Output channels of a task of the weight's gradient: a multiple of every tile's rows. Its inputs are gathered anew.
+# Output channels of a task of the weight's gradient, and where tasks would be few. Each task gathers its inputs anew.
 _ROWS, _FEW_ROWS, _MOST_GRAD_ROWS, _ENOUGH_TASKS = 24, 12, 96, 8
 # Rows of products, taps times output channels, that are worth gathering inputs for.
 _WORTH_GATHERING = 144
@@ -51,7 +54,7 @@ class Phases(NamedTuple):
 
     @property
     def reach(self) -> int:
-        """Inputs from the first that an output of any phase reads to the last, for one m, less one."""
+        """The last input less the first that outputs of one m read."""
         lasts = [f + (n - 1) * self.step for f, n in zip(self.firsts, self.counts, strict=True) if n]
         return max(lasts) - self.first
 
@@ -65,6 +68,7 @@ class Phases(NamedTuple):
         return np.array([*self.counts, *self.firsts, *self.taps], np.int64)
 
 
+@lru_cache(maxsize=256)
 def phases_of(geometry: Geometry) -> Phases:
     """The phases of a geometry.
 
@@ -75,7 +79,9 @@ def phases_of(geometry: Geometry) -> Phases:
     taps, stride, dilation = geometry.kernel_size, geometry.stride, geometry.dilation
     if not geometry.transposed:
         return Phases(tuple(range(taps)), (taps,), (0,), dilation)
-    by_phase = [[k for k in reversed(range(taps)) if (phase - k * dilation) % stride == 0] for phase in range(stride)]
+    by_phase: list[list[int]] = [[] for _ in range(stride)]
+    for k in reversed(range(taps)):
+        by_phase[k * dilation % stride].append(k)
     firsts = tuple((phase - own[0] * dilation) // stride if own else 0 for phase, own in enumerate(by_phase))
     step = dilation // gcd(dilation, stride)
     return Phases(tuple(k for own in by_phase for k in own), tuple(map(len, by_phase)), firsts, step)
@@ -87,12 +93,13 @@ def input_row(fan_in: int) -> int:
 
 
 def block_of(geometry: Geometry, fan_in: int, outputs: int) -> int:
-    """Rows of each phase of a block, a multiple of every tile's rows where there are as many."""
+    """Rows of each phase of a block."""
     phases, advance = (geometry.stride, 1) if geometry.transposed else (1, geometry.stride)
     rows = -(-outputs // phases)
     most = min(_MOST_ROWS // phases, _CACHED // (input_row(fan_in) * advance))
-    wanted = max(_FEWEST_ROWS, min(most, -(-rows // 16)) // _FEWEST_ROWS * _FEWEST_ROWS)
-    return max(1, min(wanted, rows))
+    if most > _FULL_TILES:
+        most = max(_FULL_TILES, min(most, -(-rows // 16)) // _FULL_TILES * _FULL_TILES)
+    return max(1, min(most, rows))
 
 
 def grad_rows(fan_out: int, fan_in: int, groups: int, taps: int) -> int:
@@ -102,6 +109,30 @@ def grad_rows(fan_out: int, fan_in: int, groups: int, taps: int) -> int:
     return _FEW_ROWS if tasks < _ENOUGH_TASKS else rows
 
 
-def summed_outputs(stride: int) -> int:
-    """Outputs that a task of the weight's gradient gathers inputs for at a time."""
+def outputs_a_sum(stride: int) -> int:
+    """Outputs that a task of the weight's gradient gathers inputs for, and sums, at a time."""
     return max(64, min(_SUMMED, _CACHED // (2 * WIDEST * vector_bytes() * stride)))
+
+
+def packed_channels(fan_in: int, taps: int) -> int:
+    """Input channels of a task that packs the weight, which transposes them in the cache."""
+    return max(1, min(16, fan_in, _CACHED // (taps * vector_bytes())))
+
+
+def scratch_bytes(geometry: Geometry, fan_in: int, block: int) -> int:
+    """Bytes in which a thread computes a block: its inputs and its sums."""
+    sums = block * ((geometry.stride if geometry.transposed else 1) + 1) * SUMS_ROW
+    return input_rows(geometry, block) * input_row(fan_in) + sums
+
+
+def grad_scratch_bytes(geometry: Geometry, share: int, summed: int) -> int:
+    """Bytes in which a thread computes a task of the weight's gradient: its inputs and its totals, in float64."""
+    row = WIDEST * vector_bytes()
+    return input_rows(geometry, summed) * row + geometry.kernel_size * share * 2 * row
+
+
+def input_rows(geometry: Geometry, block: int) -> int:
+    """Rows of inputs that a block reads."""
+    if geometry.transposed:
+        return block + phases_of(geometry).reach
+    return rows_read(block, geometry.kernel_size, geometry.dilation, geometry.stride)

@@ -20,7 +20,7 @@ _I64 = ir.IntType(64)
 def make_outer_products(rows: int, vectors: int) -> Any:
     """``outer(grad, grad_row, x, x_row, count, y, y_row, item)``, for compiled code.
 
-    ``y[r, c] += sum over t < count of grad[r, t] * x[t, c]``: the sum first, in registers, and then its addition.
+    ``y[r, c] += sum over t < count of grad[r, t] * x[t, c]``: the sum in registers, then its addition to totals in float64.
     """
 
     def codegen(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
@@ -40,10 +40,13 @@ def make_outer_products(rows: int, vectors: int) -> Any:
             return [b.add(at, _I64(memory.size)), b.add(place, x_row), *new]
 
         _, _, *sums = looped(b, "outputs", count, [grad, x, *([memory.zero] * rows * vectors)], step)
+        wide = ir.VectorType(ir.DoubleType(), memory.lanes)
         for r in range(rows):
             for v in range(vectors):
-                place = b.add(b.add(y, b.mul(y_row, _I64(r))), _I64(v * VECTOR))
-                memory.store(b.fadd(memory.load(place), sums[r * vectors + v]), place)
+                place = b.add(b.add(y, b.mul(y_row, _I64(r))), _I64(v * 8 * memory.lanes))
+                totals = b.inttoptr(place, wide.as_pointer())
+                total = b.fadd(b.load(totals, align=8), b.fpext(sums[r * vectors + v], wide))
+                b.store(total, totals, align=8)
         return context.get_dummy_value()
 
     @intrinsic

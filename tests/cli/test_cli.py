@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 import tapwise as tw
 from tapwise.cli.doctor import loops_here
-from tapwise.engine import trials
+from tapwise.engine import compiled, preparing, trials
 from tapwise.explanation.steps import number
 
 TUTORIAL = json.loads((Path(__file__).parents[1] / "data" / "tutorial.json").read_text())
@@ -133,13 +133,18 @@ def test_taps_may_begin_with_a_minus(here, tmp_path):
 
 
 def test_doctor_compiles_ahead(here, tmp_path, monkeypatch):
+    quick = [("fft.loops", "filters_32_32"), ("fft.loops", "outputs_32_32"), ("winograd.loops", "weights_32")]
+    assert set(quick) < set(loops_here())
+    monkeypatch.setattr(sys.modules["tapwise.cli.doctor"], "loops_here", lambda: quick)
+    monkeypatch.setattr(preparing, "_WORTH_A_PROCESS", 0)  # seconds
+    monkeypatch.setattr(compiled, "_loops", {})
     monkeypatch.setenv("TAPWISE_CACHE_DIR", str(tmp_path / "kept"))
+    assert "compiled     0 of 3 loops" in here("doctor")
     first = here("doctor", "--warm")
-    assert "direct convolve_32: " in first
-    assert str(tmp_path / "kept") in first
-    assert f"of {len(loops_here())} loops" in here(
-        "doctor"
-    )  # those that this process had loaded are not compiled again
+    for words in ("fft filters_32_32: compiled in", "winograd weights_32: compiled in", str(tmp_path / "kept")):
+        assert words in first
+    assert "fft filters_32_32: cached" in here("doctor", "--warm")
+    assert "compiled     3 of 3 loops" in here("doctor")
 
 
 @pytest.mark.slow

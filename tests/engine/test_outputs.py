@@ -174,7 +174,8 @@ def test_the_end_of_a_program_frees_outputs_without_a_word() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def _child(pipe: object) -> None:
+def _child(pipe: object, inherited: Tensor) -> None:
+    inherited.mul_(3)
     y = _output().fill_(7.0)
     pipe.send(float(y.sum()))  # type: ignore[attr-defined]
 
@@ -184,7 +185,7 @@ def test_a_child_writes_to_memory_of_its_own() -> None:
     numbers = np.asarray(kept)
     _output()  # which the child uses again
     here, there = multiprocessing.Pipe()
-    process = multiprocessing.get_context("fork").Process(target=_child, args=(there,))
+    process = multiprocessing.get_context("fork").Process(target=_child, args=(there, kept))
     with outputs._blocks._lock:  # as another thread may hold it at the fork
         process.start()
     assert here.poll(60)

@@ -70,6 +70,7 @@ def test_modules_of_the_working_folder_are_not_run(folder, started, monkeypatch)
 def test_what_a_process_can_not_compile_is_compiled_here(folder, monkeypatch, trouble):
     if trouble == "fails":
         monkeypatch.setattr(preparing, "_PROGRAM", "raise SystemExit(1)")
+        assert list(preparing.compiled_beside(LOOPS)) == []
     elif trouble == "no program":
         monkeypatch.setattr(sys, "executable", "/nowhere/python")
     else:

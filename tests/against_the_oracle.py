@@ -106,3 +106,16 @@ def check(kernel, geometry, x, w, b=None):
     error = abs(y.double().numpy() - truth)
     assert (error <= bound).all(), f"{kernel}: {error.max()} at {np.argmax(error - bound)}"
     return True
+
+
+def check_not_finite(kernel, geometry, x, w, value):
+    """A number that isn't finite, or overflows, in the second of three rows reaches what it reaches in torch."""
+    run, native = KERNELS[kernel].run, KERNELS["native"].run
+    before = run(geometry, x, w, None)
+    for position in (0, 3, x.shape[-1] // 2, x.shape[-1] - 1):
+        z = x.clone()
+        z[1, 7, position] = value
+        y, wanted = run(geometry, z, w, None), native(geometry, z, w, None)
+        assert torch.equal(y.isnan(), wanted.isnan())
+        assert torch.equal(y.isinf(), wanted.isinf())
+        assert torch.equal(y[[0, 2]], before[[0, 2]])

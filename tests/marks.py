@@ -1,6 +1,10 @@
-"""Marks: what `make test` leaves to `make test-all`."""
+"""Marks: what `make test` leaves to `make test-all`, and what needs a processor of its kind."""
 
 import pytest
+
+from tapwise.engine.kernels import amx
+
+needs_matrices = pytest.mark.skipif(amx.obstacle() is not None, reason=f"amx {amx.obstacle()}")
 
 
 def slow_after(fast, values):

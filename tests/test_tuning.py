@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import tapwise as tw
+from tapwise import tuning
 from tapwise.engine import measured, trials
 from tapwise.engine.plan import choose_kernel, choose_training
 from tapwise.engine.problem import Problem
@@ -222,3 +223,13 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_kinds(kind):
     assert kind_of(KINDS[kind]) == kind
+
+
+def test_the_loops_of_all_kernels_are_prepared_before_any_is_timed(monkeypatch):
+    prepared, timed = [], []
+    measure = trials.measure
+    monkeypatch.setattr(tuning, "prepare", lambda loops: prepared.extend(loops))
+    monkeypatch.setattr(trials, "measure", lambda *some: timed.append(len(prepared)) or measure(*some))
+    tw.tune(nn.Conv1d(16, 16, 5), torch.randn(1, 16, 4000), backward=True, save=False)
+    assert {"convolve_32", "filtering_32", "gradients_32"} <= {name for _, name in prepared}
+    assert timed == [len(prepared)]

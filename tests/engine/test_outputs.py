@@ -17,6 +17,7 @@ from torch import Tensor
 
 import tapwise as tw
 from tapwise.engine import outputs
+from tapwise.engine.kernels import KERNELS
 
 pytestmark = pytest.mark.skipif(not hasattr(mmap, "MAP_PRIVATE"), reason="no private blocks here")
 COUNT = 1 << 19  # floats in a page of 2 MB
@@ -78,8 +79,20 @@ def test_outputs_are_tensors_as_torch_makes_them() -> None:
     assert y.fill_(1.0).requires_grad_().mul(2).sum().item() == 12 * COUNT
 
 
-def test_layers_use_blocks_again() -> None:
-    layer, x = tw.Conv1d(1, 8, 5, padding="causal").requires_grad_(False), torch.randn(1, 1, COUNT)
+@pytest.mark.parametrize("kernel", [name for name in KERNELS if name not in ("native", "reference", "amx", "fft32")])
+def test_layers_use_blocks_again(kernel: str) -> None:
+    layer, x = tw.Conv1d(8, 64, 5, padding="causal").requires_grad_(False), torch.randn(1, 8, COUNT // 64)
+    with tw.options(kernel=kernel):
+        _use_twice(layer, x)
+
+
+def test_frozen_networks_use_blocks_again() -> None:
+    x = torch.randn(1, 8, COUNT // 64)
+    _use_twice(tw.freeze(torch.nn.Sequential(torch.nn.Conv1d(8, 64, 5), torch.nn.ReLU()).eval(), x), x)
+
+
+def _use_twice(layer: torch.nn.Module, x: Tensor) -> None:
+    outputs.forget()
     first = layer(x)
     copied, place = first.clone(), first.data_ptr()
     second = layer(-x)

@@ -7,8 +7,11 @@ import sys
 import time
 
 import pytest
+import torch
 
+import tapwise as tw
 from tapwise.engine import compiled, preparing
+from tapwise.frozen import program
 
 LOOPS = [("fft.loops", "filters_32_32"), ("fft.loops", "outputs_32_32")]
 
@@ -105,3 +108,11 @@ def test_the_seconds_that_are_announced(monkeypatch):
 def test_the_program_runs_as_a_user_starts_it():
     done = subprocess.run([sys.executable, "-c", preparing._PROGRAM, "direct.loops", "convolve_32"], check=False)
     assert done.returncode == 0
+
+
+def test_a_frozen_network_prepares_its_loops(monkeypatch):
+    prepared = []
+    monkeypatch.setattr(program, "prepare", prepared.append)
+    x = torch.randn(1, 8, 100)
+    tw.freeze(torch.nn.Conv1d(8, 8, 3).eval(), x)(x)
+    assert prepared[0] == program.LOOPS

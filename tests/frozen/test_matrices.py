@@ -14,14 +14,13 @@ import single_programs as single
 import tapwise as tw
 from against_the_oracle import expected, tensor
 from frozen_networks import assert_same, small
-from marks import slow_after
+from marks import needs_matrices, slow_after
 from tapwise.engine.kernels import amx, native
 from tapwise.engine.kernels.program import record
 from tapwise.frozen import matrices
 from tapwise.frozen.network import difference_of
 from tapwise.geometry import Geometry
 
-needs_matrices = pytest.mark.skipif(amx.obstacle() is not None, reason=f"amx {amx.obstacle()}")
 HALF = torch.bfloat16
 
 

@@ -258,20 +258,15 @@ def _gemm(problem: Problem, threads: int, rates: Rates) -> float:
 def _implicit_gemm(problem: Problem, threads: int, rates: Rates) -> float:
     r, geometry, outputs = rates.implicit_gemm, problem.geometry, problem.output_length
     fan_in, fan_out = problem.in_channels_per_group, problem.out_channels_per_group
-    block = rows = implicit_gemm.layout.block_of(geometry, fan_in, outputs)
-    if geometry.transposed:
-        phases = implicit_gemm.layout.phases_of(geometry)
-        blocks, calls = -(-outputs // (block * geometry.stride)), geometry.stride
-        rows += phases.reach
-    else:
-        blocks, calls = -(-outputs // block), 1
-        rows = rows_read(block, geometry.kernel_size, geometry.dilation, geometry.stride)
+    layout, phases = implicit_gemm.layout, geometry.stride if geometry.transposed else 1
+    block = layout.block_of(geometry, fan_in, outputs)
+    blocks, rows = -(-outputs // (block * phases)), layout.input_rows(geometry, block)
     columns = -(-fan_out // r.lanes) * r.lanes
     products = block * blocks * problem.n_weights * columns / fan_out
     # A tap's products begin anew for each tile of rows and columns.
     starts = block * blocks * geometry.groups * columns * geometry.kernel_size
     seconds = products / r.rate + starts * r.start + blocks * rows * problem.in_channels * r.input
-    seconds += problem.n_outputs * r.output + blocks * geometry.groups * calls * r.task
+    seconds += problem.n_outputs * r.output + blocks * geometry.groups * phases * r.task
     if problem.dtype in WIDER:  # which are copied
         seconds += (problem.n_inputs + problem.n_outputs) * r.half_precision_sample
     tasks = blocks * geometry.groups
@@ -290,7 +285,7 @@ def _implicit_gemm_grad_weight(problem: Problem, threads: int, rates: Rates) -> 
         return math.inf
     times, columns = -(-outputs // summed), -(-fan_in // r.lanes) * r.lanes
     weights = problem.n_weights * columns / fan_in
-    read = times * rows_read(summed, geometry.kernel_size, geometry.dilation, geometry.stride)
+    read = times * layout.input_rows(geometry, summed)
     shares = -(-fan_out // rows)
     seconds = (
         outputs * weights / r.grad_rate

@@ -77,7 +77,7 @@ class _Blocks:
         self._kept = []
 
     def unlock(self) -> None:
-        """Begin with a lock that nobody holds."""
+        """Begin with a lock that nobody holds: a thread that held it isn't in the child of a fork."""
         self._lock = Lock()
 
     @property
@@ -120,14 +120,15 @@ class _Blocks:
         """Keep freed blocks, of which the oldest leave first."""
         while self._freed and self._lock.acquire(blocking=False):
             try:
+                kept = self._kept  # forget() may put another list in its place meanwhile
                 while self._freed:
                     loan = self._freed.popleft()
                     self._loans.pop(id(loan), None)
                     if len(loan.block) <= MOST_KEPT:
                         _advise(loan.block, "MADV_FREE")
-                        self._kept.append(loan.block)
-                while self.kept_bytes > MOST_KEPT:
-                    del self._kept[0]
+                        kept.append(loan.block)
+                while sum(map(len, kept)) > MOST_KEPT:
+                    del kept[0]
             finally:
                 self._lock.release()
 
@@ -143,11 +144,5 @@ def _advise(block: mmap.mmap, advice: str) -> None:
 _blocks = _Blocks()
 forget = _blocks.forget
 
-
-def _after_fork_in_child() -> None:
-    """A thread that held the lock isn't in the child."""
-    _blocks.unlock()
-
-
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(after_in_child=_blocks.unlock)

@@ -65,7 +65,6 @@ FUNCTIONS = {
 # What torch helps with.
 HELPED = {
     "cumsum": lambda x: torch.cumsum(x, -1) * 2,
-    "lstm": nn.Sequential(nn.LSTM(25, 7, batch_first=True)),
     "flip": lambda x: x.flip(1) + 1,
     "upsampled": lambda x: F.interpolate(x, scale_factor=2).relu(),
     "masked": lambda x: x * (x[:, :1] > 0),
@@ -80,28 +79,12 @@ def test_functions(name):
     assert_same(model, frozen, *(torch.randn(batch, 25, length) for batch, length in ((2, 100), (1, 333), (3, 41))))
 
 
-@pytest.mark.parametrize("name", ["cumsum", "flip", "upsampled", "masked"])
+@pytest.mark.parametrize("name", HELPED)
 def test_functions_that_torch_helps_with(name):
     model = Of(HELPED[name])
     frozen = tw.freeze(model, torch.randn(2, 25, 100))
     assert frozen.torch_operations
     assert_same(model, frozen, torch.randn(2, 25, 100), torch.randn(3, 25, 77))
-
-
-def test_a_recurrence():
-    class Model(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.before, self.lstm, self.after = nn.Conv1d(4, 16, 3), nn.LSTM(16, 16, 2), nn.Conv1d(16, 2, 3)
-
-        def forward(self, x):
-            y, _ = self.lstm(self.before(x).permute(2, 0, 1))
-            return self.after(F.elu(y.permute(1, 2, 0)))
-
-    model = Model().eval()
-    frozen = tw.freeze(model, torch.randn(2, 4, 60))
-    assert len(frozen.torch_operations) == 1
-    assert_same(model, frozen, torch.randn(2, 4, 60), torch.randn(1, 4, 90))
 
 
 @pytest.mark.parametrize("name", ["relu", "leaky_relu", "elu", "sigmoid", "tanh", "silu", "gelu", "gelu, tanh", "exp"])

@@ -93,18 +93,18 @@ def test_forks_step_in_threads_of_their_own():
         assert torch.equal(y, frozen(signal))
 
 
-class Lstm(nn.Module):
+class Recurrent(nn.Module):
     def __init__(self):
         super().__init__()
-        self.lstm = nn.LSTM(4, 4, batch_first=True)
+        self.layer = nn.RNN(4, 4, batch_first=True)
 
     def forward(self, x):
-        return self.lstm(x.mT)[0].mT
+        return self.layer(x.mT)[0].mT
 
 
 HELPED = {
     "upsampled": nn.Upsample(scale_factor=2),
-    "lstm": Lstm(),
+    "a recurrence": Recurrent(),
     "flip": Of(lambda x: x.flip(1)),
     "cumsum": Of(lambda x: x.cumsum(-1) * 0.01),
     "cropped, then flip": Of(lambda x: x[..., :-2].flip(1)),
@@ -217,7 +217,7 @@ def test_halves_of_channels_where_the_batch_is_not_the_first_axis():
 
 
 def test_autocast_around_it_changes_nothing():
-    frozen = tw.freeze(nn.Sequential(nn.Conv1d(2, 3, 3, padding=1), Lstm2()), torch.randn(1, 2, 50))
+    frozen = tw.freeze(nn.Sequential(nn.Conv1d(2, 3, 3, padding=1), Recurrent2()), torch.randn(1, 2, 50))
     x = torch.randn(1, 2, 60)
     y, live = frozen(x), tw.stream(frozen)
     with torch.autocast("cpu", torch.bfloat16):
@@ -243,7 +243,7 @@ def test_one_row_for_all_of_the_batch():
 
 
 def test_other_defaults():
-    frozen = tw.freeze(nn.Sequential(nn.Conv1d(2, 3, 3, padding=1), Lstm2()), torch.randn(1, 2, 50))
+    frozen = tw.freeze(nn.Sequential(nn.Conv1d(2, 3, 3, padding=1), Recurrent2()), torch.randn(1, 2, 50))
     x = torch.randn(1, 2, 60)
     y = frozen(x)
     torch.set_default_dtype(torch.float64)
@@ -254,10 +254,10 @@ def test_other_defaults():
         torch.set_default_dtype(torch.float32)
 
 
-class Lstm2(Lstm):
+class Recurrent2(Recurrent):
     def __init__(self):
         super().__init__()
-        self.lstm = nn.LSTM(3, 4, batch_first=True)
+        self.layer = nn.RNN(3, 4, batch_first=True)
 
 
 def test_powers_that_are_no_squares():

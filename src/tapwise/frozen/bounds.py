@@ -18,7 +18,7 @@ _SUMS = (record.PRODUCT, record.WINOGRAD, record.MATRICES, record.FEW_OUTPUTS, *
 _NAMES = {number: name for name, number in record.CODES.items()} | {
     getattr(record, name): name.lower()
     for name in (
-        "PRODUCT DEPTHWISE FEW_OUTPUTS TRANSPOSED LAYER_NORM LARGEST MOMENTS FINISH NORMALISE IMPORT EXPORT ZEROS EDGES KEEP FEW_TRANSPOSED WINOGRAD MATRICES MATRICES_TRANSPOSED"
+        "PRODUCT DEPTHWISE FEW_OUTPUTS TRANSPOSED LAYER_NORM LARGEST MOMENTS FINISH NORMALISE IMPORT EXPORT ZEROS EDGES KEEP FEW_TRANSPOSED WINOGRAD MATRICES MATRICES_TRANSPOSED LSTM GRU"
     ).split()
 }
 
@@ -40,6 +40,8 @@ def check(job: Any, table: Any, batch: int, sizes: dict[int, int]) -> None:
                 continue
             width = int(i["columns"]) * SIZE
             if name == "x" and i["code"] in _SUMS:
+                width = int(i["inputs"] * i["groups"]) * SIZE
+            if name == "z" and i["code"] in record.GATES:
                 width = int(i["inputs"] * i["groups"]) * SIZE
             if i["code"] == record.KEEP:
                 width = row
@@ -67,7 +69,7 @@ def _rows(job: Any, i: Any) -> Iterator[tuple[str, int, int]]:
         return  # pairs of rows, and tables, are placed with the values that have them
     if code != record.MOMENTS:
         yield "y", first, last
-    if code >= record.MAP and i["z_row"]:
+    if code in record.GATES or (code >= record.MAP and i["z_row"]):
         yield "z", first, last
     if code in _TRANSPOSED:
         taps, stride = int(i["taps"]), int(i["stride"])

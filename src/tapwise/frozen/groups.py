@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tapwise.engine.kernels.program import record
 from tapwise.frozen.spans import Range, Span
 from tapwise.frozen.steps import Step, Steps, TorchStep
 
@@ -31,6 +32,11 @@ class Group:
     @property
     def is_torch(self) -> bool:
         return isinstance(self.steps[0], TorchStep)
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether each row needs the one before it."""
+        return not self.is_torch and self.steps[0].code in record.GATES
 
 
 def grouped(steps: Steps, span: Span) -> tuple[list[Group], dict[int, int]]:
@@ -66,10 +72,10 @@ def _joins(step: Step, groups: list[Group], group_of: dict[int, int], rows: Rang
     """The group that a step can join; None: it begins another."""
     before = [(group_of.get(ref.value, -1), ref) for ref in step.reads]
     number = max(n for n, _ in before)
-    if step.window is not None or number < 0:
+    if step.window is not None or step.code in record.GATES or number < 0:
         return None
     group = groups[number]
-    if group.is_torch or group.rows != rows or group.total != total:
+    if group.is_torch or group.is_recurrent or group.rows != rows or group.total != total:
         return None
     return number if all(ref.shift == 0 for n, ref in before if n == number) else None
 

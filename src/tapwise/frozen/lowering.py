@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from tapwise.frozen.rules_maps import Rule, binary, elu, gelu, glu, joined, linear, moved, power, prelu, same, unary
 from tapwise.frozen.rules_norms import batch_norm, group_norm, layer_norm
+from tapwise.frozen.rules_recurrences import recurrence
 from tapwise.frozen.rules_windows import convolution, padding, pooled
 from tapwise.frozen.steps import Ref, Steps
 from tapwise.frozen.steps_builder import StepsBuilder
 from tapwise.network.graph import Graph, Node
-from tapwise.network.operations import Apply, Convolve, Fill, OverTime, Reshape, Within
+from tapwise.network.operations import Apply, Convolve, Fill, OverTime, Recur, Reshape, Within
 from tapwise.network.timeline import Aligned
 
 _KEEP = """
@@ -74,6 +75,8 @@ def _rule_of(node: Node) -> Rule | None:
         return pooled if node.name in ("max_pool1d", "avg_pool1d") else None
     if isinstance(node.work, OverTime):
         return group_norm
+    if isinstance(node.work, Recur):
+        return recurrence
     if isinstance(node.work, Apply) and isinstance(node.timeline, Aligned) and node.work.flat is None:
         return RULES.get(node.name)
     return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tapwise.engine.kernels.program import record
 from tapwise.engine.kernels.program.packing import LANES, WIDEST
-from tapwise.frozen import filtering, matrices
+from tapwise.frozen import filtering, matrices, recurrences
 from tapwise.frozen.groups import Group, grouped, kept_values
 from tapwise.frozen.memory import (
     LINE,
@@ -132,7 +132,7 @@ class Plan:
             block = self._block_of(group, size)
             self.places.update(spread(own, block))
             self.blocks.append(block)
-            self.scratch.append(lines(size * block) + LINE + beside(group, block))
+            self.scratch.append(lines(size * block) + LINE + beside(group, block, self.batch))
 
     def _place_state(self, layout: StateLayout, rows: dict[int, Range]) -> None:
         """Values of which rows are kept from step to step lie in the stream's memory."""
@@ -159,7 +159,7 @@ class Plan:
     def _block_of(self, group: Group, scratch: int) -> int:
         """Rows of a task: the same whatever the number of threads."""
         count = group.rows[1] - group.rows[0]
-        if self.shares_of(group) > 1:
+        if group.is_recurrent or self.shares_of(group) > 1:
             return count
         first = group.steps[0]
         if isinstance(first, Step) and first.code == record.WINOGRAD:
@@ -173,6 +173,8 @@ class Plan:
     def shares_of(self, group: Group) -> int:
         """Shares of the columns, of a group of few rows and many columns whose steps work column by column."""
         count = group.rows[1] - group.rows[0]
+        if group.is_recurrent:
+            return recurrences.shares_of(group.steps[0], self.batch)
         if group.is_torch or count > _SHARED_ROWS or group.steps[0].code == record.WINOGRAD:
             return 1
         columns: set[int] = {step.columns for step in group.steps}
@@ -190,7 +192,7 @@ class Plan:
         return min(columns) // _PANEL
 
 
-def beside(group: Group, block: int) -> int:
+def beside(group: Group, block: int, batch: int) -> int:
     """Bytes of a task's memory in which steps work, beside the values: at its end."""
     found = [0]
     for step in group.steps:
@@ -198,6 +200,8 @@ def beside(group: Group, block: int) -> int:
             found.append(filtering.memory_of(step, block))
         if isinstance(step, Step) and step.code in matrices.CODES.values():
             found.append(matrices.memory_of(step, block))
+        if isinstance(step, Step) and step.code in record.GATES:
+            found.append(recurrences.memory_of(step, batch))
         if isinstance(step, Step) and step.code == record.FEW_TRANSPOSED and step.window is not None:
             stride = step.window.stride
             found.append(lines(((block - 1) // stride + 2) * stride * step.columns * SIZE) + LINE)

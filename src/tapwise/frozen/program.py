@@ -26,6 +26,7 @@ from tapwise.frozen.instructions import Writer
 from tapwise.frozen.layout import as_rows, from_rows, inner_columns, strides_of
 from tapwise.frozen.memory import SIZE, Block, StateLayout
 from tapwise.frozen.planning import Plan, beside
+from tapwise.frozen.recurrences import products_of
 from tapwise.frozen.spans import Range, Span
 from tapwise.frozen.steps import Ref, Steps, TorchStep
 from tapwise.network.graph import Graph
@@ -80,6 +81,9 @@ class Program:
         self._write_keeps()
 
     def _write_group(self, number: int, group: Group) -> None:
+        if group.is_recurrent:
+            self._write_recurrence(number, group)
+            return
         instructions, products = [], 0
         for step in group.steps:
             i = self._writer.step(step)
@@ -88,7 +92,7 @@ class Program:
                 first, last = self.plan.groups[before].rows
                 i["count"] = -(-(last - first) // self.plan.blocks[before])
             if step.code in _BESIDE:
-                i["z"] = self.plan.scratch[number] - beside(group, self.plan.blocks[number])
+                i["z"] = self.plan.scratch[number] - beside(group, self.plan.blocks[number], self.batch)
             instructions.append(i)
             products += (
                 int(i["inputs"] * i["taps"] // max(int(i["stride"]) if step.code in _TRANSPOSED else 1, 1) + 8)
@@ -106,6 +110,16 @@ class Program:
         for step in group.steps:
             if self.plan.last_writer[step.out] is step:
                 self._write_edges(step.out)
+
+    def _write_recurrence(self, number: int, group: Group) -> None:
+        """Rows that need the row before them; what stands before the first one is written first."""
+        (step,) = group.steps
+        self._write_padding(step.out)
+        i = self._writer.step(step)
+        i["count"] = self.batch
+        i["third"] = self.plan.scratch[number] - beside(group, self.plan.blocks[number], self.batch)
+        products, shares = products_of(step), self.plan.shares_of(group)
+        self._add_job([i], group.rows, self.plan.blocks[number], self.plan.scratch[number], products, shares, True)
 
     def _write_ends(self) -> None:
         """What surrounds values of which no row is computed: of some, padding alone is read."""
@@ -150,14 +164,24 @@ class Program:
             _, self._keeps = self._parts.pop()
 
     def _add_job(
-        self, instructions: list[Any], rows: Range, block: int, scratch: int, products: int, shares: int = 1
+        self,
+        instructions: list[Any],
+        rows: Range,
+        block: int,
+        scratch: int,
+        products: int,
+        shares: int = 1,
+        is_recurrent: bool = False,
     ) -> Any:
+        """A group of instructions on rows; of recurrences, all signals of the batch are one task."""
+        tasks = 1 if is_recurrent else self.batch
+        rows_at_once = 1 if is_recurrent and shares > 1 else rows[1] - rows[0]
         table = np.array(instructions, dtype=INSTRUCTION)
         blocks = -(-(rows[1] - rows[0]) // block)
         job = GroupJob(
             instructions=table.ctypes.data, count=len(table), first=rows[0], last=rows[1], block=block, blocks=blocks,
-            shares=shares, scratch=scratch, end=blocks * self.batch * shares,
-            parallel=products * (rows[1] - rows[0]) * self.batch > _FEW_PRODUCTS,
+            shares=shares, scratch=scratch, end=blocks * tasks * shares, serial=is_recurrent and shares > 1,
+            parallel=products * rows_at_once * self.batch > _FEW_PRODUCTS,
         )  # fmt: skip
         if memory.IS_CHECKED:
             sizes = {record.SCRATCH: scratch, record.ARENA: self.plan.arena_bytes, record.STATE: self.plan.state_bytes}

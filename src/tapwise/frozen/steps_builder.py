@@ -50,9 +50,9 @@ class StepsBuilder:
         """Add a step, which runs after those before it."""
         self.steps.steps.append(step)
 
-    def value(self, number: int) -> int:
-        """A value of a node's rows."""
-        columns = self.columns[number]
+    def value(self, number: int, columns: int | None = None) -> int:
+        """A value of a node's rows, of its own columns where none are given."""
+        columns = self.columns[number] if columns is None else columns
         assert columns is not None
         self.steps.values.append(Value(number, columns))
         return len(self.steps.values) - 1

@@ -31,6 +31,10 @@ def _pack(step: Step) -> None:
     elif step.code == record.FEW_OUTPUTS:
         step.weight = weight.permute(0, 2, 1).contiguous()
         step.bias = weight.new_zeros(step.columns) if bias is None else bias.clone()
+    elif step.code in record.GATES:
+        assert bias is not None
+        step.weight = packing.packed_recurrent(weight, step.groups)
+        step.bias = packing.packed_recurrent(bias, step.groups)
     elif step.code == record.FEW_TRANSPOSED:
         assert step.window is not None
         stride = step.window.stride

@@ -19,6 +19,7 @@ from tapwise.engine.kernels.program.matrices import by_matrices, transposed_by_m
 from tapwise.engine.kernels.program.normalising import finish, layer_norm, moments
 from tapwise.engine.kernels.program.packing import LANES, WIDEST
 from tapwise.engine.kernels.program.products import depthwise, few_outputs, few_transposed, grouped_product, transposed
+from tapwise.engine.kernels.program.recurrences import recurrence
 from tapwise.engine.kernels.program.winograd import winograd
 
 _JOB, _SEQUENCE = np.dtype(record.GroupJob), np.dtype(record.SequenceJob)
@@ -105,6 +106,10 @@ def _block(job, instructions, batch, block, share, scratch, item):
         elif code == record.MATRICES_TRANSPOSED:
             x = _place(job, i.x, i.x_row, i.x_batch, i.x_space, batch, 0, 0, scratch)
             transposed_by_matrices(i, x, y, r0, r1, c0, c1, scratch + i.z, item)
+        elif code == record.LSTM or code == record.GRU:
+            x = _place(job, i.x, i.x_row, i.x_batch, i.x_space, batch, r0, r0, scratch)
+            z = _place(job, i.z, i.z_row, i.z_batch, i.z_space, batch, r0, r0, scratch)
+            recurrence(i, x, z, y, count, share, job.shares, scratch + i.third, item)
         else:
             x = _place(job, i.x, i.x_row, i.x_batch, i.x_space, batch, r0 * i.stride, r0 * i.stride, scratch)
             if code == record.PRODUCT:
@@ -150,6 +155,18 @@ def program(pointer, item):
 
 
 @jit
+def _run_tasks(job, group, address):
+    tasks = group.end
+    if job.start != 0 and job.threads > 1 and tasks > 1 and group.parallel:
+        group.next_tasks, group.end_tasks = job.pool_next, job.pool_end
+        turn = max(1, tasks // (job.threads * 8))
+        start_tasks(job.start, job.loop, address, job.threads, tasks, turn)
+    else:
+        group.next_tasks, group.end_tasks = 0, 0
+        call_loop(job.loop, address)
+
+
+@jit
 def sequence(pointer, item):
     """Groups, one after the other, those that are large enough by all threads."""
     job = numba.carray(pointer, (1,), _SEQUENCE)[0]
@@ -158,14 +175,16 @@ def sequence(pointer, item):
         address = load(job.jobs + 8 * n, zero)
         group = numba.carray(pointer_at(address), (1,), _JOB)[0]
         group.arena, group.state, group.failed = job.arena, job.state, 0
-        tasks = group.end
-        if job.start != 0 and job.threads > 1 and tasks > 1 and group.parallel:
-            group.next_tasks, group.end_tasks = job.pool_next, job.pool_end
-            turn = max(1, tasks // (job.threads * 8))
-            start_tasks(job.start, job.loop, address, job.threads, tasks, turn)
+        first, last = group.first, group.last
+        if group.serial:
+            for row in range(first, last):
+                group.first, group.last = row, row + 1
+                _run_tasks(job, group, address)
+                if group.failed:
+                    break
+            group.first, group.last = first, last
         else:
-            group.next_tasks, group.end_tasks = 0, 0
-            call_loop(job.loop, address)
+            _run_tasks(job, group, address)
         if group.failed:
             job.failed = 1
             return

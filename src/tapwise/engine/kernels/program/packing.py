@@ -85,3 +85,21 @@ def packed_transposed(weight: Tensor, stride: int) -> Tensor:
         if taps.shape[-1]:
             parts.append(packed(taps.permute(2, 0, 1)))
     return torch.cat(parts)
+
+
+def blocks_of_units(tensor: Tensor, gates: int) -> list[Tensor]:
+    """The rows of a recurrence's weight, or bias, by blocks of units: their gates one after the other.
+
+    # i of all units, f, g, o    ->    i f g o of LANES units, i f g o of the next
+    """
+    by_gate = tensor.reshape(gates, -1, *tensor.shape[1:])
+    return [part.flatten(0, 1) for part in torch.split(by_gate, LANES, dim=1)]
+
+
+def packed_recurrent(weight: Tensor, gates: int) -> Tensor:
+    """A recurrence's weight (gates * H, H), or bias, by blocks of units: (blocks, H, gates, LANES), filled up with zeros."""
+    by_gate = weight.reshape(gates, -1, *weight.shape[1:])
+    wide = weight.new_zeros((gates, padded(by_gate.shape[1]), *weight.shape[1:]))
+    wide[:, : by_gate.shape[1]] = by_gate
+    blocks = wide.reshape(gates, -1, LANES, *weight.shape[1:])
+    return blocks.movedim((1, 0, 2), (0, -2, -1)).reshape(-1)

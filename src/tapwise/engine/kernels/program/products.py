@@ -15,8 +15,8 @@ _copy = map_of("copy")
 
 def _make_panel(vectors, sizes):
     """All rows of one panel, of ``vectors`` vectors of columns, by tiles of ``sizes`` rows."""
-    tiles = [make_product(n, vectors) for n in sizes]
-    full, half, pair, one = tiles
+    tiles = {n: make_product(n, vectors) for n in sizes}
+    full, half, pair, one = (tiles[n] for n in sizes)
     n_full, n_half, _, _ = sizes
 
     @jit
@@ -43,10 +43,9 @@ def _make_panel(vectors, sizes):
 
 
 _SIZES = {4: (6, 4, 2, 1), 3: (8, 4, 2, 1), 2: (12, 6, 2, 1), 1: (12, 6, 2, 1)}
-if not _IS_AVX512:
-    _SIZES = {2: (6, 4, 2, 1), 1: (8, 4, 2, 1)}
-_panel_1, _panel_2 = _make_panel(1, _SIZES[1]), _make_panel(2, _SIZES[2])
-_panel_3, _panel_4 = (_make_panel(n, _SIZES[n]) if _IS_AVX512 else None for n in (3, 4))
+if not _IS_AVX512:  # panels of 3 and 4 vectors serve recurrences, of a few rows
+    _SIZES = {4: (2, 2, 2, 1), 3: (4, 2, 2, 1), 2: (6, 4, 2, 1), 1: (8, 4, 2, 1)}
+_panel_1, _panel_2, _panel_3, _panel_4 = (_make_panel(n, _SIZES[n]) for n in (1, 2, 3, 4))
 _depthwise_8, _depthwise_1 = make_depthwise(8), make_depthwise(1)
 _dot_8, _dot_1 = make_dot(8), make_dot(1)
 
@@ -66,14 +65,14 @@ def product_of_panel(n, x, x_row, taps, tap, inputs, weight, bias, y, y_row, col
         _panel_1(x, x_row, taps, tap, inputs, weight, bias, y, y_row, columns, count, item)
     elif n == 2:
         _panel_2(x, x_row, taps, tap, inputs, weight, bias, y, y_row, columns, count, item)
-    elif _IS_AVX512 and n == 3:
+    elif n == 3:
         _panel_3(x, x_row, taps, tap, inputs, weight, bias, y, y_row, columns, count, item)
-    elif _IS_AVX512:
+    else:
         _panel_4(x, x_row, taps, tap, inputs, weight, bias, y, y_row, columns, count, item)
 
 
 @jit
-def _product(x, x_row, taps, tap, inputs, weight, bias, y, y_row, columns, count, item):
+def product(x, x_row, taps, tap, inputs, weight, bias, y, y_row, columns, count, item):
     """``count`` rows of a product with a packed weight, panel by panel."""
     size = size_of(item)
     lanes = VECTOR // size
@@ -97,7 +96,7 @@ def grouped_product(i, x, y, count, c0, c1, item):
     if i.groups == 1:
         weight = i.weight + c0 * i.taps * i.inputs * size
         y, bias, x_row = y + c0 * size, i.bias + c0 * size, i.x_row * i.stride
-        _product(x, x_row, i.taps, i.tap, i.inputs, weight, bias, y, i.y_row, c1 - c0, count, item)
+        product(x, x_row, i.taps, i.tap, i.inputs, weight, bias, y, i.y_row, c1 - c0, count, item)
         return
     columns = i.columns // i.groups
     padded = (columns + lanes - 1) // lanes * lanes
@@ -105,7 +104,7 @@ def grouped_product(i, x, y, count, c0, c1, item):
         weight = i.weight + g * i.taps * i.inputs * padded * size
         bias = i.bias + g * padded * size
         x_group, y_group = x + g * i.inputs * size, y + g * columns * size
-        _product(
+        product(
             x_group, i.x_row * i.stride, i.taps, i.tap, i.inputs, weight, bias, y_group, i.y_row, columns, count, item
         )
 
@@ -166,7 +165,7 @@ def few_transposed(i, x, y, r0, r1, place, item):
     m = (r0 + i.shift) // stride
     count = (r1 - 1 + i.shift) // stride + 1 - m
     first = x + (m - taps + 1) * i.x_row
-    _product(first, i.x_row, taps, i.x_row, i.inputs, i.weight, i.bias, place, wide * size, wide, count, item)
+    product(first, i.x_row, taps, i.x_row, i.inputs, i.weight, i.bias, place, wide * size, wide, count, item)
     source = place + (r0 + i.shift - m * stride) * i.columns * size
     for r in range(r1 - r0):
         copy(y + r * i.y_row, source + r * i.columns * size, i.columns * size)
@@ -193,7 +192,7 @@ def transposed(i, x, y, r0, r1, c0, c1, item):
                 row = y + (first - r0) * i.y_row + c0 * size
                 _copy(i.bias + c0 * size, 0, 0, 0, 0, row, i.y_row * i.stride, c1 - c0, count, 0.0, 0.0, item)
                 continue
-            _product(
+            product(
                 x + (m - taps + 1) * i.x_row, i.x_row, taps, i.x_row, i.inputs,
                 weight + c0 * taps * i.inputs * size, i.bias + c0 * size,
                 y + (first - r0) * i.y_row + c0 * size, i.y_row * i.stride, c1 - c0, count, item,

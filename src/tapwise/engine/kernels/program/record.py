@@ -22,9 +22,12 @@ from tapwise.engine.threads import job_type
 # What an instruction does, by number. Maps come after these, in the order of ``MAPS``.
 PRODUCT, DEPTHWISE, FEW_OUTPUTS, TRANSPOSED, LAYER_NORM, LARGEST, MOMENTS, FINISH, NORMALISE = range(9)
 IMPORT, EXPORT, ZEROS, EDGES, KEEP, FEW_TRANSPOSED, WINOGRAD, MATRICES, MATRICES_TRANSPOSED = range(9, 18)
-MAP = 18
+LSTM, GRU = range(18, 20)
+MAP = 20
 CODES = {name: MAP + n for n, name in enumerate(MAPS)}
 AFFINE = CODES["affine"]
+# Of recurrences, the sums of a unit.
+GATES = {LSTM: 4, GRU: 3}
 
 # Where an operand's address counts from: nowhere, a task's own memory, and two blocks of memory that a job names.
 ABSOLUTE, SCRATCH, ARENA, STATE = range(4)
@@ -41,9 +44,10 @@ def _ranges(job: Any, tasks: int, bits: int) -> Iterator[Range]:
 
 
 # ``first``, ``last``: rows of the group; ``block``: rows of a task; ``blocks``: tasks of a signal of the batch, each
-# of ``shares`` shares of the columns; ``scratch``: bytes of a task's own memory; ``parallel``: whether threads pay.
+# of ``shares`` shares of the columns; ``scratch``: bytes of a task's own memory; ``parallel``: whether threads pay;
+# ``serial``: whether a row is computed when the one before it is, by tasks that are shares of all signals together.
 GroupJob = job_type(
-    "GroupJob", "instructions count first last block blocks shares scratch arena state parallel", _ranges
+    "GroupJob", "instructions count first last block blocks shares scratch arena state parallel serial", _ranges
 )
 
 

@@ -11,7 +11,9 @@ import tapwise as tw
 from frozen_networks import Of, assert_same
 from marks import slow_after
 from streamed import chunks_of
+from tapwise.engine.kernels.program import record
 from tapwise.engine.kernels.program.packing import LANES
+from tapwise.frozen import matrices, memory, recurrences
 
 torch.manual_seed(0)
 
@@ -96,15 +98,27 @@ def test_within_a_network_offline_and_live(kind, units, batch_first):
         assert torch.equal(torch.cat([*parts, live.flush()], -1), y)
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_the_same_bits_for_any_count_of_threads(threads):
-    model = Recurrent(nn.LSTM(40, 300, 2)).eval()
+@pytest.mark.parametrize("batch", [2, 40])
+@pytest.mark.parametrize("units", [70, 500])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_bits_for_any_count_of_threads(kind, units, batch):
+    """Shares of the units of each row, and shares of the signals."""
+    model = Recurrent(KINDS[kind](40, units)).eval()
     frozen = tw.freeze(model, torch.randn(1, 40, 50))
-    x, before = torch.randn(2, 40, 90), torch.get_num_threads()
+    step = frozen.steps.steps[-1]
+    assert recurrences.is_serial(step) == (units == 500)
+    assert (recurrences.shares_of(step, batch) > 1) == ((units, batch) != (70, 2))
+    x, before = torch.randn(batch, 40, 90), torch.get_num_threads()
     y = frozen(x)
+    assert_same(model, frozen, x)
+    assert torch.equal(frozen(x[-1:]), y[-1:])
     try:
-        torch.set_num_threads(threads)
-        assert torch.equal(frozen(x), y)
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            assert torch.equal(frozen(x), y)
+            live = tw.stream(frozen)
+            parts = [live.step(chunk) for chunk in x.split(30, -1)]
+            assert torch.equal(torch.cat([*parts, live.flush()], -1), y)
     finally:
         torch.set_num_threads(before)
 
@@ -154,6 +168,26 @@ def test_memory_that_was_used_before_leaves_no_trace():
     assert torch.equal(frozen(x), y)
 
 
+def test_a_streams_memory_that_was_used_before_leaves_no_trace(monkeypatch):
+    frozen = tw.freeze(Recurrent(nn.LSTM(3, 20)).eval(), torch.randn(1, 3, 60))
+    x = torch.randn(1, 3, 70)
+    y = frozen(x)
+    empty = memory._numbers
+    monkeypatch.setattr(memory, "_numbers", lambda count: empty(count).fill_(float("nan")))
+    live = tw.stream(frozen)
+    assert torch.equal(torch.cat([live.step(x[..., :9]), live.step(x[..., 9:]), live.flush()], -1), y)
+
+
+def test_sums_over_the_input_are_never_rounded(monkeypatch):
+    frozen = tw.freeze(Recurrent(nn.LSTM(32, 20), nn.Conv1d(3, 32, 3)).eval(), torch.randn(1, 3, 60))
+    monkeypatch.setattr(matrices.amx, "obstacle", lambda: None)
+    before, sums, lstm = frozen.steps.steps
+    before.filters, sums.filters = torch.randn(32, 3, 3), torch.randn(80, 32, 1)
+    monkeypatch.setattr(matrices, "_FEWEST_INPUTS", 1)
+    matrices.use_matrices(frozen.steps)
+    assert [step.code for step in (before, sums, lstm)] == [record.MATRICES, record.PRODUCT, record.LSTM]
+
+
 def test_skips_and_padding_around_it():
     layer = nn.LSTM(6, 6)
 
@@ -164,10 +198,14 @@ def test_skips_and_padding_around_it():
 
     model = Of(function)
     frozen = tw.freeze(model, torch.randn(1, 6, 40))
+    assert frozen.torch_operations == []
     x = torch.randn(2, 6, 70)
+    live = tw.stream(frozen)
+    parts = zip(live.step(x[..., :1]), live.step(x[..., 1:33]), live.step(x[..., 33:]), live.flush(), strict=True)
     with torch.no_grad():
-        for found, wanted in zip(frozen(x), model(x), strict=True):
+        for found, streamed, wanted in zip(frozen(x), parts, model(x), strict=True):
             torch.testing.assert_close(found, wanted, rtol=2e-5, atol=2e-5)
+            assert torch.equal(torch.cat(streamed, -1), found)
 
 
 @pytest.mark.filterwarnings("ignore:LSTM with projections")
@@ -191,4 +229,5 @@ def test_without_a_batch():
     layer = nn.LSTM(3, 20)
     model = Of(lambda x: layer(x.T)[0].T)
     frozen = tw.freeze(model, torch.randn(3, 60))
+    assert frozen.torch_operations == []
     assert_same(model, frozen, torch.randn(3, 61))

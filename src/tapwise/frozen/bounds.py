@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tapwise.engine.kernels.program import record
+from tapwise.engine.kernels.program.packing import LANES
 from tapwise.frozen.memory import SIZE
 
 _SPACES = {record.SCRATCH: "scratch", record.ARENA: "arena", record.STATE: "state"}
@@ -34,6 +35,8 @@ def check(job: Any, table: Any, batch: int, sizes: dict[int, int]) -> None:
         AssertionError: naming the instruction and the operand.
     """
     for i in table:
+        if i["code"] in record.GATES:
+            _check_sums(i, sizes[record.SCRATCH])
         for name, low, high in _rows(job, i):
             space, row = int(i[name + "_space"]), int(i[name + "_row"])
             if space not in sizes or low >= high:
@@ -55,6 +58,15 @@ def check(job: Any, table: Any, batch: int, sizes: dict[int, int]) -> None:
                     f"{_NAMES[int(i['code'])]}: {name} spans [{start}, {stop}) of the {sizes[space]} bytes of its "
                     f"{_SPACES[space]}"
                 )
+
+
+def _check_sums(i: Any, size: int) -> None:
+    """Refuse a recurrence whose sums over h would leave its scratch."""
+    start, stop = int(i["third"]), int(i["third"] + i["count"] * i["groups"] * LANES * SIZE)
+    if not 0 <= start < stop <= size:
+        raise AssertionError(
+            f"{_NAMES[int(i['code'])]}: its sums span [{start}, {stop}) of the {size} bytes of its scratch"
+        )
 
 
 def _rows(job: Any, i: Any) -> Iterator[tuple[str, int, int]]:

@@ -20,8 +20,8 @@ def freeze(
 
     The model is copied, read as ``tapwise.inspect`` reads it, and becomes a program of compiled loops: weights lie in
     the order in which they are read, weight_norm and BatchNorm are folded into them, activations and sums are done
-    on a block of samples while it is in the cache, memory is planned and used again. LSTM and GRU are compiled too. What
-    torch alone can do, as a cumulative sum, torch does, on the same memory. Of a model that can't be read as one, as it attends to all of time, the
+    on a block of samples while it is in the cache, memory is planned and used again. LSTM and GRU are compiled
+    too. What torch alone can do, as a cumulative sum, torch does, on the same memory. Of a model that can't be read as one, as it attends to all of time, the
     modules that can be are frozen.
 
     Convolutions of stride 1 with enough channels run by Winograd's filtering, with about half of the products: of a

@@ -1,7 +1,8 @@
 """Groups: which steps run together on a block of rows, and which values have to be in memory between them.
 
 A step that reads windows begins a group, since other tasks compute some of the rows that it reads. What reads its
-rows one by one joins the group of what it reads last. A value that no other group reads is scratch: a block of it
+rows one by one joins the group of what it reads last. A recurrence, whose rows come one after the other, is a group by
+itself. A value that no other group reads is scratch: a block of it
 stays in the cache of the processor that computes it.
 """
 

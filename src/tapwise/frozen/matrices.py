@@ -22,7 +22,12 @@ def use_matrices(steps: Steps) -> None:
     """Let products be those of matrices, where they help; ``pack`` came before."""
     if amx.obstacle() is not None:
         return
+    # What a recurrence adds to its state row after row isn't rounded: the error would add up too.
+    recurrences = [step for step in steps.steps if isinstance(step, Step) and step.code in record.GATES]
+    recurrent = {ref.value for step in recurrences for ref in step.reads}
     for step in steps.steps:
+        if isinstance(step, Step) and step.out in recurrent:
+            continue
         is_product = isinstance(step, Step) and step.code in CODES and step.groups == 1 and step.filters is not None
         if is_product and step.inputs >= _FEWEST_INPUTS and step.columns >= _FEWEST_COLUMNS:
             step.weight, step.code = _packed(step, step.filters), CODES[step.code]

@@ -171,7 +171,7 @@ class Plan:
         return max(1, min(most, max(_FEWEST_ROWS, -(-wanted // _FEWEST_ROWS) * _FEWEST_ROWS)))
 
     def shares_of(self, group: Group) -> int:
-        """Shares of the columns, of a group of few rows and many columns whose steps work column by column."""
+        """Shares of the columns, of a group of few rows and many columns whose steps work column by column; of a recurrence."""
         count = group.rows[1] - group.rows[0]
         if group.is_recurrent:
             return recurrences.shares_of(group.steps[0], self.batch)

@@ -26,7 +26,7 @@ from tapwise.frozen.instructions import Writer
 from tapwise.frozen.layout import as_rows, from_rows, inner_columns, strides_of
 from tapwise.frozen.memory import SIZE, Block, StateLayout
 from tapwise.frozen.planning import Plan, beside
-from tapwise.frozen.recurrences import products_of
+from tapwise.frozen.recurrences import is_serial, products_of
 from tapwise.frozen.spans import Range, Span
 from tapwise.frozen.steps import Ref, Steps, TorchStep
 from tapwise.network.graph import Graph
@@ -118,8 +118,8 @@ class Program:
         i = self._writer.step(step)
         i["count"] = self.batch
         i["third"] = self.plan.scratch[number] - beside(group, self.plan.blocks[number], self.batch)
-        products, shares = products_of(step), self.plan.shares_of(group)
-        self._add_job([i], group.rows, self.plan.blocks[number], self.plan.scratch[number], products, shares, True)
+        block, scratch, shares = self.plan.blocks[number], self.plan.scratch[number], self.plan.shares_of(group)
+        self._add_job([i], group.rows, block, scratch, products_of(step), shares, True, is_serial(step))
 
     def _write_ends(self) -> None:
         """What surrounds values of which no row is computed: of some, padding alone is read."""
@@ -172,15 +172,21 @@ class Program:
         products: int,
         shares: int = 1,
         is_recurrent: bool = False,
+        is_serial: bool = False,
     ) -> Any:
-        """A group of instructions on rows; of recurrences, all signals of the batch are one task."""
+        """A group of instructions on rows.
+
+        Arguments:
+            is_recurrent: whether shares are all tasks: a task is of all rows and signals.
+            is_serial: whether a row is computed when the one before it is.
+        """
         tasks = 1 if is_recurrent else self.batch
-        rows_at_once = 1 if is_recurrent and shares > 1 else rows[1] - rows[0]
+        rows_at_once = 1 if is_serial else rows[1] - rows[0]
         table = np.array(instructions, dtype=INSTRUCTION)
         blocks = -(-(rows[1] - rows[0]) // block)
         job = GroupJob(
             instructions=table.ctypes.data, count=len(table), first=rows[0], last=rows[1], block=block, blocks=blocks,
-            shares=shares, scratch=scratch, end=blocks * tasks * shares, serial=is_recurrent and shares > 1,
+            shares=shares, scratch=scratch, end=blocks * tasks * shares, serial=is_serial,
             parallel=products * rows_at_once * self.batch > _FEW_PRODUCTS,
         )  # fmt: skip
         if memory.IS_CHECKED:

@@ -33,7 +33,7 @@ def recurrence(builder: StepsBuilder, number: int, node: Node) -> Ref | None:
     parameters, has_biases, n_layers = arguments[2:5]
     begins_with_zeros = not any(bool(node.work.apply.leaves[n].any()) for n in node.work.state)
     each = len(parameters) // n_layers
-    if each != (4 if has_biases else 2) or not begins_with_zeros or not _are_plain(parameters):
+    if each != (4 if has_biases else 2) or not begins_with_zeros or not _are_float32_on_cpu(parameters):
         return None
     layers = [parameters[n : n + each] for n in range(0, len(parameters), each)]
     if layers[0][0].shape[1] != builder.columns[source]:
@@ -44,7 +44,7 @@ def recurrence(builder: StepsBuilder, number: int, node: Node) -> Ref | None:
     return ref
 
 
-def _are_plain(parameters: Sequence[Tensor]) -> bool:
+def _are_float32_on_cpu(parameters: Sequence[Tensor]) -> bool:
     return all(p.dtype == torch.float32 and p.device.type == "cpu" for p in parameters)
 
 
@@ -60,7 +60,7 @@ def _layer(builder: StepsBuilder, number: int, code: int, x: Ref, units: int, la
     # A GRU's reset gate multiplies the sum over h with its bias; all others are added at once.
     added = 2 * units if code == record.GRU else gates * units
     bias = torch.cat([bias[:added] + bias_of_h[:added], bias[added:]])
-    rest = torch.cat([torch.zeros_like(bias_of_h[:added]), bias_of_h[added:]])
+    bias_of_h = torch.cat([torch.zeros_like(bias_of_h[:added]), bias_of_h[added:]])
     sums = builder.value(number, gates * units)
     source = (torch.cat(blocks_of_units(of_x, gates))[..., None], torch.cat(blocks_of_units(bias, gates)))
     builder.append(Step(record.PRODUCT, sums, x, columns=gates * units, source=source))
@@ -68,5 +68,7 @@ def _layer(builder: StepsBuilder, number: int, code: int, x: Ref, units: int, la
     out = builder.value(number, columns)
     builder.steps.values[out].fill = 0.0  # the state before the first row
     own = Ref(out).moved(-1)
-    builder.append(Step(code, out, own, z=Ref(sums), columns=columns, groups=gates, source=(of_h, rest), inputs=units))
+    builder.append(
+        Step(code, out, own, z=Ref(sums), columns=columns, groups=gates, source=(of_h, bias_of_h), inputs=units)
+    )
     return Ref(out)

@@ -42,7 +42,7 @@ class Value:
 
     Arguments:
         node: whose range and length they have.
-        columns: numbers of a row.
+        columns: numbers of a row; of an LSTM, h and then c of all units.
         fill: what stands before the first row and after the last: a number, or a padding mode; None: nothing reads it.
         table: whether it is numbers of all rows together, as their mean: ``columns`` of 4 bytes for each block of rows,
             or, where ``is_per_block`` isn't set, for all.
@@ -68,7 +68,7 @@ class Step:
         weight, bias: packed; of a layer's normalisation, by column.
         third: the third operand of a map, by column.
         p, q: numbers.
-        groups: of channels.
+        groups: of channels; of a recurrence, its gates.
         source: weight and bias as the model has them, where something may still be folded into them.
         filters: the weight of a product as it was packed, as the model has it; ``filtered``: packed for Winograd's filtering.
         columns: how many it writes.

@@ -14,9 +14,9 @@ def pack(steps: Steps) -> None:
 
 
 def drop_filters(steps: Steps, is_exact: bool) -> None:
-    """Drop the weights as they were packed, but for those that filtering reads; all where ``is_exact``."""
+    """Drop the weights as they were packed, but for those of windows that filtering reads; all where ``is_exact``."""
     for step in steps.steps:
-        if isinstance(step, Step) and (is_exact or step.code != record.PRODUCT):
+        if isinstance(step, Step) and (is_exact or step.code != record.PRODUCT or step.window is None):
             step.filters = None
 
 

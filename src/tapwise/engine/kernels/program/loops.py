@@ -2,7 +2,8 @@
 
 # a sequence   groups, one after the other
 # a group      tasks of (signal of the batch, block of rows, share of the columns)
-# a task       every instruction of the group on rows [r0, r1); scratch holds what no other group reads
+# a task       of a recurrence: a share of the units of a row, or of the signals; else
+#              every instruction of the group on rows [r0, r1); scratch holds what no other group reads
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ def _block(job, instructions, batch, block, share, scratch, item):
         elif code == record.LSTM or code == record.GRU:
             x = _place(job, i.x, i.x_row, i.x_batch, i.x_space, batch, r0, r0, scratch)
             z = _place(job, i.z, i.z_row, i.z_batch, i.z_space, batch, r0, r0, scratch)
-            recurrence(i, x, z, y, count, share, job.shares, scratch + i.third, item)
+            recurrence(i, x, z, y, count, share, job.shares, job.serial, scratch + i.third, item)
         else:
             x = _place(job, i.x, i.x_row, i.x_batch, i.x_space, batch, r0 * i.stride, r0 * i.stride, scratch)
             if code == record.PRODUCT:

@@ -40,26 +40,26 @@ def _gru_cell(f: Functions, of_x: list[Any], of_h: list[Any], h: Any, c: Any) ->
     return f.fma(z, b.fsub(h, n), n), None
 
 
-def _make_cell(gates: int, cell: Any, has_memory: bool) -> Any:
-    """``cell(of_x, of_h, before, after, memory, units, item)``, for compiled code: up to a vector of units.
+def _make_cell(gates: int, cell: Any, has_cell_state: bool) -> Any:
+    """``cell(of_x, of_h, before, after, to_c, units, item)``, for compiled code: up to a vector of units.
 
-    Their gates stand one after the other at ``of_x``, a vector each at ``of_h``; c lies ``memory`` bytes behind h.
+    Their gates stand one after the other at ``of_x``, a vector each at ``of_h``; c lies ``to_c`` bytes after h.
     """
 
     def codegen(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
-        of_x, of_h, before, after, memory, units, _ = arguments
+        of_x, of_h, before, after, to_c, units, _ = arguments
         vectors = Vectors(b, element_of(signature.args[-1]), units, True)
         steps = (of_x, b.mul(units, _I64(vectors.size))), (of_h, _I64(VECTOR))
         sums = [[vectors.load(b.add(p, b.mul(step, _I64(g)))) for g in range(gates)] for p, step in steps]
-        c = vectors.load(b.add(before, memory)) if has_memory else None
+        c = vectors.load(b.add(before, to_c)) if has_cell_state else None
         h, c = cell(Functions(b, vectors.vector), *sums, vectors.load(before), c)
         vectors.store(h, after)
-        if has_memory:
-            vectors.store(c, b.add(after, memory))
+        if has_cell_state:
+            vectors.store(c, b.add(after, to_c))
         return context.get_dummy_value()
 
     @intrinsic
-    def function(typing, of_x, of_h, before, after, memory, units, item):  # type: ignore[no-untyped-def]
+    def function(typing, of_x, of_h, before, after, to_c, units, item):  # type: ignore[no-untyped-def]
         return types.void(*[types.int64] * 6, item), codegen
 
     return function
@@ -70,22 +70,27 @@ _gru = _make_cell(record.GATES[record.GRU], _gru_cell, False)
 
 
 @jit
-def recurrence(i, x, z, y, count, share, shares, place, item):
-    """A share of the units, of ``count`` rows one after the other; of all signals of the batch together.
+def recurrence(i, x, z, y, count, share, shares, is_serial, place, item):
+    """``count`` rows one after the other: a share of the units of all signals, or, if not serial, of the signals.
 
     ``x`` is the row before the first, ``z`` has the sums over the input, ``place`` serves for those over h.
     """
     size = size_of(item)
     lanes, gates = VECTOR // size, i.groups
-    blocks = (i.inputs + lanes - 1) // lanes
+    first, last, start, signals = 0, (i.inputs + lanes - 1) // lanes, 0, i.count
+    if is_serial:
+        first, last = last * share // shares, last * (share + 1) // shares
+    else:
+        start, signals = signals * share // shares, signals * (share + 1) // shares - signals * share // shares
     wide = gates * VECTOR  # bytes of the gates of a block
+    x, z, y = x + start * i.x_batch, z + start * i.z_batch, y + start * i.y_batch
     for _ in range(count):
-        for block in range(blocks * share // shares, blocks * (share + 1) // shares):
+        for block in range(first, last):
             unit = block * lanes
             units = min(lanes, i.inputs - unit)
             weight, bias = i.weight + block * i.inputs * wide, i.bias + block * wide
-            product_of_panel(gates, x, i.x_batch, 1, 0, i.inputs, weight, bias, place, wide, lanes, i.count, item)
-            for n in range(i.count):
+            product_of_panel(gates, x, i.x_batch, 1, 0, i.inputs, weight, bias, place, wide, lanes, signals, item)
+            for n in range(signals):
                 of_x, of_h = z + n * i.z_batch + unit * gates * size, place + n * wide
                 before, after = x + n * i.x_batch + unit * size, y + n * i.y_batch + unit * size
                 if i.code == record.LSTM:

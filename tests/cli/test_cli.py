@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 import tapwise as tw
 from tapwise.cli.doctor import loops_here
-from tapwise.engine import compiled, preparing, trials
+from tapwise.engine import compiled, preparing, rates, trials
 from tapwise.explanation.steps import number
 
 TUTORIAL = json.loads((Path(__file__).parents[1] / "data" / "tutorial.json").read_text())
@@ -171,7 +171,9 @@ def test_doctor_measures_this_machines_rates_and_keeps_them(here, tmp_path, monk
     assert "native, dense" in printed
     assert f"kept in {tmp_path / 'plans.json'}" in printed
     assert "as this machine was measured to have them" in here("doctor")
-    assert set(json.loads((tmp_path / "plans.json").read_text())["machines"][0]["rates"]) == set(trials._PROBES)
+    family = rates.current_rates()
+    here_too = {name for name, group in rates.GROUPS.items() if getattr(family, group.section) is not None}
+    assert set(json.loads((tmp_path / "plans.json").read_text())["machines"][0]["rates"]) == here_too
     monkeypatch.setenv("TAPWISE_PLANS", "")
     assert "not kept: TAPWISE_PLANS is empty" in here("doctor", "--tune")
     tw.plans.clear()

@@ -319,6 +319,8 @@ def test_rates_of_this_machine_are_used_for_predictions_and_kept(tmp_path):
     large = Problem(Geometry(3), 128, 128, 4000, torch.float32, "cpu")
     with tw.options(kernel="native"):
         before = choose(large).seconds
+    with tw.options(deterministic=True):
+        predicted = choose(large).kernel
     family = measured.rates()
     measured.add({}, {"direct": 1e-3, "native, dense": 2.0})
     dispatch.forget()
@@ -331,7 +333,7 @@ def test_rates_of_this_machine_are_used_for_predictions_and_kept(tmp_path):
     with tw.options(kernel="native"):
         assert before < choose(large).seconds
     with tw.options(deterministic=True):  # depends on no file
-        assert choose(large).kernel == "winograd"
+        assert choose(large).kernel == predicted
     file = tmp_path / "plans.json"
     tw.plans.save(file)
     tw.plans.clear()
@@ -351,7 +353,7 @@ def test_rates_of_this_machine_are_used_for_predictions_and_kept(tmp_path):
 
 
 def test_every_group_of_rates_is_of_rates_that_there_are():
-    family = rates.current_rates()
+    family = rates.rates_of("amx")  # has all of them
     for name in rates.GROUPS:
         assert rates.adapted(family, {name: 2.0}) != family
         assert rates.adapted(rates.adapted(family, {name: 2.0}), {name: 0.5}) == family

@@ -197,7 +197,7 @@ REFUSED = {
     "groups of 8 channels": (Geometry(3), 7, 16, torch.float32),
     "8 channels and more": (Geometry(3, groups=4), 64, 16, torch.float32),
     "reach too far": (Geometry(3, 2, 1_000_000, transposed=True), 16, 16, torch.float32),
-    "a block of them to stay": (Geometry(1, 200_000, transposed=True), 16, 16, torch.float32),
+    "a block of them to stay": (Geometry(1, 2_000_000, transposed=True), 16, 16, torch.float32),
     "not int64": (Geometry(3), 16, 16, torch.int64),
 }
 

@@ -10,12 +10,13 @@ from tapwise.engine.kernels.program.packing import WIDEST
 from tapwise.engine.kernels.program.tiles import make_depthwise, make_dot, make_product
 
 _IS_AVX512 = VECTOR == 64
+_FEW_REGISTERS = not _IS_AVX512
 _copy = map_of("copy")
 
 
-def _make_panel(vectors, sizes):
-    """All rows of one panel, of ``vectors`` vectors of columns, by tiles of ``sizes`` rows."""
-    tiles = {n: make_product(n, vectors) for n in sizes}
+def _make_panel(vectors, sizes, packed=None):
+    """All rows of one panel, or of ``vectors`` vectors of a wider one, by tiles of ``sizes`` rows."""
+    tiles = {n: make_product(n, vectors, packed) for n in sizes}
     full, half, pair, one = (tiles[n] for n in sizes)
     n_full, n_half, _, _ = sizes
 
@@ -43,9 +44,10 @@ def _make_panel(vectors, sizes):
 
 
 _SIZES = {4: (6, 4, 2, 1), 3: (8, 4, 2, 1), 2: (12, 6, 2, 1), 1: (12, 6, 2, 1)}
-if not _IS_AVX512:  # panels of 3 and 4 vectors serve recurrences, of a few rows
+if _FEW_REGISTERS:  # panels of 3 and 4 vectors serve recurrences, of a few rows
     _SIZES = {4: (2, 2, 2, 1), 3: (4, 2, 2, 1), 2: (6, 4, 2, 1), 1: (8, 4, 2, 1)}
 _panel_1, _panel_2, _panel_3, _panel_4 = (_make_panel(n, _SIZES[n]) for n in (1, 2, 3, 4))
+_half_of_4 = _make_panel(2, _SIZES[2], 4)
 _depthwise_8, _depthwise_1 = make_depthwise(8), make_depthwise(1)
 _dot_8, _dot_1 = make_dot(8), make_dot(1)
 
@@ -65,6 +67,10 @@ def product_of_panel(n, x, x_row, taps, tap, inputs, weight, bias, y, y_row, col
         _panel_1(x, x_row, taps, tap, inputs, weight, bias, y, y_row, columns, count, item)
     elif n == 2:
         _panel_2(x, x_row, taps, tap, inputs, weight, bias, y, y_row, columns, count, item)
+    elif _FEW_REGISTERS and n == 4 and count > 2:  # of so many rows they hold the sums of two vectors
+        _half_of_4(x, x_row, taps, tap, inputs, weight, bias, y, y_row, columns, count, item)
+        weight, bias, y = weight + 2 * VECTOR, bias + 2 * VECTOR, y + 2 * VECTOR
+        _half_of_4(x, x_row, taps, tap, inputs, weight, bias, y, y_row, columns, count, item)
     elif n == 3:
         _panel_3(x, x_row, taps, tap, inputs, weight, bias, y, y_row, columns, count, item)
     else:

@@ -44,11 +44,14 @@ def looped(b: Any, name: str, count: Any, values: list[Any], body: Any) -> list[
     return list(new)
 
 
-def make_product(rows: int, vectors: int) -> Any:
+def make_product(rows: int, vectors: int, packed: int | None = None) -> Any:
     """``product(x, x_row, taps, tap, inputs, weight, bias, y, y_row, columns, item)``, for compiled code.
 
     ``y[r, o] = bias[o] + sum over k, c of x[r, k, c] * weight[k, c, o]``: rows lie ``x_row`` and ``y_row`` bytes
     apart, taps ``tap``; the last vector has ``columns`` columns of its own.
+
+    Arguments:
+        packed: vectors of the panel in which the weight is packed; None: as the tile has.
     """
 
     def codegen(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
@@ -66,7 +69,7 @@ def make_product(rows: int, vectors: int) -> Any:
                 place = b.inttoptr(b.add(at, b.mul(x_row, _I64(r))), element.as_pointer())
                 a = splat(b, b.load(place), memory.lanes)
                 new += [add_product(b, sums[r * vectors + v], a, ws[v]) for v in range(vectors)]
-            return [b.add(at, _I64(size)), b.add(w, _I64(vectors * VECTOR)), *new]
+            return [b.add(at, _I64(size)), b.add(w, _I64((packed or vectors) * VECTOR)), *new]
 
         def one_tap(values: list[Any]) -> list[Any]:
             at, w, *sums = values

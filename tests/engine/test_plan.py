@@ -71,7 +71,7 @@ WITH_AVX2 = {
     "hifigan": "winograd",
     "w2v1": "native",
     "pointwise": "native",
-    "mimids": "native",
+    "mimids": "implicit_gemm",
     "fir230": "direct",
     "ecgnet": "winograd",
     "hubertpos": "native",
@@ -94,7 +94,7 @@ def test_with_avx2_alone_gradients_are_planned_anew(monkeypatch):
     assert plans.choose_training(dilated) == ("winograd", "winograd", "native")
     predict_for(monkeypatch, "avx2")
     assert plans.choose_training(dilated) == ("winograd", "winograd", "implicit_gemm")
-    assert plans.choose_training(strided) == ("direct", "implicit_gemm", "implicit_gemm")
+    assert plans.choose_training(strided) == ("implicit_gemm", "implicit_gemm", "implicit_gemm")
 
 
 def test_with_avx2_alone_torch_is_slow_at_gaps_and_strides_and_depthwise_gradients(monkeypatch):

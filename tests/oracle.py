@@ -58,14 +58,14 @@ def conv1d(x, w, b=None, stride=1, pads=(0, 0), dilation=1, groups=1, mode="zero
         starts.append(start)
         start += stride
     y = np.zeros((batch, out_channels, len(starts)), line.dtype)
-    for o in range(out_channels):
-        first = o // (out_channels // groups) * fan_in
-        rows = line[:, first : first + fan_in]
+    fan_out = out_channels // groups
+    for g in range(groups):
+        rows, own = line[:, g * fan_in : (g + 1) * fan_in], slice(g * fan_out, (g + 1) * fan_out)
         for n, start in enumerate(starts):
             window = rows[:, :, start : start + dilation * (taps - 1) + 1 : dilation]
-            y[:, o, n] = (window * w[o]).sum(axis=(1, 2))
-        if b is not None:
-            y[:, o] += b[o].astype(wide)
+            y[:, own, n] = np.einsum("bck,ock->bo", window, w[own])
+    if b is not None:
+        y += b.astype(wide)[:, None]
     return y
 
 
@@ -76,12 +76,12 @@ def conv_transpose1d(x, w, b=None, stride=1, cut=(0, 0), extra=0, dilation=1, gr
     batch, channels, length = x.shape
     inner, taps = w.shape[1:]
     full = np.zeros((batch, inner * groups, (length - 1) * stride + dilation * (taps - 1) + 1 + extra), wide)
-    for c in range(channels):
-        first = c // (channels // groups) * inner
-        for o in range(inner):
-            for j in range(length):
-                for k in range(taps):
-                    full[:, first + o, j * stride + k * dilation] += x[:, c, j] * w[c, o, k]
+    fan_in = channels // groups
+    for g in range(groups):
+        given, taken = slice(g * inner, (g + 1) * inner), slice(g * fan_in, (g + 1) * fan_in)
+        for j in range(length):
+            for k in range(taps):
+                full[:, given, j * stride + k * dilation] += np.einsum("bc,co->bo", x[:, taken, j], w[taken, :, k])
     if b is not None:
         full += b.astype(wide)[:, None]
     return full[:, :, cut[0] : full.shape[-1] - cut[1]]

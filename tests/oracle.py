@@ -38,9 +38,8 @@ def padded(x, left, right, mode):
     else:
         period = tiled(range(length), mode)
         places = [period[p % len(period)] for p in range(-left, length + right)]
-    zero = np.zeros((*x.shape[:-1], 1), x.dtype)
-    columns = [zero if p is None else x[..., p : p + 1] for p in places]
-    return np.concatenate(columns, axis=-1) if columns else x
+    beside = np.concatenate([x, np.zeros((*x.shape[:-1], 1), x.dtype)], axis=-1)  # a zero after the last sample
+    return beside[..., [length if p is None else p for p in places]] if places else x
 
 
 def conv1d(x, w, b=None, stride=1, pads=(0, 0), dilation=1, groups=1, mode="zeros", magnitude=False):
@@ -61,9 +60,9 @@ def conv1d(x, w, b=None, stride=1, pads=(0, 0), dilation=1, groups=1, mode="zero
     fan_out = out_channels // groups
     for g in range(groups):
         rows, own = line[:, g * fan_in : (g + 1) * fan_in], slice(g * fan_out, (g + 1) * fan_out)
-        for n, start in enumerate(starts):
-            window = rows[:, :, start : start + dilation * (taps - 1) + 1 : dilation]
-            y[:, own, n] = np.einsum("bck,ock->bo", window, w[own])
+        for k in range(taps if starts else 0):
+            met = rows[:, :, k * dilation : starts[-1] + k * dilation + 1 : stride]  # what this tap meets, by window
+            y[:, own] += np.einsum("bcn,oc->bon", met, w[own, :, k])
     if b is not None:
         y += b.astype(wide)[:, None]
     return y

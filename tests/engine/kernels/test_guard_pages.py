@@ -27,6 +27,13 @@ def test_loops_stay_within_their_tensors():
 @pytest.mark.skipif(sys.platform != "linux", reason="pages are guarded by mprotect")
 @pytest.mark.parametrize("seed", range(1, 5))
 def test_loops_stay_within_their_tensors_over_the_grid(seed):
+    run(seed, 300)
+
+
+@pytest.mark.fuzz
+@pytest.mark.skipif(sys.platform != "linux", reason="pages are guarded by mprotect")
+@pytest.mark.parametrize("seed", range(5, 9))
+def test_loops_stay_within_their_tensors_over_a_long_grid(seed):
     run(seed, 1500)
 
 

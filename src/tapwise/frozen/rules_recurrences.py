@@ -68,7 +68,5 @@ def _layer(builder: StepsBuilder, number: int, code: int, x: Ref, units: int, la
     out = builder.value(number, columns)
     builder.steps.values[out].fill = 0.0  # the state before the first row
     own = Ref(out).moved(-1)
-    builder.append(
-        Step(code, out, own, z=Ref(sums), columns=columns, groups=gates, source=(of_h, bias_of_h), inputs=units)
-    )
+    builder.append(Step(code, out, own, z=Ref(sums), columns=columns, groups=gates, source=(of_h, bias_of_h)))
     return Ref(out)

@@ -33,8 +33,8 @@ GATES = {LSTM: 4, GRU: 3}
 ABSOLUTE, SCRATCH, ARENA, STATE = range(4)
 
 _OPERANDS = [(f"{name}{part}", "i8") for name in "xzy" for part in ("", "_row", "_batch", "_space")]
-# ``x``, ``z``, ``y``: operands; ``third``: the address of a vector, w of a map, or of zeros at which end they stand; of a recurrence, where in scratch
-# its sums are, ``count`` its signals and ``groups`` its gates.
+# ``x``, ``z``, ``y``: operands; ``third``: the address of a vector, w of a map, or of zeros at which end they stand.
+# Of a recurrence ``third`` is where in scratch its sums are, ``count`` its signals, and ``groups`` its gates.
 # ``tap``: bytes from a tap's rows to the next tap's; of what is imported or exported, from channel to channel.
 _INTEGERS = "code columns inputs taps tap stride shift groups weight bias count third"
 INSTRUCTION = np.dtype([*_OPERANDS, *((name, "i8") for name in _INTEGERS.split()), ("p", "f8"), ("q", "f8")])

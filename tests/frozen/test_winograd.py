@@ -38,7 +38,7 @@ def codes(geometry, x, w):
 
 
 def check(geometry, x, w, b=None):
-    assert record.WINOGRAD in codes(geometry, x, w)
+    assert (record.WINOGRAD_TRANSPOSED if geometry.transposed else record.WINOGRAD) in codes(geometry, x, w)
     y = single.run(geometry, x, w, b)
     truth = expected(geometry, x, w, b)
     assert y.shape == truth.shape
@@ -50,7 +50,7 @@ def check(geometry, x, w, b=None):
     return float(error.max()), size
 
 
-@pytest.mark.parametrize(("m", "r"), [(2, 3), (4, 3), (4, 4), (4, 5), (1, 1), (3, 2)])
+@pytest.mark.parametrize(("m", "r"), [(2, 3), (4, 2), (4, 3), (4, 4), (4, 5), (1, 1), (3, 2)])
 def test_the_matrices_are_exact(m, r):
     dice = random.Random(m * 10 + r)
     inputs = [Fraction(dice.randint(-9, 9)) for _ in range(m + r - 1)]
@@ -65,7 +65,7 @@ def test_the_matrices_are_exact(m, r):
     assert times(outputs, products) == wanted
 
 
-@pytest.mark.parametrize("kernel_size", slow_after(5, [3, 4, 5, 7, 11, 6, 8, 9, 12, 13, 15, 31, 32, 33, 64, 200]))
+@pytest.mark.parametrize("kernel_size", slow_after(6, [2, 3, 4, 5, 7, 11, 6, 8, 9, 12, 13, 15, 31, 32, 33, 64, 200]))
 @pytest.mark.parametrize("dilation", [1, 2, 3, 5])
 def test_lengths_around_chunks_and_blocks(kernel_size, dilation):
     dice = np.random.default_rng(kernel_size)
@@ -78,8 +78,60 @@ def test_lengths_around_chunks_and_blocks(kernel_size, dilation):
             check(geometry, x, w, b)
 
 
+# Kernel sizes and strides whose tiles save products, and some that fill their rows with zeros.
+STRIDED = [(4, 2), (3, 2), (5, 2), (7, 2), (15, 2), (5, 3), (6, 3), (8, 4), (7, 4), (16, 8), (11, 4), (25, 4)]
+TRANSPOSED = [(4, 2), (6, 3), (6, 2), (16, 8), (10, 5), (12, 2), (15, 3), (14, 7)]
+
+
+@pytest.mark.parametrize("pair", slow_after(7, STRIDED))
+def test_strides_around_chunks_and_blocks(pair):
+    kernel_size, stride = pair
+    dice = np.random.default_rng(kernel_size)
+    for inputs, columns in ((1, 3), (5, 16), (16, 17), (33, 70)):
+        w = tensor(dice, columns, inputs, kernel_size, dtype=torch.float32)
+        b = tensor(dice, columns, dtype=torch.float32)
+        for outputs in (1, 3, 4, 5, 17, 193, 400):
+            for extra in range(stride):
+                geometry = Geometry(kernel_size, stride, padding=(min(kernel_size, 3) - 1, 1))
+                length = max(geometry.input_length(outputs), 1) + extra
+                check(geometry, tensor(dice, 2, inputs, length, dtype=torch.float32), w, b)
+
+
+@pytest.mark.parametrize("pair", slow_after(5, TRANSPOSED))
+def test_transposed_around_chunks_and_blocks(pair):
+    kernel_size, stride = pair
+    dice = np.random.default_rng(kernel_size)
+    for inputs, columns in ((1, 17), (5, 16), (33, 70)):
+        w = tensor(dice, inputs, columns, kernel_size, dtype=torch.float32)
+        b = tensor(dice, columns, dtype=torch.float32)
+        for length in (1, 2, 3, 4, 5, 17, 193, 400):
+            for cut in ((0, 0), (kernel_size - stride, 0), (0, kernel_size - stride), (1, 2)):
+                geometry = Geometry(kernel_size, stride, padding=cut, transposed=True)
+                if geometry.output_length(length) > 0:
+                    check(geometry, tensor(dice, 2, inputs, length, dtype=torch.float32), w, b)
+
+
 @given(
-    st.integers(3, 17), st.integers(1, 7), st.integers(0, 9), st.integers(0, 9), st.integers(1, 40), st.integers(3, 40),
+    st.sampled_from(STRIDED + TRANSPOSED), st.integers(0, 9), st.integers(0, 9), st.integers(1, 40), st.integers(17, 40),
+    st.integers(1, 300), st.sampled_from([1, 2, 9]), st.booleans(),
+)  # fmt: skip
+def test_any_stride(pair, left, right, inputs, columns, count, batch, transposed):
+    kernel_size, stride = pair
+    transposed = transposed and pair in TRANSPOSED
+    if transposed:
+        left, right = min(left, kernel_size - 1), min(right, kernel_size - 1)
+    geometry = Geometry(kernel_size, stride, padding=(left, right), transposed=transposed)
+    length = count if transposed else max(geometry.input_length(count), 1)
+    if geometry.output_length(length) < 1:
+        return
+    dice = np.random.default_rng(count)
+    size = (inputs, columns) if transposed else (columns, inputs)
+    x = tensor(dice, batch, inputs, length, dtype=torch.float32)
+    check(geometry, x, tensor(dice, *size, kernel_size, dtype=torch.float32))
+
+
+@given(
+    st.integers(2, 17), st.integers(1, 7), st.integers(0, 9), st.integers(0, 9), st.integers(1, 40), st.integers(3, 40),
     st.integers(1, 300), st.sampled_from([1, 2, 9]),
 )  # fmt: skip
 def test_any_geometry(kernel_size, dilation, left, right, inputs, columns, outputs, batch):
@@ -102,12 +154,27 @@ def test_it_rounds_by_a_few_times_more_than_sums_do(kernel_size, monkeypatch):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 3e38])
-@pytest.mark.parametrize(("kernel_size", "dilation"), [(3, 1), (4, 1), (5, 2), (7, 3), (11, 1)])
-def test_what_is_not_finite_reaches_its_windows_alone(value, kernel_size, dilation, monkeypatch):
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        Geometry(2, padding=1),
+        Geometry(3, padding=4),
+        Geometry(4, padding=4),
+        Geometry(5, dilation=2, padding=4),
+        Geometry(7, dilation=3, padding=4),
+        Geometry(11, padding=4),
+        Geometry(3, 2, padding=4),
+        Geometry(15, 2, padding=4),
+        Geometry(8, 4, padding=(4, 0)),
+        Geometry(8, 4, padding=(0, 4), transposed=True),
+        Geometry(9, 3, padding=(1, 1), transposed=True),
+    ],
+    ids=str,
+)
+def test_what_is_not_finite_reaches_its_windows_alone(value, geometry, monkeypatch):
     dice = np.random.default_rng(0)
-    geometry = Geometry(kernel_size, dilation=dilation, padding=4)
     x = tensor(dice, 2, 34, 300, dtype=torch.float32)
-    w = tensor(dice, 37, 34, kernel_size, dtype=torch.float32)
+    w = tensor(dice, *((34, 37) if geometry.transposed else (37, 34)), geometry.kernel_size, dtype=torch.float32)
     w[:, :, 1] = 0
     for position in (0, 1, 2, 3, 150, 297, 298, 299):
         z = x.clone()
@@ -121,17 +188,25 @@ def test_what_is_not_finite_reaches_its_windows_alone(value, kernel_size, dilati
         same = ~direct.isfinite()
         assert torch.equal(y[same & ~y.isnan()], direct[same & ~y.isnan()])
         # Its own tiles alone are computed otherwise.
-        far = (torch.arange(y.shape[-1]) + 4 - position).abs() > (kernel_size + 8) * dilation
+        up, down = (geometry.stride, 1) if geometry.transposed else (1, geometry.stride)
+        reach = (geometry.kernel_size + 8 * geometry.stride) * geometry.dilation
+        far = (torch.arange(y.shape[-1]) * down + geometry.left * down // down - position * up).abs() > reach
         torch.testing.assert_close(y[..., far], direct[..., far], atol=1e-4, rtol=1e-4)
 
 
 def test_the_same_bits_whatever_the_batch_the_threads_and_the_blocks(monkeypatch):
     dice = np.random.default_rng(0)
     before = torch.get_num_threads()
-    for kernel_size, dilation in ((3, 1), (5, 3), (11, 2)):
-        geometry = Geometry(kernel_size, dilation=dilation, padding=(kernel_size - 1) * dilation // 2)
+    for geometry in (
+        Geometry(3, padding=1),
+        Geometry(5, dilation=3, padding=6),
+        Geometry(11, dilation=2, padding=10),
+        Geometry(8, 4, padding=2),
+        Geometry(6, 3, padding=1, transposed=True),
+    ):
         x = tensor(dice, 4, 40, 1000, dtype=torch.float32)
-        w = tensor(dice, 48, 40, kernel_size, dtype=torch.float32)
+        size = (40, 48) if geometry.transposed else (48, 40)
+        w = tensor(dice, *size, geometry.kernel_size, dtype=torch.float32)
         y = single.run(geometry, x, w)
         assert torch.equal(single.run(geometry, x[2:3], w), y[2:3])
         try:
@@ -143,8 +218,9 @@ def test_the_same_bits_whatever_the_batch_the_threads_and_the_blocks(monkeypatch
             patch.setattr(filtering, "block_of", lambda step, count: 24)
             assert torch.equal(single.run(geometry, x, w), y)
         longer = single.run(geometry, torch.cat([x, x], -1), w)
-        reach = (kernel_size + 8) * dilation  # of the end, to which a tile may reach
-        assert torch.equal(longer[..., : 1000 - reach], y[..., : 1000 - reach])
+        # Of the end, to which a tile may reach.
+        reach = (geometry.kernel_size + 8 * (geometry.stride if geometry.transposed else 1)) * geometry.dilation
+        assert torch.equal(longer[..., : y.shape[-1] - reach], y[..., :-reach])
 
 
 def test_networks_with_maps_after_it_and_sums():
@@ -193,7 +269,19 @@ def test_the_weight_is_transformed_once_and_only_where_it_is_needed():
     assert step.filtered is first
 
 
+def test_what_saves_no_products_is_not_filtered():
+    for geometry in (Geometry(3, 3), Geometry(5, 4), Geometry(2, 2), Geometry(3, 2, 2), Geometry(3, dilation=33)):
+        found = codes(geometry, torch.randn(1, 40, 600), torch.randn(40, 40, geometry.kernel_size))
+        assert record.WINOGRAD not in found
+    for kernel_size, stride in ((3, 2), (4, 4), (5, 2)):  # phases of unequal taps, or of one
+        geometry = Geometry(kernel_size, stride, transposed=True)
+        found = codes(geometry, torch.randn(1, 40, 600), torch.randn(40, 40, kernel_size))
+        assert record.WINOGRAD_TRANSPOSED not in found
+
+
 def test_memory_for_the_weight_is_as_the_points_say():
     weight = torch.randn(70, 33, 7)
     assert layout.transformed(weight).numel() == layout.numbers_of(33, 70, 7)
     assert layout.numbers_of(33, 70, 7) - layout.zeros_of(33) == 7 * 2 * 33 * packing.padded(70)
+    # 7 taps a stride of 2 apart: one segment of 4 taps, of 66 numbers each.
+    assert layout.transformed(weight, 2).numel() == layout.numbers_of(66, 70, 4)

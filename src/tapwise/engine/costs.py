@@ -302,13 +302,14 @@ def _implicit_gemm_grad_weight(problem: Problem, threads: int, rates: Rates) -> 
 
 
 def _winograd(problem: Problem, threads: int, rates: Rates) -> float:
-    r, taps = rates.winograd, problem.geometry.kernel_size
-    block = layout.block_of(problem.in_channels, problem.geometry.dilation, problem.output_length)
+    r, geometry = rates.winograd, problem.geometry
+    inputs, taps = layout.unstrided(problem.in_channels, geometry.kernel_size, geometry.stride)
+    block = layout.block_of(inputs, geometry.dilation, problem.output_length)
     tiles = -(-problem.output_length // layout.OUTPUTS)
     products = layout.points_of(taps) * tiles
-    weights = layout.points_of(taps) * layout.segments_of(taps) * problem.in_channels * problem.out_channels
+    weights = layout.points_of(taps) * layout.segments_of(taps) * inputs * problem.out_channels
     seconds = tiles * weights / (r.rate * min(1.0, problem.out_channels / r.full_out_channels))
-    seconds += products * problem.in_channels * r.input + problem.n_outputs * r.output
+    seconds += products * inputs * r.input + problem.n_outputs * r.output
     tasks = -(-problem.output_length // block)
     shares = -(-tasks // threads) / tasks  # of the thread that has most of the blocks
     return r.call + weights * r.weight / threads + seconds * shares

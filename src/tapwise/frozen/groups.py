@@ -13,8 +13,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tapwise.engine.kernels.program import record
+from tapwise.engine.kernels.program.packing import LANES, WIDEST
 from tapwise.frozen.spans import Range, Span
 from tapwise.frozen.steps import Step, Steps, TorchStep
+
+# Rows up to which a group is shared out by columns, too: each share then reads its own part of the weight.
+FEW_ROWS = 128
+# Columns of a share, at least.
+PANEL = WIDEST * LANES
+# Numbers of a weight of which a second-level cache holds little else.
+_LARGE = 1 << 17
+_PRODUCTS = (record.PRODUCT, record.MATRICES)
 
 
 @dataclass(eq=False)
@@ -78,7 +87,16 @@ def _joins(step: Step, groups: list[Group], group_of: dict[int, int], rows: Rang
     group = groups[number]
     if group.is_torch or group.is_recurrent or group.rows != rows or group.total != total:
         return None
+    if _is_shared(step, rows):
+        return None
     return number if all(ref.shift == 0 for n, ref in before if n == number) else None
+
+
+def _is_shared(step: Step, rows: Range) -> bool:
+    """Whether a product of few rows is a group of its own, each task of which reads its part of a large weight."""
+    if step.code not in _PRODUCTS or step.groups > 1 or step.weight is None or step.columns < 2 * PANEL:
+        return False
+    return rows[1] - rows[0] <= FEW_ROWS and step.weight.numel() >= _LARGE
 
 
 def kept_values(steps: Steps, groups: Sequence[Group], group_of: dict[int, int], read_by_torch: set[int]) -> set[int]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tapwise.engine.kernels.program import record
 from tapwise.engine.kernels.program.record import INSTRUCTION
-from tapwise.engine.kernels.winograd import layout
+from tapwise.frozen import filtering
 from tapwise.frozen.memory import SIZE, Place
 from tapwise.frozen.steps import Ref, Step, Steps
 from tapwise.geometry import Geometry
@@ -62,8 +62,8 @@ class Writer:
             if tensor is not None:
                 i[name] = self.constant(tensor)
         i["inputs"] = step.inputs
-        if step.code == record.WINOGRAD:
-            i["shift"] = layout.zeros_of(step.inputs) * SIZE
+        if step.code in filtering.CODES.values():
+            i["z_row"] = filtering.zeros_of(step) * SIZE
         if step.window is not None:
             self._window(i, step.window)
         return i

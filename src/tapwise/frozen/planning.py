@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from tapwise.engine.kernels.program import record
-from tapwise.engine.kernels.program.packing import LANES, WIDEST
 from tapwise.frozen import filtering, matrices, recurrences
-from tapwise.frozen.groups import Group, grouped, kept_values
+from tapwise.frozen.groups import FEW_ROWS, PANEL, Group, grouped, kept_values
 from tapwise.frozen.memory import (
     LINE,
     SIZE,
@@ -24,11 +23,9 @@ from tapwise.network.graph import Graph
 # Bytes of the values of one block, which are to stay in the second-level cache.
 _CACHED = 1 << 19
 _MOST_ROWS, _FEWEST_ROWS = 96, 12
-# Rows up to which a group is shared out by columns, too: each share then reads its own part of the weight.
-_SHARED_ROWS = 128
-_PANEL = WIDEST * LANES
 # Products whose columns may be shared out.
-_BY_COLUMN = (*matrices.CODES, *matrices.CODES.values())
+_BY_COLUMN = (*matrices.CODES, *matrices.CODES.values(), *filtering.CODES.values())
+_TRANSPOSED = (record.TRANSPOSED, record.MATRICES_TRANSPOSED)
 
 
 class Plan:
@@ -162,7 +159,7 @@ class Plan:
         if group.is_recurrent or self.shares_of(group) > 1:
             return count
         first = group.steps[0]
-        if isinstance(first, Step) and first.code == record.WINOGRAD:
+        if isinstance(first, Step) and first.code in filtering.CODES.values():
             return filtering.block_of(first, count)
         if isinstance(first, Step) and first.code in matrices.CODES.values():
             return matrices.block_of(count)
@@ -175,11 +172,20 @@ class Plan:
         count = group.rows[1] - group.rows[0]
         if group.is_recurrent:
             return recurrences.shares_of(group.steps[0], self.batch)
-        if group.is_torch or count > _SHARED_ROWS or group.steps[0].code == record.WINOGRAD:
+        if group.is_torch:
+            return 1
+        first = group.steps[0]
+        if first.code in filtering.CODES.values():
+            shares = filtering.shares_of(first, count)
+        else:
+            # Of a transposed convolution, rows that read the same taps.
+            rows = -(-count // first.window.stride) if first.code in _TRANSPOSED else count
+            shares = first.columns // PANEL if rows <= FEW_ROWS else 1
+        if shares < 2:
             return 1
         columns: set[int] = {step.columns for step in group.steps}
         outs = {step.out for step in group.steps}
-        if len(columns) > 1 or min(columns) < 2 * _PANEL:
+        if len(columns) > 1 or min(columns) < 2 * PANEL:
             return 1
         for step in group.steps:
             is_product = step.code in _BY_COLUMN and step.groups == 1
@@ -189,15 +195,15 @@ class Plan:
                 return 1
             if not is_product and any(ref.column for ref in step.reads if ref.value in outs):
                 return 1
-        return min(columns) // _PANEL
+        return shares
 
 
 def beside(group: Group, block: int, batch: int) -> int:
     """Bytes of a task's memory in which steps work, beside the values: at its end."""
     found = [0]
     for step in group.steps:
-        if isinstance(step, Step) and step.code == record.WINOGRAD:
-            found.append(filtering.memory_of(step, block))
+        if isinstance(step, Step) and step.code in filtering.CODES.values():
+            found.append(filtering.memory_of(step, min(block, filtering.block_of(step, group.rows[1] - group.rows[0]))))
         if isinstance(step, Step) and step.code in matrices.CODES.values():
             found.append(matrices.memory_of(step, block))
         if isinstance(step, Step) and step.code in record.GATES:

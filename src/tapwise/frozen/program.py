@@ -20,7 +20,7 @@ from tapwise.engine.kernels.program.record import INSTRUCTION, GroupJob, Sequenc
 from tapwise.engine.memory import address
 from tapwise.engine.outputs import new_output
 from tapwise.engine.preparing import prepare
-from tapwise.frozen import bounds
+from tapwise.frozen import bounds, filtering
 from tapwise.frozen.groups import Group
 from tapwise.frozen.instructions import Writer
 from tapwise.frozen.layout import as_rows, from_rows, inner_columns, strides_of
@@ -36,9 +36,11 @@ LOOPS = (("program.loops", "program_32"), ("program.loops", "sequence_32"))
 
 # Products of a group below which threads take longer to start than to help.
 _FEW_PRODUCTS = 300_000
-_TRANSPOSED = (record.TRANSPOSED, record.FEW_TRANSPOSED, record.MATRICES_TRANSPOSED)
+_TRANSPOSED = (record.TRANSPOSED, record.FEW_TRANSPOSED, record.WINOGRAD_TRANSPOSED, record.MATRICES_TRANSPOSED)
 # Steps that work in a task's memory beside the values.
-_BESIDE = (record.FEW_TRANSPOSED, record.WINOGRAD, record.MATRICES, record.MATRICES_TRANSPOSED)
+_BESIDE = (
+    record.FEW_TRANSPOSED, record.WINOGRAD, record.WINOGRAD_TRANSPOSED, record.MATRICES, record.MATRICES_TRANSPOSED
+)  # fmt: skip
 
 # (node, inputs) -> its rows; of steps that torch runs.
 RunNode = Callable[[int, list[Tensor]], Tensor | None]
@@ -93,6 +95,8 @@ class Program:
                 i["count"] = -(-(last - first) // self.plan.blocks[before])
             if step.code in _BESIDE:
                 i["z"] = self.plan.scratch[number] - beside(group, self.plan.blocks[number], self.batch)
+            if step.code in filtering.CODES.values():
+                i["z_batch"] = filtering.block_of(step, group.rows[1] - group.rows[0])
             instructions.append(i)
             products += (
                 int(i["inputs"] * i["taps"] // max(int(i["stride"]) if step.code in _TRANSPOSED else 1, 1) + 8)

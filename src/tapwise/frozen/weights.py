@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tapwise.engine.kernels.program import packing, record
+from tapwise.frozen import filtering
 from tapwise.frozen.steps import Step, Steps
 
 
@@ -16,7 +17,7 @@ def pack(steps: Steps) -> None:
 def drop_filters(steps: Steps, is_exact: bool) -> None:
     """Drop the weights as they were packed, but for those of windows that filtering reads; all where ``is_exact``."""
     for step in steps.steps:
-        if isinstance(step, Step) and (is_exact or step.code != record.PRODUCT or step.window is None):
+        if isinstance(step, Step) and (is_exact or step.code not in filtering.CODES or step.window is None):
             step.filters = None
 
 

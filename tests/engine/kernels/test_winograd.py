@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("poisoned")
 
 
 @given(
-    st.integers(3, 17), st.integers(1, 9), st.integers(0, 12), st.integers(0, 12), st.integers(8, 40),
+    st.integers(2, 17), st.integers(1, 9), st.integers(0, 12), st.integers(0, 12), st.integers(8, 40),
     st.integers(8, 70), st.integers(1, 450), st.sampled_from([0, 1, 2, 9]), st.booleans(),
     st.sampled_from([torch.float32, torch.float32, torch.float16, torch.bfloat16]),
 )  # fmt: skip
@@ -31,7 +31,7 @@ def test_any_geometry(kernel_size, dilation, left, right, inputs, columns, outpu
 
 
 @pytest.mark.parametrize(
-    "kernel_size", slow_after(5, [3, 4, 5, 7, 12, 6, 8, 9, 11, 16, 17, 32, 33, 64, 65, 128, 199, 200])
+    "kernel_size", slow_after(6, [2, 3, 4, 5, 7, 12, 6, 8, 9, 11, 16, 17, 32, 33, 64, 65, 128, 199, 200])
 )
 def test_every_kernel_size_and_lengths_around_a_block(kernel_size):
     random = np.random.default_rng(kernel_size)
@@ -45,6 +45,23 @@ def test_every_kernel_size_and_lengths_around_a_block(kernel_size):
                 assert check("winograd", geometry, x, tensor(random, columns, inputs, kernel_size, dtype=torch.float32))
 
 
+# Kernel sizes and strides whose tiles save products.
+STRIDED = [(3, 2), (4, 2), (7, 2), (5, 3), (8, 4), (15, 2), (16, 8), (6, 4), (25, 4), (64, 16), (199, 5)]
+
+
+@given(
+    st.sampled_from(STRIDED), st.integers(0, 12), st.integers(0, 12), st.integers(8, 20), st.integers(8, 40),
+    st.integers(1, 230), st.integers(0, 9), st.sampled_from([0, 1, 2, 9]),
+    st.sampled_from([torch.float32, torch.float32, torch.float16, torch.bfloat16]),
+)  # fmt: skip
+def test_any_stride(pair, left, right, inputs, columns, outputs, extra, batch, dtype):
+    kernel_size, stride = pair
+    geometry = Geometry(kernel_size, stride, padding=(left, right))
+    random = np.random.default_rng(outputs)
+    x = tensor(random, batch, inputs, max(geometry.input_length(outputs), 1) + extra % stride, dtype=dtype)
+    assert check("winograd", geometry, x, tensor(random, columns, inputs, kernel_size, dtype=dtype))
+
+
 @pytest.mark.parametrize("view", VIEWS)
 def test_views(view):
     random = np.random.default_rng(0)
@@ -56,10 +73,13 @@ def test_views(view):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 3e38])
-@pytest.mark.parametrize(("kernel_size", "dilation"), [(3, 1), (4, 2), (5, 1), (11, 3)])
-def test_what_is_not_finite_reaches_its_windows_alone(value, kernel_size, dilation):
+@pytest.mark.parametrize(
+    ("kernel_size", "stride", "dilation"),
+    [(2, 1, 1), (3, 1, 1), (4, 1, 2), (5, 1, 1), (11, 1, 3), (3, 2, 1), (8, 4, 1), (7, 2, 1)],
+)
+def test_what_is_not_finite_reaches_its_windows_alone(value, kernel_size, stride, dilation):
     random = np.random.default_rng(0)
-    geometry = Geometry(kernel_size, dilation=dilation, padding=5)
+    geometry = Geometry(kernel_size, stride, dilation, padding=5)
     x = tensor(random, 3, 16, 400, dtype=torch.float32)
     w = tensor(random, 20, 16, kernel_size, dtype=torch.float32)
     w[:, :, 1] = 0
@@ -107,10 +127,11 @@ def test_the_same_bits_in_any_batch_and_on_any_number_of_threads():
 
 REFUSED = {
     "float64": (Geometry(3), 16, 16, torch.float64),
-    "stride 1 and one group": (Geometry(3, 2), 16, 16, torch.float32),
-    "and one group": (Geometry(3, groups=2), 16, 16, torch.float32),
-    "one group": (Geometry(3, transposed=True), 16, 16, torch.float32),
-    "fewer than 3 taps": (Geometry(2), 16, 16, torch.float32),
+    "a stride or a dilation": (Geometry(3, 2, 2), 16, 16, torch.float32),
+    "of one group": (Geometry(3, groups=2), 16, 16, torch.float32),
+    "none transposed": (Geometry(3, transposed=True), 16, 16, torch.float32),
+    "1 taps at stride 1": (Geometry(1), 16, 16, torch.float32),
+    "5 taps at stride 4": (Geometry(5, 4), 16, 16, torch.float32),
     "8 channels": (Geometry(3), 7, 16, torch.float32),
     "at most 32": (Geometry(3, dilation=33), 16, 16, torch.float32),
     "zeros alone": (Geometry(3, padding=1, padding_mode="reflect"), 16, 16, torch.float32),
@@ -142,6 +163,7 @@ def test_exact_excludes_it():
     assert KERNELS["winograd"].why_not(problem) is None
     assert "7 products for 4 outputs" in kernel.tiles(problem_of(Geometry(4), x, w[..., :4]))
     assert "14 products for 4 outputs" in kernel.tiles(problem)
+    assert "20 products for 4 outputs" in kernel.tiles(problem_of(Geometry(8, 4), x, torch.randn(64, 64, 8)))
 
 
 def test_gradients_by_it():

@@ -21,7 +21,7 @@ from tapwise.engine.kernels.program.normalising import finish, layer_norm, momen
 from tapwise.engine.kernels.program.packing import LANES, WIDEST
 from tapwise.engine.kernels.program.products import depthwise, few_outputs, few_transposed, grouped_product, transposed
 from tapwise.engine.kernels.program.recurrences import recurrence
-from tapwise.engine.kernels.program.winograd import winograd
+from tapwise.engine.kernels.program.winograd import winograd, winograd_transposed
 
 _JOB, _SEQUENCE = np.dtype(record.GroupJob), np.dtype(record.SequenceJob)
 _INSTRUCTION = record.INSTRUCTION
@@ -104,6 +104,9 @@ def _block(job, instructions, batch, block, share, scratch, item):
         elif code == record.FEW_TRANSPOSED:
             x = _place(job, i.x, i.x_row, i.x_batch, i.x_space, batch, 0, 0, scratch)
             few_transposed(i, x, y, r0, r1, scratch + i.z, item)
+        elif code == record.WINOGRAD_TRANSPOSED:
+            x = _place(job, i.x, i.x_row, i.x_batch, i.x_space, batch, 0, 0, scratch)
+            winograd_transposed(i, x, y, r0, r1, c0, c1, job.last, scratch + i.z, item)
         elif code == record.MATRICES_TRANSPOSED:
             x = _place(job, i.x, i.x_row, i.x_batch, i.x_space, batch, 0, 0, scratch)
             transposed_by_matrices(i, x, y, r0, r1, c0, c1, scratch + i.z, item)
@@ -116,7 +119,7 @@ def _block(job, instructions, batch, block, share, scratch, item):
             if code == record.PRODUCT:
                 grouped_product(i, x, y, count, c0, c1, item)
             elif code == record.WINOGRAD:
-                winograd(i, x, y, r0, r1, job.last, scratch + i.z, item)
+                winograd(i, x, y, r0, r1, c0, c1, job.last, scratch + i.z, item)
             elif code == record.MATRICES:
                 by_matrices(i, x, y, count, c0, c1, scratch + i.z)
             elif code == record.DEPTHWISE:

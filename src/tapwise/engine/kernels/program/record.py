@@ -22,8 +22,8 @@ from tapwise.engine.threads import job_type
 # What an instruction does, by number. Maps come after these, in the order of ``MAPS``.
 PRODUCT, DEPTHWISE, FEW_OUTPUTS, TRANSPOSED, LAYER_NORM, LARGEST, MOMENTS, FINISH, NORMALISE = range(9)
 IMPORT, EXPORT, ZEROS, EDGES, KEEP, FEW_TRANSPOSED, WINOGRAD, MATRICES, MATRICES_TRANSPOSED = range(9, 18)
-LSTM, GRU = range(18, 20)
-MAP = 20
+LSTM, GRU, WINOGRAD_TRANSPOSED = range(18, 21)
+MAP = 21
 CODES = {name: MAP + n for n, name in enumerate(MAPS)}
 AFFINE = CODES["affine"]
 # Of recurrences, the sums of a unit.
@@ -35,6 +35,7 @@ ABSOLUTE, SCRATCH, ARENA, STATE = range(4)
 _OPERANDS = [(f"{name}{part}", "i8") for name in "xzy" for part in ("", "_row", "_batch", "_space")]
 # ``x``, ``z``, ``y``: operands; ``third``: the address of a vector, w of a map, or of zeros at which end they stand.
 # Of a recurrence ``third`` is where in scratch its sums are, ``count`` its signals, and ``groups`` its gates.
+# Of Winograd's filtering ``third`` is zeros and the transformed weight, from ``z_row`` bytes on; ``z_batch``: rows at once.
 # ``tap``: bytes from a tap's rows to the next tap's; of what is imported or exported, from channel to channel.
 _INTEGERS = "code columns inputs taps tap stride shift groups weight bias count third"
 INSTRUCTION = np.dtype([*_OPERANDS, *((name, "i8") for name in _INTEGERS.split()), ("p", "f8"), ("q", "f8")])

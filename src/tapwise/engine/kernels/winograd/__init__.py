@@ -1,4 +1,4 @@
-"""winograd: minimal filtering. Dense convolutions of stride 1 with about half of the products.
+"""winograd: minimal filtering. Dense convolutions with about half of the products.
 
 Four outputs, a tile, are sums of products in a transformed domain; see ``filtering.py``. A tile's rounding is relative to
 its loudest sample, by a few times more than a sum's. Rows with outputs that aren't finite run on ``direct``.
@@ -38,10 +38,12 @@ def why_not(problem: Problem) -> str | None:
         return obstacle
     if problem.dtype == torch.float64:
         return "rounds more than float64 should"
-    if geometry.transposed or geometry.stride > 1 or geometry.groups > 1:
-        return "does convolutions of stride 1 and one group"
-    if geometry.kernel_size < layout.FEWEST_TAPS:
-        return f"saves no products of fewer than {layout.FEWEST_TAPS} taps"
+    if geometry.transposed or geometry.groups > 1:
+        return "does convolutions of one group, none transposed"
+    if geometry.stride > 1 < geometry.dilation:
+        return "does a stride or a dilation, not both"
+    if layout.saving(geometry.kernel_size, geometry.stride) < layout.LEAST_SAVING:
+        return f"saves few products of {geometry.kernel_size} taps at stride {geometry.stride}"
     if min(problem.in_channels, problem.out_channels) < _FEWEST_CHANNELS:
         return f"is for {_FEWEST_CHANNELS} channels and more"
     if layout.OUTPUTS * geometry.dilation > layout.LONGEST_CHUNK:
@@ -59,9 +61,10 @@ def compiled_loops(problem: Problem) -> list[tuple[str, str]]:
 def tiles(problem: Problem) -> str:
     """How the work is divided, in words."""
     geometry = problem.geometry
-    block = layout.block_of(problem.in_channels, geometry.dilation, problem.output_length)
-    points, segments = layout.points_of(geometry.kernel_size), layout.segments_of(geometry.kernel_size)
-    return f"blocks of {block} outputs, {points * segments} products for {layout.OUTPUTS} outputs"
+    inputs, taps = layout.unstrided(problem.in_channels, geometry.kernel_size, geometry.stride)
+    block = layout.block_of(inputs, geometry.dilation, problem.output_length)
+    products = layout.points_of(taps) * layout.segments_of(taps) * geometry.stride
+    return f"blocks of {block} outputs, {products} products for {layout.OUTPUTS} outputs"
 
 
 @inputs.widened
@@ -70,28 +73,30 @@ def run(geometry: Geometry, input: Tensor, weight: Tensor, bias: Tensor | None) 
     x, w = inputs.contiguous_rows(input), weight.detach().contiguous()
     batch, fan_in, length = x.shape
     fan_out, _, taps = w.shape
-    outputs, dilation = geometry.output_length(length), geometry.dilation
+    outputs, dilation, stride = geometry.output_length(length), geometry.dilation, geometry.stride
+    inputs_of_filter, taps_of_filter = layout.unstrided(fan_in, taps, stride)
     b = x.new_zeros(fan_out) if bias is None else bias.detach().contiguous()
     y = new_output((batch, fan_out, outputs), x.dtype)
     if not y.numel():
         return y
     threads = pool.count()
-    transformed = x.new_empty(layout.numbers_of(fan_in, fan_out, taps))
-    shares = -(-fan_in // _SHARE)
+    transformed = x.new_empty(layout.numbers_of(inputs_of_filter, fan_out, taps_of_filter))
+    zeros = layout.zeros_of(inputs_of_filter)
+    shares = -(-inputs_of_filter // _SHARE)
     weights = WeightsJob(
         weight=address(w), transformed=own_address(transformed), fan_in=fan_in, fan_out=fan_out, taps=taps,
-        zeros=layout.zeros_of(fan_in), share=_SHARE, shares=shares,
+        stride=stride, zeros=zeros, share=_SHARE, shares=shares,
     )  # fmt: skip
     pool.run(compiled.loop(*LOOPS[0]), weights, len(panels(fan_out)) * shares, threads)
-    block = layout.block_of(fan_in, dilation, outputs)
+    block = layout.block_of(inputs_of_filter, dilation, outputs)
     blocks = -(-outputs // block)
     checks = torch.zeros(batch * blocks, dtype=torch.float64, device="cpu")
     job = FilteringJob(
-        **inputs.input_fields(x, geometry.left, 1, inputs.padding_sources(geometry, length)),
-        transformed=own_address(transformed), zeros=layout.zeros_of(fan_in), bias=address(b), y=own_address(y), checks=own_address(checks),
+        **inputs.input_fields(x, geometry.left, stride, inputs.padding_sources(geometry, length)),
+        transformed=own_address(transformed), zeros=zeros, bias=address(b), y=own_address(y), checks=own_address(checks),
         batch=batch, fan_in=fan_in, fan_out=fan_out, taps=taps, dilation=dilation, outputs=outputs, block=block,
-        blocks=blocks, memory=layout.memory_of(block, fan_in, taps, dilation),
-        rows=layout.rows_read(block, taps, dilation), x_rows=layout.transformed_row(fan_in), y_rows=layout.transformed_row(fan_out),
+        blocks=blocks, memory=layout.memory_of(block, inputs_of_filter, taps_of_filter, dilation),
+        rows=layout.rows_read(block, taps_of_filter, dilation) * stride, x_rows=layout.transformed_row(fan_in), y_rows=layout.transformed_row(fan_out),
     )  # fmt: skip
     pool.run(compiled.loop(*LOOPS[1]), job, batch * blocks, threads)
     other = native if direct.why_not(Problem.unchecked(geometry, x, w)) else direct

@@ -9,6 +9,8 @@
 # tile 2                       8   10  ...     the next chunk
 #
 # more taps    segments of r = 4: the sum over segments s of products with the tiles of chunk c + s
+# a stride     its rows are one row, of as many times the inputs: a filter of stride 1
+# transposed   for each phase of the stride a filter of stride 1; phases that begin at the same row share its tiles
 
 A tile mixes the windows of its outputs: what isn't finite may reach too many of them. Chunks with such outputs are
 told, for products alone to compute anew.
@@ -31,7 +33,7 @@ from tapwise.engine.kernels.program.packing import WIDEST
 from tapwise.engine.kernels.program.products import panel_vectors, product_of_panel
 from tapwise.engine.kernels.program.tiles import sum_of_lanes
 from tapwise.engine.kernels.winograd.interpolation import Matrix, minimal_filtering
-from tapwise.engine.kernels.winograd.layout import OUTPUTS, segments_of, taps_of, transformed_row
+from tapwise.engine.kernels.winograd.layout import OUTPUTS, segments_of, taps_of, transformed_row, unstrided
 
 _I64 = ir.IntType(64)
 
@@ -180,16 +182,18 @@ def _of_powers(b: Any, vectors: Vectors, matrix: Matrix, loaded: list[Any]) -> l
     ]
 
 
-_FILTERINGS = {r: minimal_filtering(OUTPUTS, r) for r in (3, 4, 5)}
-_transform_3, _transform_4, _transform_5 = (make_transform(f.inputs) for f in _FILTERINGS.values())
-_taps_3, _taps_4, _taps_5 = (make_transform(f.taps) for f in _FILTERINGS.values())
-_inverse_3, _inverse_4, _inverse_5 = (make_inverse(f.outputs) for f in _FILTERINGS.values())
-_segments, _taps, _row = jit(segments_of), jit(taps_of), jit(transformed_row)
+_FILTERINGS = {r: minimal_filtering(OUTPUTS, r) for r in (2, 3, 4, 5)}
+_transform_2, _transform_3, _transform_4, _transform_5 = (make_transform(f.inputs) for f in _FILTERINGS.values())
+_taps_2, _taps_3, _taps_4, _taps_5 = (make_transform(f.taps) for f in _FILTERINGS.values())
+_inverse_2, _inverse_3, _inverse_4, _inverse_5 = (make_inverse(f.outputs) for f in _FILTERINGS.values())
+_segments, _taps, _row, _unstrided = jit(segments_of), jit(taps_of), jit(transformed_row), jit(unstrided)
 
 
 @jit
 def _transform(r, x, step, available, zeros, y, point, columns, item):
-    if r == 3:
+    if r == 2:
+        _transform_2(x, step, available, zeros, y, point, columns, item)
+    elif r == 3:
         _transform_3(x, step, available, zeros, y, point, columns, item)
     elif r == 4:
         _transform_4(x, step, available, zeros, y, point, columns, item)
@@ -200,7 +204,9 @@ def _transform(r, x, step, available, zeros, y, point, columns, item):
 @jit
 def transform_taps(r, x, step, y, point, columns, item):
     """The ``r`` taps of a segment, rows ``step`` bytes apart, at all points, ``point`` bytes apart."""
-    if r == 3:
+    if r == 2:
+        _taps_2(x, step, r, x, y, point, columns, item)
+    elif r == 3:
         _taps_3(x, step, r, x, y, point, columns, item)
     elif r == 4:
         _taps_4(x, step, r, x, y, point, columns, item)
@@ -210,6 +216,8 @@ def transform_taps(r, x, step, y, point, columns, item):
 
 @jit
 def _inverse(r, x, point, bias, y, step, count, columns, item):
+    if r == 2:
+        return _inverse_2(x, point, bias, y, step, count, columns, item)
     if r == 3:
         return _inverse_3(x, point, bias, y, step, count, columns, item)
     if r == 4:
@@ -224,6 +232,7 @@ class Filter(NamedTuple):
         zeros: as many as a row has, or a panel.
         weight: the transformed weight, by panel, by point, as ``layout.transformed`` makes it.
         tap: bytes from a tap's row to the next tap's.
+        stride: rows from window to window; 1 where there is a dilation.
     """
 
     zeros: int
@@ -233,57 +242,111 @@ class Filter(NamedTuple):
     y_row: int
     tap: int
     taps: int
+    stride: int
     inputs: int
     columns: int
+
+
+class Tiles(NamedTuple):
+    """The transformed rows of some chunks, and where their products are summed.
+
+    # memory   transformed rows, by point | their products with a panel, by point | by chunk: 0, or NaN
+
+    Arguments:
+        r, segments: the taps of a segment, and how they are summed.
+        inputs: numbers of a transformed row.
+        rows, row, point: the address of these rows, and bytes from one to the next, and from point to point.
+        products, products_point, checks: the others' addresses; ``checks`` holds one for each chunk.
+    """
+
+    r: int
+    segments: int
+    dilation: int
+    chunks: int
+    inputs: int
+    rows: int
+    row: int
+    point: int
+    products: int
+    products_point: int
+    checks: int
+
+
+@jit
+def tiles_in(memory, count, inputs, taps, dilation):
+    """The tiles of ``count`` rows of outputs; ``layout.memory_of`` says how much memory that is."""
+    r, segments = _taps(taps), _segments(taps)
+    points = OUTPUTS + r - 1
+    chunk = OUTPUTS * dilation
+    chunks = (count + chunk - 1) // chunk
+    row = _row(inputs)
+    point = (chunks + segments - 1) * dilation * row
+    products_point = chunks * dilation * WIDEST * VECTOR + 64
+    products = memory + points * point
+    checks = products + points * products_point
+    return Tiles(r, segments, dilation, chunks, inputs, memory, row, point, products, products_point, checks)
+
+
+@jit
+def transform_rows(tiles, x, x_row, tap, stride, left, inputs, zeros, item):
+    """Transform the rows of all tiles: ``x`` is the first of them, and of ``left`` rows from there on.
+
+    Those of a stride, ``inputs`` numbers each, are put together to one.
+    """
+    size, ahead, chunk = size_of(item), stride * tiles.dilation, OUTPUTS * tiles.dilation
+    for t in range((tiles.chunks + tiles.segments - 1) * tiles.dilation):
+        row = (t // tiles.dilation * chunk + t % tiles.dilation) * stride
+        for phase in range(stride):
+            available = (left - row - phase + ahead - 1) // ahead
+            source, target = x + (row + phase) * x_row, tiles.rows + t * tiles.row + phase * inputs * size
+            _transform(tiles.r, source, tap * stride, available, zeros, target, tiles.point, inputs, item)
+
+
+@jit
+def sums_of_tiles(tiles, weight, zeros, bias, y, y_row, columns, count, item):
+    """``count`` rows of outputs, ``y_row`` bytes apart: products of tiles with a transformed weight, panel by panel.
+
+    ``checks`` says of each chunk whether its outputs are finite.
+    """
+    size = size_of(item)
+    lanes = VECTOR // size
+    dilation, chunk, m_row = tiles.dilation, OUTPUTS * tiles.dilation, WIDEST * VECTOR
+    for n in range(tiles.chunks):
+        store(tiles.checks + 8 * n, 0.0)
+    vectors, c = (columns + lanes - 1) // lanes, 0
+    while vectors > 0:
+        n = panel_vectors(vectors)
+        own = min(columns - c, n * lanes)
+        for p in range(OUTPUTS + tiles.r - 1):
+            product_of_panel(
+                n, tiles.rows + p * tiles.point, tiles.row, tiles.segments, dilation * tiles.row, tiles.inputs, weight,
+                zeros, tiles.products + p * tiles.products_point, m_row, lanes, tiles.chunks * dilation, item,
+            )  # fmt: skip
+            weight += tiles.segments * tiles.inputs * n * VECTOR
+        for t in range(tiles.chunks * dilation):
+            row = t // dilation * chunk + t % dilation
+            own_rows = (count - row + dilation - 1) // dilation
+            source, place = tiles.products + t * m_row, y + row * y_row + c * size
+            check = _inverse(
+                tiles.r, source, tiles.products_point, bias + c * size, place, y_row * dilation, own_rows, own, item
+            )
+            at = tiles.checks + t // dilation * 8
+            store(at, load(at, 0.0) + check)
+        c += own
+        vectors -= n
 
 
 @jit
 def filtered(f, x, y, r0, r1, last, memory, item):
     """Rows [r0, r1) of those that end at ``last``; r0 begins a chunk. ``x`` is the first row of r0's window.
 
-    # memory   transformed rows, by point | their products with a panel, by point | by chunk: 0, or NaN
-
     Returns:
-        The address of the last of these.
+        The address of what says of each chunk whether its outputs are finite: 0, or NaN.
     """
-    size = size_of(item)
-    dilation, r = f.tap // f.x_row, _taps(f.taps)
-    points, segments = OUTPUTS + r - 1, _segments(f.taps)
-    chunk = OUTPUTS * dilation
-    chunks = (r1 - r0 + chunk - 1) // chunk
-    tiles, outputs = (chunks + segments - 1) * dilation, chunks * dilation
-    # As ``layout.memory_of`` says.
-    v_row = _row(f.inputs)
-    v_point = tiles * v_row
-    m_row = WIDEST * VECTOR
-    m_point = outputs * m_row + 64
-    products = memory + points * v_point
-    checks = products + points * m_point
-    for t in range(tiles):
-        row = t // dilation * chunk + t % dilation
-        available = (last + (f.taps - 1) * dilation - r0 - row + dilation - 1) // dilation
-        _transform(r, x + row * f.x_row, f.tap, available, f.zeros, memory + t * v_row, v_point, f.inputs, item)
-    lanes = VECTOR // size
-    vectors, c = (f.columns + lanes - 1) // lanes, 0
-    weight = f.weight
-    for n in range(chunks):
-        store(checks + 8 * n, 0.0)
-    while vectors > 0:
-        n = panel_vectors(vectors)
-        own = min(f.columns - c, n * lanes)
-        for p in range(points):
-            product_of_panel(
-                n, memory + p * v_point, v_row, segments, dilation * v_row, f.inputs, weight, f.zeros,
-                products + p * m_point, m_row, lanes, outputs, item,
-            )  # fmt: skip
-            weight += segments * f.inputs * n * VECTOR
-        for t in range(outputs):
-            row = t // dilation * chunk + t % dilation
-            count = (r1 - r0 - row + dilation - 1) // dilation
-            place, bias = y + row * f.y_row + c * size, f.bias + c * size
-            check = _inverse(r, products + t * m_row, m_point, bias, place, f.y_row * dilation, count, own, item)
-            at = checks + t // dilation * 8
-            store(at, load(at, 0.0) + check)
-        c += own
-        vectors -= n
-    return checks
+    dilation = f.tap // f.x_row
+    inputs, taps = _unstrided(f.inputs, f.taps, f.stride)
+    tiles = tiles_in(memory, r1 - r0, inputs, taps, dilation)
+    left = (last - 1 - r0) * f.stride + (f.taps - 1) * dilation + 1
+    transform_rows(tiles, x, f.x_row, f.tap, f.stride, left, f.inputs, f.zeros, item)
+    sums_of_tiles(tiles, f.weight, f.zeros, f.bias, y, f.y_row, f.columns, r1 - r0, item)
+    return tiles.checks

@@ -11,12 +11,34 @@ from tapwise.engine.kernels.winograd.interpolation import minimal_filtering
 
 # Outputs of a tile, and taps of a segment where a filter has several.
 OUTPUTS = SEGMENT = 4
-FEWEST_TAPS = 3
+# By how much fewer the products have to be.
+LEAST_SAVING = 1.15
 # Rows of a chunk of tiles, at most: a block holds full chunks.
 LONGEST_CHUNK = 128
 _SIZE = 4  # bytes of a number
 # Rows of a block: the weight is read once for each, and what is transformed has to stay in the cache.
 _MOST_ROWS, _FEWEST_ROWS, _CACHED = 192, 96, 1 << 19
+
+
+def unstrided(inputs: int, taps: int, stride: int) -> tuple[int, int]:
+    """The inputs and taps of a filter of stride 1 that does what one of a stride does: its rows are ``stride`` rows each.
+
+    Example:
+        >>> unstrided(128, 8, 4), unstrided(128, 3, 2), unstrided(128, 7, 1)
+        ((512, 2), (256, 2), (128, 7))
+    """
+    return inputs * stride, (taps + stride - 1) // stride
+
+
+def saving(taps: int, stride: int = 1) -> float:
+    """The products of a filter by those of its tiles.
+
+    Example:
+        >>> saving(3), saving(2), saving(8, 4), saving(5, 4)
+        (2.0, 1.6, 1.6, 1.0)
+    """
+    _, own = unstrided(1, taps, stride)
+    return OUTPUTS * taps / (points_of(own) * segments_of(own) * stride)
 
 
 def segments_of(taps: int) -> int:
@@ -54,11 +76,23 @@ def numbers_of(inputs: int, outputs: int, taps: int) -> int:
     return zeros_of(inputs) + points_of(taps) * segments_of(taps) * inputs * padded(outputs)
 
 
-def transformed(weight: Tensor) -> Tensor:
+def _of_stride_1(weight: Tensor, stride: int) -> Tensor:
+    """The weight (C_out, C_in, K) of a stride as that of stride 1: (C_out, stride * C_in, taps)."""
+    if stride == 1:
+        return weight
+    outputs, inputs, taps = weight.shape
+    wide, own = unstrided(inputs, taps, stride)
+    full = weight.new_zeros((outputs, inputs, own * stride))
+    full[..., :taps] = weight
+    return full.reshape(outputs, inputs, own, stride).permute(0, 3, 1, 2).reshape(outputs, wide, own)
+
+
+def transformed(weight: Tensor, stride: int = 1) -> Tensor:
     """The transformed weight of (C_out, C_in, K): zeros, then panels, each point by point.
 
     # panel 0: point 0 (segments, C_in, columns) | point 1 | ...        panel 1: ...
     """
+    weight = _of_stride_1(weight, stride)
     outputs, inputs, taps = weight.shape
     segments, r = segments_of(taps), taps_of(taps)
     points = torch.tensor([[float(v) for v in row] for row in minimal_filtering(OUTPUTS, r).taps], dtype=torch.float64)

@@ -11,21 +11,25 @@ from tapwise.engine.memory import Range, input_range
 from tapwise.engine.threads import job_type
 
 
+def _transformed(job: Any) -> int:
+    """Numbers of a job's transformed weight."""
+    inputs, taps = layout.unstrided(job.fan_in, job.taps, job.stride)
+    return layout.numbers_of(inputs, job.fan_out, taps)
+
+
 def _weight_ranges(job: Any, tasks: int, bits: int) -> Iterator[Range]:
     yield Range("weight", job.weight, job.weight + job.fan_in * job.fan_out * job.taps * bits // 8)
-    numbers = layout.numbers_of(job.fan_in, job.fan_out, job.taps)
-    yield Range("transformed", job.transformed, job.transformed + numbers * bits // 8)
+    yield Range("transformed", job.transformed, job.transformed + _transformed(job) * bits // 8)
 
 
-# A task is a panel of output channels and a share of the input channels.
-WeightsJob = job_type("WeightsJob", "weight transformed fan_in fan_out taps zeros share shares", _weight_ranges)
+# A task is a panel of output channels and a share of the inputs: of a stride, the channels of all its rows.
+WeightsJob = job_type("WeightsJob", "weight transformed fan_in fan_out taps stride zeros share shares", _weight_ranges)
 
 
 def _ranges(job: Any, tasks: int, bits: int) -> Iterator[Range]:
     size = bits // 8
     yield input_range(job, job.batch, job.fan_in, size)
-    numbers = layout.numbers_of(job.fan_in, job.fan_out, job.taps)
-    yield Range("transformed", job.transformed, job.transformed + numbers * size)
+    yield Range("transformed", job.transformed, job.transformed + _transformed(job) * size)
     yield Range("bias", job.bias, job.bias + job.fan_out * size)
     yield Range("y", job.y, job.y + job.batch * job.fan_out * job.outputs * size)
     yield Range("checks", job.checks, job.checks + 8 * tasks)

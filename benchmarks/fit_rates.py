@@ -117,7 +117,7 @@ def dense(count: int, seed: int) -> list[dict[str, Any]]:
         fan_in, fan_out = (int(2 ** rng.uniform(3, 9.5)) for _ in range(2))
         if n % 2:
             fan_in, fan_out = (-(-channels // 16) * 16 for channels in (fan_in, fan_out))
-        taps, dilation = int(rng.integers(3, 16)), int(rng.choice([1, 1, 2, 5]))
+        taps, dilation = int(rng.integers(2, 16)), int(rng.choice([1, 1, 2, 5]))
         reach = (taps - 1) * dilation
         products = 10 ** rng.uniform(6, 9.3)
         length = int(np.clip(products / (fan_in * fan_out * taps), 30, 100_000))

@@ -32,7 +32,7 @@ PINNED = {
     "mamba": ("direct", problem(1536, 1536, 2048, 4, padding="causal", groups=1536)),
     "conformer": ("direct", problem(256, 256, 500, 31, padding=15, groups=256)),
     "vocos": ("direct", problem(512, 512, 256, 7, padding=3, groups=512)),
-    "w2v1": ("native", problem(512, 512, 31_999, 3, 2)),
+    "w2v1": ("winograd", problem(512, 512, 31_999, 3, 2)),
     "hifigan": ("winograd", problem(128, 128, 8192, 11, 1, 5, 25)),
     "pointwise": ("native", problem(256, 256, 2048, 1)),
     "hubertpos": ("direct", problem(768, 768, 499, 128, padding=(64, 63), groups=16)),
@@ -43,10 +43,11 @@ PINNED = {
     "enformer": ("direct", problem(4, 768, 32_768, 15, padding=7)),
     "encodecres": ("direct", problem(32, 16, 48_000, 3, padding="causal")),
     "wavenet": ("winograd", problem(128, 256, 4096, 3, dilation=32, padding=(64, 0))),
-    "mimids": ("implicit_gemm", problem(64, 128, 24_000, 8, 4, padding=(4, 0))),
+    "mimids": ("winograd", problem(64, 128, 24_000, 8, 4, padding=(4, 0))),
+    "gaps": ("implicit_gemm", problem(64, 128, 24_000, 9, 8, padding=(4, 0))),
     "fir230": ("fft", problem(1, 1, 1_000_000, 230, padding="causal")),
     "ecgnet": ("winograd", problem(12, 64, 4096, 17, padding=8)),
-    "bonito": ("native", problem(16, 384, 5000, 19, 5, padding=9)),
+    "bonito": ("winograd", problem(16, 384, 5000, 19, 5, padding=9)),
     "int64": ("native", problem(1, 1, 1_000_000, 31, dtype=torch.int64)),
     "float16": ("direct", problem(1, 1, 1_000_000, 31, dtype=torch.float16)),
 }
@@ -69,9 +70,9 @@ WITH_AVX2 = {
     "mamba": "direct",
     "encodec0": "direct",
     "hifigan": "winograd",
-    "w2v1": "native",
+    "w2v1": "winograd",
     "pointwise": "native",
-    "mimids": "implicit_gemm",
+    "mimids": "winograd",
     "fir230": "direct",
     "ecgnet": "winograd",
     "hubertpos": "native",
@@ -94,7 +95,7 @@ def test_with_avx2_alone_gradients_are_planned_anew(monkeypatch):
     assert plans.choose_training(dilated) == ("winograd", "winograd", "native")
     predict_for(monkeypatch, "avx2")
     assert plans.choose_training(dilated) == ("winograd", "winograd", "implicit_gemm")
-    assert plans.choose_training(strided) == ("implicit_gemm", "implicit_gemm", "implicit_gemm")
+    assert plans.choose_training(strided) == ("winograd", "implicit_gemm", "implicit_gemm")
 
 
 def test_with_avx2_alone_torch_is_slow_at_gaps_and_strides_and_depthwise_gradients(monkeypatch):

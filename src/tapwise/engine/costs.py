@@ -309,6 +309,7 @@ def _winograd(problem: Problem, threads: int, rates: Rates) -> float:
     products = layout.points_of(taps) * tiles
     weights = layout.points_of(taps) * layout.segments_of(taps) * inputs * problem.out_channels
     seconds = tiles * weights / (r.rate * min(1.0, problem.out_channels / r.full_out_channels))
+    seconds *= r.strided if geometry.stride > 1 else 1.0
     seconds += products * inputs * r.input + problem.n_outputs * r.output
     tasks = -(-problem.output_length // block)
     shares = -(-tasks // threads) / tasks  # of the thread that has most of the blocks

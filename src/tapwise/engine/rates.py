@@ -185,6 +185,9 @@ class WinogradRates:
     input: float
     output: float
     weight: float
+    # The time of a product of a convolution with a stride by that of one without: its rows are long. Where it wasn't
+    # measured, so long that filtering runs where it surely gains.
+    strided: float
 
 
 @dataclass(frozen=True)

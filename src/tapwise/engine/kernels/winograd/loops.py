@@ -81,7 +81,9 @@ def _block(job, task, x, y, memory, item):
     reach = (job.outputs - 1 - r0) * job.stride + (job.taps - 1) * job.dilation + 1
     chunk = layout.OUTPUTS * job.dilation
     chunks = (r1 - r0 + chunk - 1) // chunk
-    gathered(job, job.x + row * job.x_row, job.fan_in, r0 * job.stride - job.left, min(job.rows, reach), x, job.x_rows, item)
+    gathered(
+        job, job.x + row * job.x_row, job.fan_in, r0 * job.stride - job.left, min(job.rows, reach), x, job.x_rows, item
+    )
     tap = job.dilation * job.x_rows
     panels = job.transformed + job.zeros * size
     f = Filter(

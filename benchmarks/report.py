@@ -120,11 +120,11 @@ def page(result: Result, others: dict[str, Result]) -> str:
     return text
 
 
-def _networks(result: Result, live: Result | None) -> str:
+def _networks(result: Result, live: Result | None, title: str = "Whole networks") -> str:
     """Whole networks, offline and live."""
     peers = [peer for peer in result["rows"][0]["ms"] if peer not in ("eager", "eager again")]
     text = (
-        f"\n## Whole networks\n\nWell-known architectures with random weights, float32, {result['threads']} threads: "
+        f"\n## {title}\n\nWell-known architectures with random weights, float32, {result['threads']} threads: "
         "times eager's time, each peer in a process of its own, in turns, the least of all turns. *Accelerate* is "
         "`tw.accelerate(model)`, *tuned* the same with an example, *freeze* `tw.freeze`. *Floor* is the time of "
         f"the network's products at the rate of `torch.mm`. Measured {result['machine']['date']} on {_where(result)}, by "
@@ -165,7 +165,7 @@ def _live(result: Result) -> str:
         "`tw.stream(model, x)`, *frozen stream* `tw.stream(tw.freeze(model, x))`, with `dtype=torch.bfloat16` too, ONNX Runtime runs the step that "
         f"`functional` exports. Median and 99th percentile of all steps, ms; *floor*: all weights read once, at the rate "
         "at which as much memory is read, and 2 us for each compiled step, without what is computed; measured "
-        f"{result['machine']['date']}.\n\n| network | chunk, ms | "
+        f"{result['machine']['date']} on {_where(result)}.\n\n| network | chunk, ms | "
         + " | ".join(f"{peer}, 50% | 99%" for peer in peers)
         + " | floor |\n|---|---:|"
         + "---:|" * (2 * len(peers) + 1)
@@ -336,10 +336,12 @@ def document() -> str:
     """The whole page, from the result files that there are."""
     result, networks, streams = _read("conv1d-cpu"), _read("networks-cpu"), _read("stream-cpu")
     assert result is not None
+    avx2 = _read("networks-cpu-avx2")
     others = {title: found for title, name in OTHERS.items() if (found := _read(name))}
     return (
         page(result, others)
         + (_networks(networks, _read("networks-live-cpu")) if networks else "")
+        + (_networks(avx2, _read("networks-live-cpu-avx2"), "Whole networks, AVX2 only") if avx2 else "")
         + (_training(training) if (training := _read("networks-training-cpu")) else "")
         + _bfloat16(_read("networks-bfloat16-cpu"), _read("conv1d-cpu-bfloat16"))
         + (_streams(streams) if streams else "")

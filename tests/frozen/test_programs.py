@@ -7,13 +7,19 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 import single_programs as single
+import tapwise as tw
 from against_the_oracle import TOLERANCE, VIEWS, expected, tensor
+from frozen_networks import assert_same
 from marks import slow_after
 from strategies import convolutions, transposed
 from tapwise.engine.kernels.program.functions import fitted
 from tapwise.engine.kernels.program.packing import LANES, padded, panels
+from tapwise.engine.kernels.program.record import PRODUCT, WINOGRAD
+from tapwise.frozen import filtering
+from tapwise.frozen.groups import PANEL
 from tapwise.geometry import Geometry
 
 
@@ -151,3 +157,37 @@ def test_a_polynomial_is_fitted():
     coefficients = fitted(math.exp, 6, low, high)
     at = np.linspace(low, high, 1001)
     assert abs(np.polynomial.polynomial.polyval(at, coefficients) - np.exp(at)).max() < 2e-8
+
+
+def groups_of(program):
+    return [(group, program.plan.shares_of(group)) for group in program.plan.groups]
+
+
+@pytest.mark.parametrize(("length", "is_shared"), [(1, True), (3, True), (20, True), (300, False)])
+def test_a_transposed_convolution_of_few_inputs_is_shared_out_by_columns(length, is_shared, monkeypatch):
+    dice = np.random.default_rng(length)
+    x, columns = tensor(dice, 2, 24, length, dtype=torch.float32), 5 * PANEL + 3
+    w, b = tensor(dice, 24, columns, 12, dtype=torch.float32), tensor(dice, columns, dtype=torch.float32)
+    geometry = Geometry(12, 4, padding=(2, 1), transposed=True)
+    monkeypatch.setattr(filtering, "_FEWEST_ROWS", 1 << 40)
+    program = single.program_of(single.graph_of(geometry, x, w, b), x)
+    assert [n for _, n in groups_of(program) if n > 1] == ([5] if is_shared else [])
+    y = single.run(geometry, x, w, b)
+    rtol, atol = TOLERANCE[torch.float32]
+    np.testing.assert_allclose(y.double().numpy(), expected(geometry, x, w, b), rtol=rtol, atol=100 * atol)
+
+
+def test_a_large_product_of_few_rows_is_a_group_of_its_own():
+    torch.manual_seed(0)
+    first, second = nn.Conv1d(256, 512, 3), nn.Conv1d(512, 8 * PANEL, 1)
+    model = nn.Sequential(first, nn.ReLU(), second).eval()
+    x = torch.randn(2, 256, 500)
+    frozen = tw.freeze(model, x)
+    for length, n_groups in ((60, 2), (500, 1)):
+        y = frozen(x[..., :length])
+        program = list(frozen._programs.values())[-1]
+        products = [n for group, n in groups_of(program) if any(s.code in (PRODUCT, WINOGRAD) for s in group.steps)]
+        assert len(products) == n_groups
+        assert all(n > 1 for n in products) == (n_groups == 2)
+        assert_same(model, frozen, x[..., :length])
+        assert torch.equal(frozen(x[1:, :, :length]), y[1:])

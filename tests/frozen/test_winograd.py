@@ -223,6 +223,31 @@ def test_the_same_bits_whatever_the_batch_the_threads_and_the_blocks(monkeypatch
         assert torch.equal(longer[..., : y.shape[-1] - reach], y[..., :-reach])
 
 
+def test_shares_of_the_columns_have_the_same_bits(monkeypatch):
+    """Of a large weight and few blocks of rows; a NaN is then computed anew by each share."""
+    dice = np.random.default_rng(0)
+    for geometry, size in (
+        (Geometry(4, padding=2), (200, 96)),
+        (Geometry(8, 4, padding=2), (200, 96)),
+        (Geometry(8, 4, padding=2, transposed=True), (96, 200)),
+    ):
+        x, w = (
+            tensor(dice, 2, 96, 500, dtype=torch.float32),
+            tensor(dice, *size, geometry.kernel_size, dtype=torch.float32),
+        )
+        x[1, 5, 250] = float("nan")
+        bits = []
+        for large in (1 << 40, 1):
+            monkeypatch.setattr(filtering, "_LARGE", large)
+            plan = single.program_of(single.graph_of(geometry, x, w, None), x).plan
+            shares = [plan.shares_of(group) for group in plan.groups if group.steps[0].code in filtering.CODES.values()]
+            assert shares == [1 if large > 1 else 3]
+            bits.append(single.run(geometry, x, w))
+        assert torch.equal(*(y.nan_to_num(9) for y in bits))
+        assert torch.equal(*(y.isnan() for y in bits))
+        assert 0 < bits[0].isnan().sum() <= 200 * 8
+
+
 def test_networks_with_maps_after_it_and_sums():
     torch.manual_seed(0)
 

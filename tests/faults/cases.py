@@ -35,7 +35,8 @@ def refused(call, words, kinds=(ValueError, RuntimeError, TypeError, OSError)):
 
 def forked(*arguments, data=None):
     """The command in a fork of this process, which has imported torch: seconds less than in a process of its own."""
-    from tapwise.cli import main
+    from tapwise.cli import apply, explain, inspect, main, stream
+    tw.inspect, tw.stream, tw.explain  # what is imported here isn't in each child
     files = [tempfile.TemporaryFile() for _ in range(3)]
     files[0].write(data or b"")
     files[0].seek(0)

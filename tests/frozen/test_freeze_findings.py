@@ -319,3 +319,15 @@ def test_memory_of_a_stream_does_not_grow_over_chunks():
         live.step(torch.randn(1, 3, length))
     (group,) = live._at.groups
     assert group.machine.state.numbers.numel() < 40_000
+
+
+def test_the_first_call_of_a_short_length_has_the_bits_of_later_ones():
+    """It gave the model's own outputs, after it was compared: a row alone then differed from the same row of a batch."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv1d(64, 64, 5), nn.ReLU(), nn.Conv1d(64, 64, 1)).eval()
+    frozen, x = tw.freeze(model, torch.randn(1, 64, 400)), torch.randn(2, 64, 12)
+    assert x.shape[-1] < frozen._base
+    first = frozen(x)
+    assert torch.equal(frozen(x), first)
+    assert torch.equal(frozen(x[1:]), first[1:])
+    assert not torch.equal(model(x), first)  # else this says nothing

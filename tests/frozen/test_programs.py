@@ -179,7 +179,7 @@ def test_a_transposed_convolution_of_few_inputs_is_shared_out_by_columns(length,
 
 def test_a_large_product_of_few_rows_is_a_group_of_its_own():
     torch.manual_seed(0)
-    first, second = nn.Conv1d(256, 512, 3), nn.Conv1d(512, 8 * PANEL, 1)
+    first, second = nn.Conv1d(256, 512, 3), nn.Conv1d(512, 512, 1)
     model = nn.Sequential(first, nn.ReLU(), second).eval()
     x = torch.randn(2, 256, 500)
     frozen = tw.freeze(model, x)

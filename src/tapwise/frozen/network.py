@@ -233,7 +233,10 @@ class Frozen(nn.Module):
             )
 
     def _first_of_length(self, length: int, inputs: Sequence[Any], signals: Sequence[Tensor]) -> Any:
-        """A length shorter than those at which the model was read: its own run, and whether programs give the same."""
+        """A length shorter than those at which the model was read: its own run, unless programs give the same.
+
+        The model refuses first what it refuses; where programs hold, their bits are those of every later call.
+        """
         wanted = self._by_model(inputs)
         try:
             noise = self.runs.signals(length)
@@ -243,7 +246,7 @@ class Frozen(nn.Module):
             self._holds[length] = difference_of(self._by_model(others), self._by_programs(noise)) <= self.allowed
         except (RuntimeError, ValueError, IndexError, ArithmeticError):
             self._holds[length] = False
-        return wanted
+        return self._by_programs(signals) if self._holds[length] else wanted
 
     # As an object
 

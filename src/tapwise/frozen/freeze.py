@@ -24,8 +24,8 @@ def freeze(
     too. What torch alone can do, as a cumulative sum, torch does, on the same memory. Of a model that can't be read as one, as it attends to all of time, the
     modules that can be are frozen.
 
-    Convolutions of stride 1 with enough channels run by Winograd's filtering, with about half of the products: of a
-    long signal, not of a stream. It rounds by about three times more than sums of products do; freeze under
+    Convolutions with enough channels run by Winograd's filtering, with a stride and transposed too, with half to three
+    quarters of the products: of a long signal, not of a stream. It rounds by about three times more than sums of products do; freeze under
     ``options(exact=True)`` to exclude it. Source: Lavin and Gray, arXiv 1509.09308.
 
     Arguments:

@@ -1,4 +1,4 @@
-"""winograd: minimal filtering. Dense convolutions with about half of the products.
+"""winograd: minimal filtering. Dense convolutions with half to three quarters of the products.
 
 Four outputs, a tile, are sums of products in a transformed domain; see ``filtering.py``. A tile's rounding is relative to
 its loudest sample, by a few times more than a sum's. Rows with outputs that aren't finite run on ``direct``.

@@ -33,7 +33,17 @@ def refused(call, words, kinds=(ValueError, RuntimeError, TypeError, OSError)):
         return
     raise SystemExit(f"not refused: {result!r}")
 
-def forked(*arguments, data=None):
+def ended(child):
+    """The exit code of a forked child, which must end by itself."""
+    for _ in range(2000):
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.02)
+    os.kill(child, signal.SIGKILL)
+    raise SystemExit("the child hangs")
+
+def forked(arguments, data):
     """The command in a fork of this process, which has imported torch: seconds less than in a process of its own."""
     from tapwise.cli import apply, explain, inspect, main, stream
     tw.inspect, tw.stream, tw.explain  # what is imported here isn't in each child
@@ -47,7 +57,6 @@ def forked(*arguments, data=None):
             for number, file in enumerate(files):
                 os.dup2(file.fileno(), number)
             sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")
-            sys.path.insert(0, "")
             sys.argv = ["tapwise", *map(str, arguments)]
             main()
         except SystemExit as end:
@@ -58,21 +67,14 @@ def forked(*arguments, data=None):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
-    for _ in range(1000):
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            break
-        time.sleep(0.02)
-    else:
-        os.kill(child, signal.SIGKILL)
-        raise SystemExit(f"{arguments} hangs")
+    code = ended(child)
     [file.seek(0) for file in files]
-    return subprocess.CompletedProcess(arguments, os.waitstatus_to_exitcode(status), files[1].read(), files[2].read())
+    return subprocess.CompletedProcess(arguments, code, files[1].read(), files[2].read())
 
-def command(*arguments, words=None, code=None, data=None, run_by=None, **options):
-    """The command in a process of its own, or ``run_by``: what it prints. With ``words``, a mistake told in a few lines."""
-    if run_by is not None:
-        run = run_by(*arguments, data=data)
+def command(*arguments, words=None, code=None, data=None, fork=False, **options):
+    """The command in a process of its own, or a fork: what it prints. With ``words``, a mistake told in a few lines."""
+    if fork:
+        run = forked(arguments, data)
     else:
         run = subprocess.run([sys.executable, "-m", "tapwise", *map(str, arguments)], input=data, capture_output=True,
                              timeout=100, **options)
@@ -117,14 +119,7 @@ def in_child(work):
         except BaseException as error:
             print(type(error).__name__, error, file=sys.stderr, flush=True)
             os._exit(1)
-    for _ in range(400):
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            assert status == 0, status
-            return
-        time.sleep(0.1)
-    os.kill(child, signal.SIGKILL)
-    raise SystemExit("the child hangs")
+    assert ended(child) == 0
 '''
 
 CASES = MEMORY | CHANGES | STEPS | STATES | ARGUMENTS | FILES | COMMANDS | PROCESSES

@@ -27,9 +27,9 @@ for name in ("loud", "last"):
     y = np.frombuffer(command("stream", f"m.py:{name}", data=x.tobytes()), "<i2")
     assert (y == wanted).all(), (name, y[:5])
 for option in (("--rate", "nan"), ("--chunk", "inf"), ("--chunk", "-1"), ("--rate", "1e308")):
-    command("stream", "m.py:loud", *option, words="", data=x.tobytes(), run_by=forked)
+    command("stream", "m.py:loud", *option, words="", data=x.tobytes(), fork=True)
 for name in ("ints", "wide", "two", "takes_complex"):
-    command("stream", f"m.py:{name}", words="", data=x.tobytes(), run_by=forked)
+    command("stream", f"m.py:{name}", words="", data=x.tobytes(), fork=True)
 run = subprocess.run([sys.executable, "-m", "tapwise", "stream", "m.py:loud"], input=x.tobytes(), stdout=subprocess.PIPE,
                      preexec_fn=lambda: os.close(2))
 assert (np.frombuffer(run.stdout, "<i2") == wanted).all()
@@ -45,9 +45,9 @@ for name, word in (("m.py:key", "KeyError"), ("m.py:zero", "ZeroDivisionError"),
                    ("m.py:empty", "RuntimeError"), ("m.py:leave", "SystemExit"), (".:x", "module:factory"), ("..a:x", "module:factory"), (":", "named"),
                    ("m.py:", "named"), ("m.py:nope", "no function")):
     for verb in ("inspect", "stream"):
-        command(verb, name, words=word, run_by=forked)
+        command(verb, name, words=word, fork=True)
 for size in ("0,1,100", "-1,2", "1,x", "1,1,1e3", ","):
-    command("inspect", "m.py:none", "--size", size, words="--size", run_by=forked)
+    command("inspect", "m.py:none", "--size", size, words="--size", fork=True)
 run = subprocess.run([sys.executable, "-m", "tapwise", "inspect", "m.py:key", "--debug"], capture_output=True)
 assert b"Traceback" in run.stderr
 """,

@@ -16,7 +16,7 @@ assert np.load("o.npy").dtype == np.complex128 and np.load("o.npy")[5] == 2j
     "numbers that a table can't hold": """
 for cell, word in (("1e400", "range"), ("9007199254740993", "exactly"), ("9007199254740993.0", "exactly"), ("-1e999", "range"), ("abc", "not a number")):
     Path("a.csv").write_text(f"v\\n1\\n2\\n{cell}\\n4\\n")
-    command("apply", "a.csv", "--taps", "1,1", words="line 4", run_by=forked)
+    command("apply", "a.csv", "--taps", "1,1", words="line 4", fork=True)
 Path("a.csv").write_text("v\\n1\\n9007199254740994\\n4\\n")
 command("apply", "a.csv", "--taps", "1")
 Path("a.csv").write_text("v,w\\n1,2\\n3,4,5\\n")
@@ -37,8 +37,8 @@ for name, kind in (("a.wav", "WAV"), ("b.wav", "RF64"), ("c.wav", "WAVEX"), ("d.
     data = Path(name).read_bytes()
     for part in (0.3, 0.5, 0.99):
         Path(name).write_bytes(data[: int(len(data) * part)])
-        command("apply", name, "--taps", "1,1", "-o", "o" + Path(name).suffix, words=name, run_by=forked)
-        command("apply", "whole.wav", "--taps", name, "-o", "o.wav", words=name, run_by=forked)
+        command("apply", name, "--taps", "1,1", "-o", "o" + Path(name).suffix, words=name, fork=True)
+        command("apply", "whole.wav", "--taps", name, "-o", "o.wav", words=name, fork=True)
         assert not Path("o" + Path(name).suffix).exists() and not Path("o.wav").exists()
     soundfile.write(name, x[:, :1], 8000, format=kind)
     command("apply", "whole.wav", "--taps", name, "-o", "o.wav")
@@ -52,8 +52,8 @@ for header, word in (("{'descr': '<f4', 'fortran_order': True, 'shape': (-1, 8)}
                      ("-" * 9000 + "1", "NPY")):
     text = header.ljust(9500).encode() + b"\\n"
     Path("c.npy").write_bytes(b"\\x93NUMPY\\x01\\x00" + struct.pack("<H", len(text)) + text + bytes(64))
-    command("apply", "c.npy", "--taps", "1", words=word, run_by=forked)
-    command("explain", "--taps", "c.npy", words="c.npy", run_by=forked)
+    command("apply", "c.npy", "--taps", "1", words=word, fork=True)
+    command("explain", "--taps", "c.npy", words="c.npy", fork=True)
 size = 5 << 30
 head = b"RF64" + b"\\xff" * 4 + b"WAVE" + b"ds64" + struct.pack("<IQQQI", 28, size + 72, size, size // 2, 0)
 head += b"fmt " + struct.pack("<IHHIIHH", 16, 1, 1, 8000, 16000, 2, 16) + b"data" + b"\\xff" * 4
@@ -78,19 +78,19 @@ assert np.allclose(y[[0, 350, 699]], wanted.numpy(), atol=1e-4)
 np.save("in.npy", np.ones(100, np.float32))
 np.save("out.npy", np.zeros(3))
 os.chmod("out.npy", 0o600)
-command("apply", "in.npy", "--taps", "1", "-o", "out.npy", run_by=forked)
+command("apply", "in.npy", "--taps", "1", "-o", "out.npy", fork=True)
 assert os.stat("out.npy").st_mode & 0o777 == 0o600 and len(np.load("out.npy")) == 100
 os.mkdir("far")
 np.save("far/real.npy", np.zeros(3))
 os.symlink("far/real.npy", "link.npy")
-command("apply", "in.npy", "--taps", "1", "-o", "link.npy", run_by=forked)
+command("apply", "in.npy", "--taps", "1", "-o", "link.npy", fork=True)
 assert os.path.islink("link.npy") and len(np.load("far/real.npy")) == 100
 long = "x" * 251 + ".npy"
-command("apply", "in.npy", "--taps", "1", "-o", long, run_by=forked)
+command("apply", "in.npy", "--taps", "1", "-o", long, fork=True)
 assert len(np.load(long)) == 100
-command("apply", "in.npy", "--taps", "1", "-o", "far", words="", run_by=forked)
+command("apply", "in.npy", "--taps", "1", "-o", "far", words="", fork=True)
 os.mkfifo("pipe.npy")
-command("apply", "in.npy", "--taps", "1", "-o", "pipe.npy", words="no file", run_by=forked)
+command("apply", "in.npy", "--taps", "1", "-o", "pipe.npy", words="no file", fork=True)
 assert not [n for n in os.listdir(".") if n.endswith(".partial")]
 """,
     "without nameless files": """

@@ -14,8 +14,7 @@ from tapwise.frozen.memory import SIZE
 
 _SPACES = {record.SCRATCH: "scratch", record.ARENA: "arena", record.STATE: "state"}
 _WINDOWED = (record.PRODUCT, record.DEPTHWISE, record.FEW_OUTPUTS, record.LARGEST, record.WINOGRAD, record.MATRICES)
-_TRANSPOSED = (record.TRANSPOSED, record.FEW_TRANSPOSED, record.WINOGRAD_TRANSPOSED, record.MATRICES_TRANSPOSED)
-_SUMS = (record.PRODUCT, record.WINOGRAD, record.MATRICES, record.FEW_OUTPUTS, *_TRANSPOSED)
+_SUMS = (record.PRODUCT, record.WINOGRAD, record.MATRICES, record.FEW_OUTPUTS, *record.TRANSPOSING)
 _NAMES = {number: name for name, number in record.CODES.items()} | {
     getattr(record, name): name.lower()
     for name in (
@@ -83,7 +82,7 @@ def _rows(job: Any, i: Any) -> Iterator[tuple[str, int, int]]:
         yield "y", first, last
     if code in record.GATES or (code >= record.MAP and i["z_row"]):
         yield "z", first, last
-    if code in _TRANSPOSED:
+    if code in record.TRANSPOSING:
         taps, stride = int(i["taps"]), int(i["stride"])
         start, stop = first + int(i["shift"]), last + int(i["shift"])
         yield "x", min(-(-(start - taps + 1) // stride), start // stride), (stop - 1) // stride + 1

@@ -29,7 +29,7 @@ def of_fewer_products(step: Any, rows: Range) -> Any:
     window = step.window
     if window is None or min(step.inputs, step.columns) < _FEWEST_CHANNELS:
         return step
-    if _rows_of_phase(step, rows[1] - rows[0]) < _FEWEST_ROWS or not _is_filter(window):
+    if step.rows_of_phase(rows[1] - rows[0]) < _FEWEST_ROWS or not _is_filter(window):
         return step
     if step.filtered is None:
         step.filtered = _transformed(step, step.filters)
@@ -40,16 +40,8 @@ def _is_filter(window: Geometry) -> bool:
     """Whether filtering takes fewer products of a window."""
     taps, stride = window.kernel_size, window.stride
     if window.transposed:
-        return taps % stride == 0 and layout.saving(taps // stride) > layout.LEAST_SAVING
-    if stride > 1 < window.dilation or layout.OUTPUTS * window.dilation > layout.LONGEST_CHUNK:
-        return False
-    return layout.saving(taps, stride) > layout.LEAST_SAVING
-
-
-def _rows_of_phase(step: Step, count: int) -> int:
-    """Of ``count`` rows, those that the same taps give."""
-    assert step.window is not None
-    return -(-count // step.window.stride) if step.window.transposed else count
+        return taps % stride == 0 and layout.why_not(taps // stride) is None
+    return layout.why_not(taps, stride, window.dilation) is None
 
 
 def _filter(step: Step) -> tuple[int, int]:
@@ -88,11 +80,11 @@ def block_of(step: Step, count: int) -> int:
     """Rows at once, and of a task where its columns aren't shared out."""
     assert step.window is not None
     phases = step.window.stride if step.window.transposed else 1
-    return phases * layout.block_of(_filter(step)[0], step.window.dilation, _rows_of_phase(step, count))
+    return phases * layout.block_of(_filter(step)[0], step.window.dilation, step.rows_of_phase(count))
 
 
 def memory_of(step: Step, block: int) -> int:
     """Bytes in which the filtering of a block works."""
     assert step.window is not None
     inputs, taps = _filter(step)
-    return lines(layout.memory_of(_rows_of_phase(step, block), inputs, taps, step.window.dilation)) + LINE
+    return lines(layout.memory_of(step.rows_of_phase(block), inputs, taps, step.window.dilation)) + LINE

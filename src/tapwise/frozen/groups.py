@@ -87,12 +87,12 @@ def _joins(step: Step, groups: list[Group], group_of: dict[int, int], rows: Rang
     group = groups[number]
     if group.is_torch or group.is_recurrent or group.rows != rows or group.total != total:
         return None
-    if _is_shared(step, rows):
+    if _stands_alone(step, rows):
         return None
     return number if all(ref.shift == 0 for n, ref in before if n == number) else None
 
 
-def _is_shared(step: Step, rows: Range) -> bool:
+def _stands_alone(step: Step, rows: Range) -> bool:
     """Whether a product of few rows is a group of its own, each task of which reads its part of a large weight."""
     if step.code not in _PRODUCTS or step.groups > 1 or step.weight is None or step.columns < 2 * PANEL:
         return False

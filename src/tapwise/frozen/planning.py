@@ -25,7 +25,6 @@ _CACHED = 1 << 19
 _MOST_ROWS, _FEWEST_ROWS = 96, 12
 # Products whose columns may be shared out.
 _BY_COLUMN = (*matrices.CODES, *matrices.CODES.values(), *filtering.CODES.values())
-_TRANSPOSED = (record.TRANSPOSED, record.MATRICES_TRANSPOSED)
 
 
 class Plan:
@@ -178,9 +177,7 @@ class Plan:
         if first.code in filtering.CODES.values():
             shares = filtering.shares_of(first, count)
         else:
-            # Of a transposed convolution, rows that read the same taps.
-            rows = -(-count // first.window.stride) if first.code in _TRANSPOSED else count
-            shares = first.columns // PANEL if rows <= FEW_ROWS else 1
+            shares = first.columns // PANEL if first.rows_of_phase(count) <= FEW_ROWS else 1
         if shares < 2:
             return 1
         columns: set[int] = {step.columns for step in group.steps}

@@ -36,7 +36,6 @@ LOOPS = (("program.loops", "program_32"), ("program.loops", "sequence_32"))
 
 # Products of a group below which threads take longer to start than to help.
 _FEW_PRODUCTS = 300_000
-_TRANSPOSED = (record.TRANSPOSED, record.FEW_TRANSPOSED, record.WINOGRAD_TRANSPOSED, record.MATRICES_TRANSPOSED)
 # Steps that work in a task's memory beside the values.
 _BESIDE = (
     record.FEW_TRANSPOSED, record.WINOGRAD, record.WINOGRAD_TRANSPOSED, record.MATRICES, record.MATRICES_TRANSPOSED
@@ -99,7 +98,7 @@ class Program:
                 i["z_batch"] = filtering.block_of(step, group.rows[1] - group.rows[0])
             instructions.append(i)
             products += (
-                int(i["inputs"] * i["taps"] // max(int(i["stride"]) if step.code in _TRANSPOSED else 1, 1) + 8)
+                int(i["inputs"] * i["taps"] // max(int(i["stride"]) if step.code in record.TRANSPOSING else 1, 1) + 8)
                 * step.columns
             )
             if self.plan.last_writer[step.out] is step:

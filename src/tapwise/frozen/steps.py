@@ -98,6 +98,10 @@ class Step:
     def reads(self) -> list[Ref]:
         return [self.x, *([self.z] if isinstance(self.z, Ref) else [])]
 
+    def rows_of_phase(self, count: int) -> int:
+        """Of ``count`` rows that the step gives, those of the same taps: a transposed one has taps for each phase of its stride."""
+        return -(-count // self.window.stride) if self.window is not None and self.window.transposed else count
+
     def rows_read(self, ref: Ref, start: int, stop: int) -> tuple[int, int]:
         """The rows of a value, padding included, that are read for the rows [start, stop) of what the step gives."""
         is_windowed = self.window is not None and ref is self.x

@@ -26,6 +26,8 @@ LSTM, GRU, WINOGRAD_TRANSPOSED = range(18, 21)
 MAP = 21
 CODES = {name: MAP + n for n, name in enumerate(MAPS)}
 AFFINE = CODES["affine"]
+# Those of transposed convolutions.
+TRANSPOSING = (TRANSPOSED, FEW_TRANSPOSED, WINOGRAD_TRANSPOSED, MATRICES_TRANSPOSED)
 # Of recurrences, the sums of a unit.
 GATES = {LSTM: 4, GRU: 3}
 

@@ -40,14 +40,10 @@ def why_not(problem: Problem) -> str | None:
         return "rounds more than float64 should"
     if geometry.transposed or geometry.groups > 1:
         return "does convolutions of one group, none transposed"
-    if geometry.stride > 1 < geometry.dilation:
-        return "does a stride or a dilation, not both"
-    if layout.saving(geometry.kernel_size, geometry.stride) < layout.LEAST_SAVING:
-        return f"saves few products of {geometry.kernel_size} taps at stride {geometry.stride}"
+    if (reason := layout.why_not(geometry.kernel_size, geometry.stride, geometry.dilation)) is not None:
+        return reason
     if min(problem.in_channels, problem.out_channels) < _FEWEST_CHANNELS:
         return f"is for {_FEWEST_CHANNELS} channels and more"
-    if layout.OUTPUTS * geometry.dilation > layout.LONGEST_CHUNK:
-        return f"does dilations of at most {layout.LONGEST_CHUNK // layout.OUTPUTS}"
     if geometry.padding_mode != "zeros" and geometry.padding != (0, 0):
         return "pads with zeros alone"
     return next(filter(None, (compiled.obstacle(*loop) for loop in LOOPS)), None)

@@ -12,7 +12,7 @@ from tapwise.engine.kernels.winograd.interpolation import minimal_filtering
 # Outputs of a tile, and taps of a segment where a filter has several.
 OUTPUTS = SEGMENT = 4
 # By how much fewer the products have to be.
-LEAST_SAVING = 1.15
+_LEAST_SAVING = 1.15
 # Rows of a chunk of tiles, at most: a block holds full chunks.
 LONGEST_CHUNK = 128
 _SIZE = 4  # bytes of a number
@@ -39,6 +39,22 @@ def saving(taps: int, stride: int = 1) -> float:
     """
     _, own = unstrided(1, taps, stride)
     return OUTPUTS * taps / (points_of(own) * segments_of(own) * stride)
+
+
+def why_not(taps: int, stride: int = 1, dilation: int = 1) -> str | None:
+    """Why windows aren't filtered; None where they are.
+
+    Example:
+        >>> why_not(5, 4)
+        'saves few products of 5 taps at stride 4'
+    """
+    if stride > 1 < dilation:
+        return "does a stride or a dilation, not both"
+    if saving(taps, stride) < _LEAST_SAVING:
+        return f"saves few products of {taps} taps at stride {stride}"
+    if OUTPUTS * dilation > LONGEST_CHUNK:
+        return f"does dilations of at most {LONGEST_CHUNK // OUTPUTS}"
+    return None
 
 
 def segments_of(taps: int) -> int:

@@ -163,7 +163,7 @@ def groups_of(program):
     return [(group, program.plan.shares_of(group)) for group in program.plan.groups]
 
 
-@pytest.mark.parametrize(("length", "is_shared"), [(1, True), (3, True), (20, True), (300, False)])
+@pytest.mark.parametrize(("length", "is_shared"), [(1, True), (3, True), (60, True), (300, False)])
 def test_a_transposed_convolution_of_few_inputs_is_shared_out_by_columns(length, is_shared, monkeypatch):
     dice = np.random.default_rng(length)
     x, columns = tensor(dice, 2, 24, length, dtype=torch.float32), 5 * PANEL + 3

@@ -48,14 +48,17 @@ def program_of(graph, x, dtype=None):
     return Program(graph, steps, offline_span(graph, operations_of(graph), x.shape[-1]), x.shape[0])
 
 
-def run(geometry, x, w, b=None, dtype=None):
-    """The output, by a compiled program alone; None where torch would have to help."""
+def run(geometry, x, w, b=None, dtype=None, memory=float("nan")):
+    """The output, by a compiled program alone; None where torch would have to help.
+
+    Its memory is full of a number beforehand: what a program leaves unwritten shows.
+    """
     program = program_of(graph_of(geometry, x, w, b), x, dtype)
     if program is None:
         return None
     low, high = program.span.rows[0]
     arena = Block()
     arena.ensure(program.plan.arena_bytes)
-    arena.numbers.fill_(float("nan"))  # what a program leaves unwritten shows
+    arena.numbers.fill_(memory)
     (y,) = program.run([x[..., low:high]], arena, None, lambda *_: None)
     return y.clone() if y.numel() else torch.empty(y.shape)

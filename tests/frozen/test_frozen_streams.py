@@ -8,6 +8,7 @@ from torch import nn
 
 import tapwise as tw
 from frozen_networks import small
+from tapwise.frozen.spans import ENDLESS
 from tapwise.network.rules import unregister
 
 
@@ -52,6 +53,82 @@ def test_slots_of_a_frozen_stream_begin_and_end_by_themselves():
     everything = torch.cat([both, last[2, :, : ends[2]]], -1)
     assert torch.equal(everything, y[2])
     assert torch.equal(torch.cat([second[1, :, : lengths[1]], last[1, :, : ends[1]]], -1), alone[0])
+
+
+def causal(channels=8):
+    """Padding on the left, dilation, a gate, a recurrence, and a largest of each window."""
+    return nn.Sequential(
+        nn.ConstantPad1d((6, 0), 0.5), nn.Conv1d(2, channels, 7), nn.ReLU(),
+        tw.CausalConv1d(channels, channels, 5, dilation=9), nn.Tanh(),
+        nn.ConstantPad1d((2, 0), -1.0), nn.MaxPool1d(3, 1), tw.CausalConv1d(channels, 3, 2, dilation=20),
+    ).eval()  # fmt: skip
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.lstm = tw.CausalConv1d(2, 8, 3), nn.LSTM(8, 16, batch_first=True)
+
+    def forward(self, x):
+        return self.lstm(self.conv(x).transpose(1, 2))[0]
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 50])
+@pytest.mark.parametrize("make", [causal, Recurrent])
+def test_a_causal_network_has_one_program_for_all_steps(make, chunk):
+    """Zeros before the first row are histories as others are: a first step plans what later ones run."""
+    torch.manual_seed(0)
+    frozen, x = tw.freeze(make().eval(), torch.randn(2, 2, 300)), torch.randn(2, 2, 300)
+    live = tw.stream(frozen)
+    live.step(x[..., :chunk])
+    programs = live._scheduler._programs
+    planned = {key for key, (program, *_) in programs.items() if program.span.totals[0] == ENDLESS}
+    live.reset()
+    time = live.time_axes[1]
+    parts = [live.step(part) for part in x.split(chunk, -1)]
+    assert torch.equal(torch.cat([*parts, live.flush()], time), frozen(x))
+    assert planned == {key for key, (program, *_) in programs.items() if program.span.totals[0] == ENDLESS}
+
+
+def test_early_steps_of_what_looks_ahead_or_copies_rows_differ():
+    """Programs of early steps are their own as long as outputs are missing, or padding copies rows."""
+    torch.manual_seed(0)
+    x = torch.randn(3, 2, 200)
+    for model in (
+        nn.Sequential(
+            nn.Conv1d(2, 4, 9, padding=4), nn.Conv1d(4, 4, 5, stride=2, padding=2), nn.ConvTranspose1d(4, 2, 4, 2)
+        ),
+        nn.Sequential(tw.CausalConv1d(2, 4, 9), nn.Conv1d(4, 4, 9, padding=4, padding_mode="replicate"), nn.Sigmoid()),
+        nn.Sequential(nn.Conv1d(2, 4, 5, padding=4, padding_mode="reflect"), tw.CausalConv1d(4, 4, 4, stride=4)),
+    ):
+        frozen = tw.freeze(model.eval(), x)
+        live, y = tw.stream(frozen), frozen(x)
+        for chunk in (1, 3, 8):
+            parts = [live.step(part) for part in x.split(chunk, -1)]
+            assert torch.equal(torch.cat([*parts, live.flush()], -1), y)
+
+
+def test_early_positions_are_saved_merged_and_begun_anew():
+    torch.manual_seed(0)
+    frozen = tw.freeze(causal(), torch.randn(3, 2, 300))
+    x = torch.randn(3, 2, 300)
+    live, y = tw.stream(frozen), frozen(x)
+    empty = live.step(x[..., :0])
+    assert empty.shape[-1] == 0
+    saved = live.state
+    first = live.step(x[..., :5])
+    other = tw.stream(frozen)
+    other.load_state(saved)
+    assert torch.equal(other.step(x[..., :5]), first)
+    other.load_state(live.state)
+    rest = [live.step(x[..., 5:9]), live.step(x[..., 9:])]
+    assert torch.equal(torch.cat([first, *rest], -1), y[..., :300])
+    assert torch.equal(torch.cat([other.step(x[..., 5:9]), other.step(x[..., 9:])], -1), torch.cat(rest, -1))
+    live.reset([True, False, True])
+    found, lengths = live.step(x)
+    assert lengths.tolist() == [300, 300, 300]
+    assert torch.equal(found[::2], y[::2])
+    assert not torch.equal(found[1], y[1])
 
 
 def test_a_step_that_fails_changes_nothing():

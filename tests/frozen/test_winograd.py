@@ -236,16 +236,34 @@ def test_shares_of_the_columns_have_the_same_bits(monkeypatch):
             tensor(dice, *size, geometry.kernel_size, dtype=torch.float32),
         )
         x[1, 5, 250] = float("nan")
-        bits = []
+        b, bits = tensor(dice, 200, dtype=torch.float32), []
         for large in (1 << 40, 1):
             monkeypatch.setattr(filtering, "_LARGE", large)
-            plan = single.program_of(single.graph_of(geometry, x, w, None), x).plan
+            plan = single.program_of(single.graph_of(geometry, x, w, b), x).plan
             shares = [plan.shares_of(group) for group in plan.groups if group.steps[0].code in filtering.CODES.values()]
             assert shares == [1 if large > 1 else 3]
-            bits.append(single.run(geometry, x, w))
+            bits.append(single.run(geometry, x, w, b))
         assert torch.equal(*(y.nan_to_num(9) for y in bits))
         assert torch.equal(*(y.isnan() for y in bits))
         assert 0 < bits[0].isnan().sum() <= 200 * 8
+
+
+@pytest.mark.parametrize("length", [1, 2, 5, 30, 193])
+def test_what_lies_beyond_the_rows_changes_no_bit(length):
+    """A tile ends beyond the last row: a NaN there would have its chunk computed anew, by products."""
+    dice = np.random.default_rng(length)
+    for geometry in (
+        Geometry(5, padding=2),
+        Geometry(3, dilation=3, padding=3),
+        Geometry(8, 4, padding=4),
+        Geometry(8, 4, padding=2, transposed=True),
+        Geometry(6, 2, padding=(3, 0), transposed=True),
+    ):
+        x, w, b = (
+            tensor(dice, *size, dtype=torch.float32)
+            for size in ((2, 40, length), (40, 40, geometry.kernel_size), (40,))
+        )
+        assert torch.equal(*(single.run(geometry, x, w, b, memory=number) for number in (float("nan"), 0.0)))
 
 
 def test_networks_with_maps_after_it_and_sums():

@@ -20,10 +20,11 @@ class Writer:
 
     Arguments:
         places: by value.
+        kept: by value, the first of the rows that are there before a run, below 0 where those are padding.
     """
 
-    def __init__(self, steps: Steps, places: dict[int, Place]) -> None:
-        self.steps, self.places = steps, places
+    def __init__(self, steps: Steps, places: dict[int, Place], kept: dict[int, int]) -> None:
+        self.steps, self.places, self.kept = steps, places, kept
         self.alive: list[Any] = []
 
     def blank(self, code: int, columns: int = 0) -> Any:
@@ -88,7 +89,8 @@ class Writer:
             return []
         low, high = place.rows
         found = []
-        for end, (first, last) in enumerate(((low, min(0, high)), (max(total, low), high))):
+        before = min(0, high, self.kept.get(value, 0))
+        for end, (first, last) in enumerate(((low, before), (max(total, low), high))):
             if first < last:
                 i = self.blank(record.ZEROS, self.steps.values[value].columns)
                 self.operand(i, "y", Ref(value), first)

@@ -60,7 +60,7 @@ class Program:
     # Writing
 
     def _write(self) -> None:
-        self._writer = Writer(self.steps, self.plan.places)
+        self._writer = Writer(self.steps, self.plan.places, self.span.kept_before)
         self._alive: list[Any] = []
         self._parts: list[tuple[str, Any]] = []
         self._jobs: list[Any] = []  # of the sequence that is being written

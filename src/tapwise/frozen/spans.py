@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +31,7 @@ class Span:
         totals: by node, how many there are; what lies beyond is padding.
         inputs: by node, the rows of each input that torch's own step takes.
         parts: by node, how torch computes them offline; None live, or where nothing is computed.
-        kept_before: by value, the first row that earlier steps kept; none offline.
+        kept_before: by value, the first row that earlier steps kept, below 0 where padding is kept too; none offline.
         kept_after: by value, the first row that is kept for later steps.
         is_live: whether this is a step of a stream.
     """
@@ -105,14 +106,39 @@ def settled(graph: Graph, steps: Steps) -> int:
     return seen
 
 
+def steady(graph: Graph, steps: Steps) -> int:
+    """The least count of samples after which every step of a stream without torch's steps has the program of the step a
+    period later, moved by as many rows.
+
+    A causal network's first step has it: zeros before the first row are kept as rows are.
+    """
+    period, last = graph.period, settled(graph, steps)
+    nodes = {*range(graph.n_sources), *graph.results, *(value.node for value in steps.values)}
+
+    def at(seen: int) -> tuple[list[int], dict[int, int]]:
+        counts = graph.counts(seen)
+        return [counts[n][0] for n in nodes], _kept(graph, steps, counts)
+
+    advance = [b - a for a, b in zip(at(last)[0], at(last + period)[0], strict=True)]
+    of_node = dict(zip(nodes, advance, strict=True))
+
+    def repeats(seen: int) -> bool:
+        (counts, kept), (later_counts, later_kept) = at(seen), at(seen + period)
+        moved = {value: row + of_node[steps.values[value].node] for value, row in kept.items()}
+        return moved == later_kept and [a + n for a, n in zip(counts, advance, strict=True)] == later_counts
+
+    # What doesn't repeat is cut at a first row; before it, more is.
+    return bisect_left(range(last), True, key=repeats)
+
+
 def _kept(graph: Graph, steps: Steps, counts: Sequence[tuple[int, int]]) -> dict[int, int]:
-    """By value, the first row that steps to come may read; values of which none is read are left out."""
+    """By value, the first row that steps to come may read, constant padding included; values without any are left out."""
     found = {}
     for value, row in _first_reads(graph, steps, counts).items():
         own = steps.values[value]
         count = counts[own.node][0]
-        # Padding that copies rows is made anew as long as it is read.
-        row = 0 if row < 0 or (isinstance(own.fill, str) and row == 0) else row
+        # A number that stands before the first row is kept as rows are; copies of rows are made anew while they are read.
+        row = row if isinstance(own.fill, float) else max(row, 0)
         if row < count:
             found[value] = row
     return found

@@ -18,7 +18,7 @@ from tapwise.errors import TimelineError
 from tapwise.forks import Turns
 from tapwise.frozen.memory import Block, Place, StateLayout
 from tapwise.frozen.program import Program
-from tapwise.frozen.spans import live_span, settled
+from tapwise.frozen.spans import live_span, settled, steady
 from tapwise.frozen.steps import Steps, TorchStep
 from tapwise.network.execution import Counts
 from tapwise.network.graph import Graph
@@ -149,18 +149,27 @@ class FrozenScheduler(Scheduler):
     def _settled(self) -> int:
         return settled(self.graph, self.steps)
 
+    @cached_property
+    def _steady(self) -> int:
+        return self._settled if self._torch_nodes else steady(self.graph, self.steps)
+
     def canonical(self, seen: int) -> int:
         """The smallest count of samples at which every program does what it does at ``seen``."""
         period = self.graph.period
         return seen if seen < self._settled + period else self._settled + (seen - self._settled) % period
 
     def begin(self, slots: Sequence[int]) -> Group:
-        """A group of slots before their first chunk."""
+        """A group of slots before their first chunk: the histories of values are what stands before their first rows."""
         group = super().begin(slots)
         buffers = [
             buffer if number < self.n_sources or number in self._torch_nodes else []
             for number, buffer in enumerate(group.buffers)
         ]
+        for value, first in sorted(live_span(self.graph, self.steps, 0, 0, False).kept_after.items()):
+            own = self.steps.values[value]
+            assert isinstance(own.fill, float)
+            rows = torch.full((len(slots), -first, own.columns), own.fill, dtype=torch.float32, device="cpu")
+            buffers[own.node] = [*buffers[own.node], rows]
         return Group(group.slots, 0, buffers)
 
     def run(self, group: Group, chunks: Sequence[Tensor] | None, is_end: bool) -> tuple[list[Tensor], Group]:
@@ -213,10 +222,9 @@ class FrozenScheduler(Scheduler):
     def _split(self, group: Group) -> tuple[dict[int, Tensor], list[Any]]:
         """Of a group's buffers, the histories by value, and the rest."""
         kept: dict[int, list[int]] = {}
-        if group.seen:
-            span = live_span(self.graph, self.steps, self.canonical(group.seen), 0, False)
-            for value in sorted(span.kept_after):
-                kept.setdefault(self.steps.values[value].node, []).append(value)
+        span = live_span(self.graph, self.steps, self.canonical(group.seen), 0, False)
+        for value in sorted(span.kept_after):
+            kept.setdefault(self.steps.values[value].node, []).append(value)
         histories: dict[int, Tensor] = {}
         beside = []
         for number, buffer in enumerate(group.buffers):
@@ -228,6 +236,8 @@ class FrozenScheduler(Scheduler):
 
     def _program(self, rows: int, seen: int, length: int, is_end: bool) -> tuple[Program, dict[int, Any]]:
         seen = self.canonical(seen)
+        if not is_end and seen >= self._steady:
+            seen = self._steady + (seen - self._steady) % self.graph.period
         layout = self._layouts[rows]
         key = (rows, seen, length, is_end)
         found: Any = self._programs.get(key)

@@ -1,7 +1,8 @@
 """Whole networks on a CPU: as they are, accelerated, frozen, by torch.compile and by ONNX Runtime.
 
 Each peer runs in a process of its own, in turns; the least of all turns counts. A live step is fed chunk by chunk:
-its median and its 99th percentile, and the real-time factor: the step's time by the chunk's. A training step is
+its median and its 99th percentile, and the real-time factor: the step's time by the chunk's; before, what Python
+holds is frozen (``gc.freeze``). A training step is
 forward and backward, without an optimizer. *Tuned* is accelerated with an example: plans are measured. In bfloat16, torch
 computes under autocast, and ours where ``dtype`` allows it.
 
@@ -32,8 +33,8 @@ HERE = Path(__file__).parent
 ENVIRONMENT = {**os.environ, "TAPWISE_PLANS": ""}
 # What terminals read as colours.
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-# Seconds that a peer computes in its turn.
-TURN = 0.4
+# Seconds that a peer computes in its turn; live steps are as many as their 99th percentile needs.
+TURN, LIVE_TURN = 0.4, 2.0
 
 
 # The work of a process
@@ -41,6 +42,8 @@ TURN = 0.4
 
 def work(peer: str, network: str, threads: int, kind: str) -> None:
     """Answer every line of the input with the seconds of runs; first, with what came out."""
+    import gc
+
     import torch
 
     torch.set_num_threads(threads)
@@ -57,12 +60,15 @@ def work(peer: str, network: str, threads: int, kind: str) -> None:
         sample = [] if kind not in ("offline", "bfloat16") or not result.numel() else result[places].tolist()
         print(json.dumps({"sample": sample}), flush=True)
         call()
+        if kind == "live":  # as docs/howto.md says, of every peer
+            gc.collect()
+            gc.freeze()
         for _ in sys.stdin:
-            print(json.dumps(_timed(call)), flush=True)
+            print(json.dumps(_timed(call, LIVE_TURN if kind == "live" else TURN)), flush=True)
 
 
-def _timed(call: Call) -> list[float]:
-    times, until = [], time.perf_counter() + TURN
+def _timed(call: Call, seconds: float) -> list[float]:
+    times, until = [], time.perf_counter() + seconds
     while not times or time.perf_counter() < until:
         started = time.perf_counter()
         call()

@@ -22,6 +22,8 @@ from tapwise.network.runs import Runs
 from tapwise.network.samples import Source
 
 RUNS = 16
+# Of those that check a graph: as many as there are places in the period, at least, then more until they computed so many numbers.
+_FEWEST_RUNS, _MOST_CHECKED = 4, 2e8
 # Lengths beyond the first: next to it, where remainders show, and apart, where multiples do.
 _MORE = (1, 2, 3, 5, 8, 64, 521, 2053, 20011, 131101)
 # Numbers that a run of each of these lengths may compute.
@@ -195,12 +197,16 @@ def _wrong(graph: Graph, runs: Runs, base: int) -> tuple[int, Recording] | None:
     if n_rests > RUNS:  # where all strides divide the length, one before and one after, and others
         even = -base // runs.multiple % n_rests
         rests = [even, (even - 1) % n_rests, (even + 1) % n_rests, *rng.sample(range(n_rests), RUNS - 3)]
+    least, computed = max(len(rests), _FEWEST_RUNS), 0
     while len(rests) < RUNS:
         rests.append(rng.randrange(n_rests))
     spread = max(1, 64 // graph.period)
-    for rest in rests:
+    for number, rest in enumerate(rests):
+        if number >= least and computed > _MOST_CHECKED:
+            break
         length = base + rest * runs.multiple + graph.period * rng.randrange(spread)
         run = runs.run(runs.signals(length))
+        computed += _numbers_of(run)
         if len(run.calls) != graph.calls:
             return length, run
         try:

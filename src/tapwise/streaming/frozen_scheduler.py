@@ -251,6 +251,8 @@ class FrozenScheduler(Scheduler):
         return found[:2]  # type: ignore[no-any-return]
 
     def _torch_schedules(self, seen: int, length: int, is_end: bool) -> dict[int, Any]:
+        if not self._torch_nodes:
+            return {}
         graph = self.graph
         before, after = graph.counts(seen), graph.counts(seen + length, is_end)
         schedules = {}

@@ -132,7 +132,9 @@ def compare(row: dict[str, Any], workers: dict[str, Worker], rounds: int) -> dic
 def _looks_slower(best: dict[str, dict[str, Any]]) -> bool:
     ours, theirs, again = best["tapwise"], best["torch"], best["torch again"]
     return any(
-        ours[name] > theirs[name] * _spread(theirs[name], again[name]) for name in ("forward", "both") if name in theirs
+        ours[name] > theirs[name] * _spread(theirs[name], again[name])
+        for name in ("forward", "both")
+        if all(name in found for found in (ours, theirs, again))
     )
 
 
@@ -157,7 +159,7 @@ def _row(row: dict[str, Any], best: dict[str, dict[str, Any]]) -> dict[str, Any]
         "spread": _spread(theirs["forward"], again["forward"]),
         "predicted_ms": ours["predicted"] * 1e3,
     }
-    if "both" in theirs:
+    if all("both" in found for found in (ours, theirs, again)):  # left out by a process where torch's takes long
         result |= {
             "torch_both_ms": theirs["both"] * 1e3,
             "tapwise_both_ms": ours["both"] * 1e3,

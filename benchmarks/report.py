@@ -120,8 +120,16 @@ def page(result: Result, others: dict[str, Result]) -> str:
     return text
 
 
-def _networks(result: Result, live: Result | None, title: str, command: str) -> str:
-    """Whole networks, offline and live."""
+def _networks(end: str, title: str, command: str) -> str:
+    """Whole networks, offline and live, and training steps.
+
+    Arguments:
+        end: of the result files' names.
+    """
+    result = _read(f"networks-cpu{end}")
+    if result is None:
+        return ""
+    live, training = _read(f"networks-live-cpu{end}"), _read(f"networks-training-cpu{end}")
     peers = [peer for peer in result["rows"][0]["ms"] if peer not in ("eager", "eager again")]
     text = (
         f"\n## {title}\n\nWell-known architectures with random weights, float32, {result['threads']} threads: "
@@ -143,7 +151,7 @@ def _networks(result: Result, live: Result | None, title: str, command: str) -> 
         ratios = [row["ms"]["eager"] / row["ms"][peer] for row in result["rows"] if peer in row["ms"]]
         means.append(f"{peer} {_geometric_mean(ratios):.2f} ({len(ratios)} networks)")
     text += f"\nGeometric means: {', '.join(means)}.\n" + _failures(result)
-    return text + (_live(live) if live else "")
+    return text + (_live(live) if live else "") + (_training(training) if training else "")
 
 
 def _failures(result: Result) -> str:
@@ -182,7 +190,7 @@ def _training(result: Result) -> str:
     peers = [peer for peer in result["rows"][0]["ms"] if peer != "eager"]
     text = (
         f"\nTraining steps, forward and backward in training, without an optimizer, {result['threads']} threads; measured "
-        f"{result['machine']['date']}.\n\n| network | eager, ms | {' | '.join(peers)} |\n|---|---:|"
+        f"{result['machine']['date']} on {_where(result)}.\n\n| network | eager, ms | {' | '.join(peers)} |\n|---|---:|"
         + "---:|" * len(peers)
         + "\n"
     )
@@ -338,15 +346,13 @@ AVX2_COMMAND = "benchmarks/bench_networks.py --rounds 2 --name networks-cpu-avx2
 
 def document() -> str:
     """The whole page, from the result files that there are."""
-    result, networks, streams = _read("conv1d-cpu"), _read("networks-cpu"), _read("stream-cpu")
+    result, streams = _read("conv1d-cpu"), _read("stream-cpu")
     assert result is not None
-    avx2 = _read("networks-cpu-avx2")
     others = {title: found for title, name in OTHERS.items() if (found := _read(name))}
     return (
         page(result, others)
-        + (_networks(networks, _read("networks-live-cpu"), "Whole networks", "make bench-models") if networks else "")
-        + (_networks(avx2, _read("networks-live-cpu-avx2"), "Whole networks, AVX2 only", AVX2_COMMAND) if avx2 else "")
-        + (_training(training) if (training := _read("networks-training-cpu")) else "")
+        + _networks("", "Whole networks", "make bench-models")
+        + _networks("-avx2", "Whole networks, AVX2 only", AVX2_COMMAND)
         + _bfloat16(_read("networks-bfloat16-cpu"), _read("conv1d-cpu-bfloat16"))
         + (_streams(streams) if streams else "")
     )

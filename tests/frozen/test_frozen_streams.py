@@ -1,6 +1,7 @@
 """Streams of frozen networks: the same programs, chunk by chunk."""
 
 import pickle
+import random
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ from torch import nn
 
 import tapwise as tw
 from frozen_networks import small
+from marks import slow_after
+from streamed import Branches, chunks_of, streamed
 from tapwise.frozen.spans import ENDLESS
 from tapwise.network.rules import unregister
 
@@ -106,6 +109,44 @@ def test_early_steps_of_what_looks_ahead_or_copies_rows_differ():
         for chunk in (1, 3, 8):
             parts = [live.step(part) for part in x.split(chunk, -1)]
             assert torch.equal(torch.cat([*parts, live.flush()], -1), y)
+
+
+def random_network(seed):
+    dice = random.Random(seed)
+    torch.manual_seed(seed)
+    channels = dice.randrange(1, 4)
+    model = Branches(dice, channels).eval()
+    x = torch.randn(dice.randrange(1, 3), channels, 150 + dice.randrange(50))
+    try:
+        model(x), model(x[..., :100])
+        with tw.options(exact=True):  # sums of products, as a stream's are
+            frozen = tw.freeze(model, x)
+        live = tw.stream(frozen)
+    except (RuntimeError, ValueError, tw.TimelineError):
+        return False  # layers that need longer signals, or read all of time
+    for length in (190, 100, dice.randrange(40, 100)):
+        y = x[..., :length]
+        try:
+            model(y)
+        except (RuntimeError, ValueError):
+            continue  # too short for the model
+        parts = streamed(live, y, dice.choice([chunks_of(dice, y.shape[-1]), [1] * y.shape[-1]]))
+        if frozen.torch_operations:  # of which bits depend on the chunks
+            torch.testing.assert_close(torch.cat(parts, -1), frozen(y), rtol=1e-4, atol=1e-4)
+        else:
+            assert torch.equal(torch.cat(parts, -1), frozen(y)), (seed, length)
+    return True
+
+
+@pytest.mark.parametrize("block", slow_after(1, range(6)))
+def test_random_networks_stream(block):
+    assert sum(random_network(1000 * block + seed) for seed in range(12)) > 3
+
+
+@pytest.mark.fuzz
+@pytest.mark.parametrize("block", range(20))
+def test_a_thousand_random_networks_stream(block):
+    assert sum(random_network(50_000 + 100 * block + seed) for seed in range(70)) > 20
 
 
 def test_early_positions_are_saved_merged_and_begun_anew():

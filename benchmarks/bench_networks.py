@@ -1,8 +1,8 @@
 """Whole networks on a CPU: as they are, accelerated, frozen, by torch.compile and by ONNX Runtime.
 
 Each peer runs in a process of its own, in turns; the least of all turns counts. A live step is fed chunk by chunk:
-its median and its 99th percentile, and the real-time factor: the step's time by the chunk's; before, what Python
-holds is frozen (``gc.freeze``). A training step is
+its median and its 99th percentile, and the real-time factor: the step's time by the chunk's; beforehand
+Python's objects are frozen (``gc.freeze``), so that no full collection falls into a step. A training step is
 forward and backward, without an optimizer. *Tuned* is accelerated with an example: plans are measured. In bfloat16, torch
 computes under autocast, and ours where ``dtype`` allows it.
 
@@ -33,7 +33,7 @@ HERE = Path(__file__).parent
 ENVIRONMENT = {**os.environ, "TAPWISE_PLANS": ""}
 # What terminals read as colours.
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-# Seconds that a peer computes in its turn; live steps are as many as their 99th percentile needs.
+# Seconds that a peer computes in its turn; longer for live steps, whose 99th percentile needs many.
 TURN, LIVE_TURN = 0.4, 2.0
 
 
@@ -230,6 +230,8 @@ def main() -> None:
         from bench_conv1d import machine
 
         result = {"machine": machine(), "threads": options.threads, "kind": kind, "rows": rows}
+        if kind == "live":
+            result |= {"turn_seconds": LIVE_TURN, "collection": "frozen"}
         path = HERE / "results" / f"{options.name}.json"
         path.write_text(json.dumps(result, indent=1) + "\n")
         print(f"wrote {path}")

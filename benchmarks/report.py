@@ -168,10 +168,15 @@ def _geometric_mean(ratios: list[float]) -> float:
 def _live(result: Result) -> str:
     """Steps of streams."""
     peers = list(dict.fromkeys(peer for row in result["rows"] for peer in row["ms"]))
+    turns = (
+        f"Turns of {result['turn_seconds']:g} s, Python's objects frozen (`gc.freeze`) before"
+        if "turn_seconds" in result
+        else "Turns of 0.4 s, in which Python may collect its objects"
+    )
     text = (
         f"\nThe same, live: a step of a stream of one frame or about 10 ms, {result['threads']} thread(s). *Stream* is "
         "`tw.stream(model, x)`, *frozen stream* `tw.stream(tw.freeze(model, x))`, with `dtype=torch.bfloat16` too, ONNX Runtime runs the step that "
-        f"`functional` exports. Median and 99th percentile of all steps, ms; *floor*: all weights read once, at the rate "
+        f"`functional` exports. {turns}. Median and 99th percentile of all steps, ms; *floor*: all weights read once, at the rate "
         "at which as much memory is read, and 2 us for each compiled step, without what is computed; measured "
         f"{result['machine']['date']} on {_where(result)}.\n\n| network | chunk, ms | "
         + " | ".join(f"{peer}, 50% | 99%" for peer in peers)

@@ -127,7 +127,7 @@ def steady(graph: Graph, steps: Steps) -> int:
         moved = {value: row + of_node[steps.values[value].node] for value, row in kept.items()}
         return moved == later_kept and [a + n for a, n in zip(counts, advance, strict=True)] == later_counts
 
-    # What doesn't repeat is cut at a first row; before it, more is.
+    # A count of rows grows with the samples, but is 0 for the first of them: once it repeats, it always does.
     return bisect_left(range(last), True, key=repeats)
 
 

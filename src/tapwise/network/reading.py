@@ -22,8 +22,9 @@ from tapwise.network.runs import Runs
 from tapwise.network.samples import Source
 
 RUNS = 16
-# Of those that check a graph: as many as there are places in the period, at least, then more until they computed so many numbers.
-_FEWEST_RUNS, _MOST_CHECKED = 4, 2e8
+# Runs that check a graph: one for each place in the period, at least 8 and at most RUNS, then more until they have computed so
+# many numbers.
+_FEWEST_RUNS, _MOST_CHECKED = 8, 2e8
 # Lengths beyond the first: next to it, where remainders show, and apart, where multiples do.
 _MORE = (1, 2, 3, 5, 8, 64, 521, 2053, 20011, 131101)
 # Numbers that a run of each of these lengths may compute.

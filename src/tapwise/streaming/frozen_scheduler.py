@@ -150,11 +150,17 @@ class FrozenScheduler(Scheduler):
         return settled(self.graph, self.steps)
 
     @cached_property
+    def _kept_at_first(self) -> dict[int, int]:
+        """By value, the first of the rows that stand before row 0."""
+        return live_span(self.graph, self.steps, 0, 0, False).kept_after
+
+    @cached_property
     def _steady(self) -> int:
+        """The least count of samples from which on programs of steps repeat with the period."""
         return self._settled if self._torch_nodes else steady(self.graph, self.steps)
 
     def canonical(self, seen: int) -> int:
-        """The smallest count of samples at which every program does what it does at ``seen``."""
+        """The smallest count of samples at which the end of the signal and snapshots are what they are at ``seen``."""
         period = self.graph.period
         return seen if seen < self._settled + period else self._settled + (seen - self._settled) % period
 
@@ -165,7 +171,7 @@ class FrozenScheduler(Scheduler):
             buffer if number < self.n_sources or number in self._torch_nodes else []
             for number, buffer in enumerate(group.buffers)
         ]
-        for value, first in sorted(live_span(self.graph, self.steps, 0, 0, False).kept_after.items()):
+        for value, first in sorted(self._kept_at_first.items()):
             own = self.steps.values[value]
             assert isinstance(own.fill, float)
             rows = torch.full((len(slots), -first, own.columns), own.fill, dtype=torch.float32, device="cpu")

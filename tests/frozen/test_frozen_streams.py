@@ -59,7 +59,7 @@ def test_slots_of_a_frozen_stream_begin_and_end_by_themselves():
 
 
 def causal(channels=8):
-    """Padding on the left, dilation, a gate, a recurrence, and a largest of each window."""
+    """Padding on the left by several numbers, dilation, and the largest of each window."""
     return nn.Sequential(
         nn.ConstantPad1d((6, 0), 0.5), nn.Conv1d(2, channels, 7), nn.ReLU(),
         tw.CausalConv1d(channels, channels, 5, dilation=9), nn.Tanh(),
@@ -140,13 +140,11 @@ def random_network(seed):
         live = tw.stream(frozen)
     except tw.TimelineError:
         return False
-    scheduler = live._scheduler
-    advance, steady = [], scheduler._steady
-    if not frozen.torch_operations:  # programs repeat from there on, at every count: a bisection found it
-        period, nodes = live.graph.period, {value.node for value in frozen.steps.values}
-        counts = [live.graph.counts(n) for n in range(steady, scheduler._settled + 2 * period)]
+    if not frozen.torch_operations:  # counts of rows repeat from there on, at every sample: a bisection found it
+        scheduler, period, nodes = live._scheduler, live.graph.period, {value.node for value in frozen.steps.values}
+        counts = [live.graph.counts(n) for n in range(scheduler._steady, scheduler._settled + 2 * period)]
         advance = [[b[n][0] - a[n][0] for n in nodes] for a, b in zip(counts, counts[period:], strict=False)]
-    assert all(found == advance[0] for found in advance)
+        assert all(found == advance[0] for found in advance)
     for length in (190, 100, dice.randrange(40, 100)):
         y = x[..., :length]
         try:

@@ -116,11 +116,11 @@ class Writer:
         return i
 
     def keep(self, value: int, first: int, before: int, after: int) -> Any:
-        """Rows [first, after) moved so that ``after`` lies where ``before`` did; None where nothing moves."""
+        """Rows [first, after) kept so that ``after`` is found where ``before`` was; None where nothing is."""
         if after == before or first >= after:
             return None
         i = self.blank(record.KEEP)
         self.operand(i, "x", Ref(value), first)
         self.operand(i, "y", Ref(value), first - (after - before))
-        i["count"] = after - first
+        i["count"], i["z"] = after - first, self.places[value].room
         return i

@@ -3,7 +3,7 @@
 # arena     | value 0 ............ | value 3 ... |        values live from the group that gives them to the last that
 #           | value 2 ... | value 4 ............ |        reads them; then their memory serves others
 # scratch   | value 1 | value 5 |                         of one block of rows, on the processor that computes it
-# state     | history, room for a chunk | ...             of a stream: rows that later steps read
+# state     | history, room for chunks | ...              of a stream: rows that later steps read
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,6 +35,7 @@ class Place:
         row: bytes from row to row.
         batch: bytes from signal to signal.
         rows: which rows are there, padding too.
+        room: bytes by which the rows of a history may move on before they are moved back.
     """
 
     space: int
@@ -41,6 +43,7 @@ class Place:
     row: int
     batch: int
     rows: Range
+    room: int = 0
 
 
 def _numbers(count: int) -> Tensor:
@@ -68,6 +71,27 @@ class Block:
         """(B, rows, columns) at ``offset`` bytes."""
         strides = (place.batch // SIZE, place.row // SIZE, 1)
         return self.numbers.as_strided((batch, rows[1] - rows[0], columns), strides, self.first + offset // SIZE)
+
+
+class State(Block):
+    """The histories of a stream, and by how many bytes the rows of each have moved on since they lay at their places.
+
+    # a value    | room that is used up | history | the chunk | room |      a step leaves its rows where they are;
+    #            | history | the chunk | room ...................... |      they are moved back when no room is left
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begin(0)
+
+    def begin(self, count: int) -> None:
+        """Let the rows of ``count`` values be at their places."""
+        self.offsets = np.zeros(max(count, 1), dtype=np.int64)
+        self.offsets_address = self.offsets.ctypes.data
+
+    def view(self, offset: int, batch: int, place: Place, rows: Range, columns: int) -> Tensor:
+        """(B, rows, columns) at ``offset`` bytes and as many as the rows have moved on."""
+        return super().view(offset + int(self.offsets[place.space - record.STATE]), batch, place, rows, columns)
 
 
 def row_bytes(columns: int) -> int:
@@ -144,7 +168,7 @@ def _power_of_two(count: int) -> int:
 class StateLayout:
     """Where histories lie in a stream's memory, for one batch: it grows with what steps need.
 
-    # of a value   | rows before the chunk's first | the chunk's rows |
+    # of a value   | rows before the chunk's first | the chunk's rows | room to move on |
     """
 
     def __init__(self, steps: Steps, batch: int) -> None:
@@ -168,11 +192,12 @@ class StateLayout:
             return
         self.capacity = grown
         places, top = {}, 0
-        for value, (before, after) in sorted(grown.items()):
+        for slot, (value, (before, after)) in enumerate(sorted(grown.items())):
             row = row_bytes(self.steps.values[value].columns)
-            front = lines(before * row)
-            each = front + lines(after * row) + LINE
-            places[value] = Place(record.STATE, top + front, row, each, (-before, after))
+            # As much room as history: over time, no more rows are moved than steps add.
+            front, room = lines(before * row), before * row
+            each = front + lines(after * row + room) + LINE
+            places[value] = Place(record.STATE + slot, top + front, row, each, (-before, after), room)
             top += each * self.batch + LINE
         self.places, self.size, self.version = places, top, self.version + 1
 

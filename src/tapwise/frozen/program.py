@@ -24,7 +24,7 @@ from tapwise.frozen import bounds, filtering
 from tapwise.frozen.groups import Group
 from tapwise.frozen.instructions import Writer
 from tapwise.frozen.layout import as_rows, from_rows, inner_columns, strides_of
-from tapwise.frozen.memory import SIZE, Block, StateLayout
+from tapwise.frozen.memory import SIZE, Block, State, StateLayout
 from tapwise.frozen.planning import Plan, beside
 from tapwise.frozen.recurrences import is_serial, products_of
 from tapwise.frozen.spans import Range, Span
@@ -156,7 +156,7 @@ class Program:
         span = self.span
         found = []
         for value, place in sorted(self.plan.places.items()):
-            if place.space == record.STATE:
+            if place.space >= record.STATE:
                 before, after = span.rows[self.steps.values[value].node]
                 found.append(self._writer.keep(value, span.kept_after.get(value, after), before, after))
         found = [i for i in found if i is not None]
@@ -194,7 +194,7 @@ class Program:
         )  # fmt: skip
         if memory.IS_CHECKED:
             sizes = {record.SCRATCH: scratch, record.ARENA: self.plan.arena_bytes, record.STATE: self.plan.state_bytes}
-            bounds.check(job, table, self.batch, sizes)
+            bounds.check(job, table, self.batch, sizes, {p.space: p.room for p in self.plan.places.values()})
         self._jobs.append(job)
         self._alive += [table, job]
         return table
@@ -218,7 +218,7 @@ class Program:
 
     # Running
 
-    def run(self, inputs: Sequence[Tensor], arena: Block, state: Block | None, run_node: RunNode) -> list[Tensor]:
+    def run(self, inputs: Sequence[Tensor], arena: Block, state: State | None, run_node: RunNode) -> list[Tensor]:
         """By result of the graph, the rows that are computed.
 
         Arguments:
@@ -258,19 +258,21 @@ class Program:
                 found.append(torch.empty(node.size.of(self.batch, 0), dtype=node.dtype))
         return found
 
-    def keep(self, state: Block) -> None:
-        """Move what later steps read to where they expect it: after a run, before the next."""
+    def keep(self, state: State) -> None:
+        """Let later steps find what they read: after a run, before the next."""
         if self._keeps is not None:
             self._run_sequence(self._keeps, 1, Block(), state)
 
-    def _run_sequence(self, job: Any, threads: int, arena: Block, state: Block | None) -> None:
-        job.threads, job.arena, job.state, job.failed = threads, arena.address, 0 if state is None else state.address, 0
+    def _run_sequence(self, job: Any, threads: int, arena: Block, state: State | None) -> None:
+        job.threads, job.arena, job.failed = threads, arena.address, 0
+        if state is not None:
+            job.state, job.offsets = state.address, state.offsets_address
         compiled.loop(*LOOPS[1]).call(ctypes.addressof(job))
         if job.failed:
             raise MemoryError("no memory for the blocks that a network works in")
 
     def _run_torch(
-        self, step: TorchStep, tensors: dict[int, Tensor], arena: Block, state: Block | None, run_node: RunNode
+        self, step: TorchStep, tensors: dict[int, Tensor], arena: Block, state: State | None, run_node: RunNode
     ) -> None:
         nodes = self.graph.nodes
         inputs = []
@@ -293,7 +295,7 @@ class Program:
         # A view of a program's memory would change with what is computed next.
         tensors[step.node] = y.clone() if y.untyped_storage().data_ptr() in shared else y
 
-    def view(self, ref: Ref, node: int, rows: Range, arena: Block, state: Block | None) -> Tensor:
+    def view(self, ref: Ref, node: int, rows: Range, arena: Block, state: State | None) -> Tensor:
         """Some rows of a value as the tensor of a node."""
         place, size = self.plan.places[ref.value], self.graph.nodes[node].size
         block = arena if place.space == record.ARENA else state

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tapwise.errors import TimelineError
 from tapwise.forks import Turns
-from tapwise.frozen.memory import Block, Place, StateLayout
+from tapwise.frozen.memory import Block, Place, State, StateLayout
 from tapwise.frozen.program import Program
 from tapwise.frozen.spans import live_span, settled, steady
 from tapwise.frozen.steps import Steps, TorchStep
@@ -31,7 +31,7 @@ class Machine:
     """The memory of one group of slots.
 
     A step leaves the histories that it read where they are, and writes rows after them: the group before it can be
-    stepped again. What the group after it keeps is moved to its place only when that one goes on.
+    stepped again. Only when the group after it goes on do rows count as moved on, or are moved back where no room is left.
 
     Arguments:
         layout: where histories lie.
@@ -40,7 +40,7 @@ class Machine:
 
     def __init__(self, layout: StateLayout, turns: Turns) -> None:
         self.layout, self.turns = layout, turns
-        self.state = Block()
+        self.state = State()
         self.kept: dict[int, int] = {}  # by value, rows before the next chunk's first
         self.version = -1
         self.places: dict[int, Place] = {}
@@ -54,6 +54,7 @@ class Machine:
     def load(self, histories: dict[int, Tensor]) -> None:
         """Let these rows be what is kept, at the places of the layout as it is now."""
         self.state.ensure(self.layout.size)
+        self.state.begin(len(self.layout.places))
         self.version, self.places = self.layout.version, self.layout.places
         self.kept = {value: rows.shape[1] for value, rows in histories.items()}
         for value, rows in histories.items():

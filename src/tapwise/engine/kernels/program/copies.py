@@ -67,6 +67,17 @@ def edges(i, y, item):
 
 
 @jit
-def keep(i, x, y):
-    """Rows moved to where the next step expects them."""
-    move(y, x, i.count * i.x_row)
+def keep(i, x, y, offset, is_last):
+    """Let the next step find rows where they are, or, where no room is left after them, move them back to the beginning.
+
+    Arguments:
+        offset: the address of the bytes by which the rows of all signals have moved on.
+        is_last: whether no signal comes after this one.
+    """
+    before = load(offset, np.int64(0))
+    after = before + x - y
+    if after > i.z:
+        move(y - before, x, i.count * i.x_row)
+        after = 0
+    if is_last:
+        store(offset, np.int64(after))

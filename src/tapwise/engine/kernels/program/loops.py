@@ -33,8 +33,8 @@ _PANEL = WIDEST * LANES
 def _base(job, space, scratch):
     if space == record.ARENA:
         return job.arena
-    if space == record.STATE:
-        return job.state
+    if space >= record.STATE:
+        return job.state + load(job.offsets + 8 * (space - record.STATE), np.int64(0))
     return scratch if space == record.SCRATCH else 0
 
 
@@ -63,7 +63,7 @@ def _once(job, i, batch, item):
     if i.code == record.FINISH:
         finish(i, x, y, item)
     else:
-        keep(i, x, y)
+        keep(i, x, y, job.offsets + 8 * (i.x_space - record.STATE), batch == job.end // job.blocks - 1)
 
 
 @jit
@@ -178,7 +178,7 @@ def sequence(pointer, item):
     for n in range(job.count):
         address = load(job.jobs + 8 * n, zero)
         group = numba.carray(pointer_at(address), (1,), _JOB)[0]
-        group.arena, group.state, group.failed = job.arena, job.state, 0
+        group.arena, group.state, group.offsets, group.failed = job.arena, job.state, job.offsets, 0
         first, last = group.first, group.last
         if group.serial:
             for row in range(first, last):

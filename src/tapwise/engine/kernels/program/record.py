@@ -31,12 +31,14 @@ TRANSPOSING = (TRANSPOSED, FEW_TRANSPOSED, WINOGRAD_TRANSPOSED, MATRICES_TRANSPO
 # Of recurrences, the sums of a unit.
 GATES = {LSTM: 4, GRU: 3}
 
-# Where an operand's address counts from: nowhere, a task's own memory, and two blocks of memory that a job names.
+# Where an operand's address counts from: nowhere, a task's own memory, and two blocks of memory that a job names. From
+# STATE on they are histories: of STATE + n, the n-th of ``offsets`` is added, the bytes by which its rows have moved on.
 ABSOLUTE, SCRATCH, ARENA, STATE = range(4)
 
 _OPERANDS = [(f"{name}{part}", "i8") for name in "xzy" for part in ("", "_row", "_batch", "_space")]
 # ``x``, ``z``, ``y``: operands; ``third``: the address of a vector, w of a map, or of zeros at which end they stand.
 # Of a recurrence ``third`` is where in scratch its sums are, ``count`` its signals, and ``groups`` its gates.
+# Of KEEP ``z`` is the bytes by which rows may move on.
 # Of Winograd's filtering ``third`` is zeros and the transformed weight, from ``z_row`` bytes on; ``z_batch``: rows at once.
 # ``tap``: bytes from a tap's rows to the next tap's; of what is imported or exported, from channel to channel.
 _INTEGERS = "code columns inputs taps tap stride shift groups weight bias count third"
@@ -51,7 +53,7 @@ def _ranges(job: Any, tasks: int, bits: int) -> Iterator[Range]:
 # of ``shares`` shares of the columns; ``scratch``: bytes of a task's own memory; ``parallel``: whether threads pay;
 # ``serial``: whether a row is computed when the one before it is, by tasks that are shares of all signals together.
 GroupJob = job_type(
-    "GroupJob", "instructions count first last block blocks shares scratch arena state parallel serial", _ranges
+    "GroupJob", "instructions count first last block blocks shares scratch arena state offsets parallel serial", _ranges
 )
 
 
@@ -61,4 +63,4 @@ def _no_ranges(job: Any, tasks: int, bits: int) -> Iterator[Range]:
 
 # Groups that run one after the other: ``jobs`` holds the addresses of their records, ``loop`` is the address of the
 # loop that runs one, ``start`` the pool's function, or 0.
-SequenceJob = job_type("SequenceJob", "jobs count loop start pool_next pool_end threads arena state", _no_ranges)
+SequenceJob = job_type("SequenceJob", "jobs count loop start pool_next pool_end threads arena state offsets", _no_ranges)

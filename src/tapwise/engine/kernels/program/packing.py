@@ -13,10 +13,13 @@ from tapwise.engine.compiled import vector_bytes
 LANES = vector_bytes() // 4
 # Vectors of a panel: as the registers allow.
 WIDEST = 4 if vector_bytes() == 64 else 2
+# Those of the last panel of a program's products: 4 rows of three vectors fit in 16 registers, too, while tiles of one
+# vector wait for what they read.
+WIDEST_OF_PRODUCTS = max(WIDEST, 3)
 
 
-def panels(columns: int) -> list[int]:
-    """The vectors of each panel of a product of some columns.
+def panels(columns: int, most: int = WIDEST) -> list[int]:
+    """The vectors of each panel of a product of some columns; ``most``: of the last one.
 
     Example:
         >>> sum(panels(100)) == -(-100 // LANES)
@@ -25,6 +28,7 @@ def panels(columns: int) -> list[int]:
     left, found = -(-columns // LANES), []
     while left:
         n = WIDEST - 1 if left == WIDEST + 1 and WIDEST > 2 else min(left, WIDEST)
+        n = left if left <= most else n
         found.append(n)
         left -= n
     return found
@@ -35,13 +39,13 @@ def padded(columns: int) -> int:
     return -(-columns // LANES) * LANES
 
 
-def packed(weight: Tensor) -> Tensor:
-    """A weight (K, C_in, C_out) in panels, one after the other."""
+def packed(weight: Tensor, most: int = WIDEST) -> Tensor:
+    """A weight (K, C_in, C_out) in panels, one after the other; ``most``: vectors of the last."""
     taps, inputs, columns = weight.shape
     wide = weight.new_zeros((taps, inputs, padded(columns)))
     wide[..., :columns] = weight
     parts, start = [], 0
-    for n in panels(columns):
+    for n in panels(columns, most):
         parts.append(wide[..., start : start + n * LANES].reshape(-1))
         start += n * LANES
     return torch.cat(parts) if parts else weight.new_zeros(0)
@@ -56,10 +60,34 @@ def packed_bias(bias: Tensor | None, columns: int, groups: int = 1) -> Tensor:
     return wide.reshape(-1)
 
 
+# Columns beyond full vectors that are dot products, at most, and the fewest products of one.
+_MOST_DOTS, _LEAST_PRODUCTS = 2, 64
+
+
+def dots_of(columns: int, inputs: int, taps: int) -> int:
+    """The last columns of a product that are dot products, as a vector of outputs would hold little else than zeros.
+
+    Example:
+        >>> dots_of(2 * LANES + 1, LANES, 64)
+        1
+        >>> dots_of(2 * LANES, LANES, 64)
+        0
+    """
+    rest = columns % LANES
+    pays = columns > LANES and rest <= _MOST_DOTS and inputs >= LANES and inputs * taps >= _LEAST_PRODUCTS
+    return rest if pays else 0
+
+
 def packed_groups(weight: Tensor, groups: int) -> Tensor:
-    """The weight (C_out, C_in / groups, K) of a convolution, packed group by group."""
+    """The weight (C_out, C_in / groups, K) of a convolution, packed group by group.
+
+    Of one group, the columns of ``dots_of`` come after the panels, each (K, C_in).
+    """
     each = weight.shape[0] // groups
-    return torch.cat([packed(part.permute(2, 1, 0)) for part in torch.split(weight, each)])
+    if groups == 1 and (dots := dots_of(*weight.shape)):
+        full, last = torch.split(weight, [each - dots, dots])
+        return torch.cat([packed(full.permute(2, 1, 0), WIDEST_OF_PRODUCTS), last.permute(0, 2, 1).reshape(-1)])
+    return torch.cat([packed(part.permute(2, 1, 0), WIDEST_OF_PRODUCTS) for part in torch.split(weight, each)])
 
 
 def packed_depthwise(weight: Tensor) -> Tensor:
@@ -74,7 +102,7 @@ def packed_few_transposed(weight: Tensor, stride: int) -> Tensor:
     """The same of few outputs and taps that are a multiple of the stride: (taps / stride, C_in, stride * C_out), packed."""
     inputs, outputs, taps = weight.shape
     by_phase = weight.reshape(inputs, outputs, taps // stride, stride).permute(2, 0, 3, 1).flip(0)
-    return packed(by_phase.reshape(taps // stride, inputs, stride * outputs))
+    return packed(by_phase.reshape(taps // stride, inputs, stride * outputs), WIDEST_OF_PRODUCTS)
 
 
 def packed_transposed(weight: Tensor, stride: int) -> Tensor:
@@ -83,7 +111,7 @@ def packed_transposed(weight: Tensor, stride: int) -> Tensor:
     for phase in range(stride):
         taps = weight[..., phase::stride].flip(-1)
         if taps.shape[-1]:
-            parts.append(packed(taps.permute(2, 0, 1)))
+            parts.append(packed(taps.permute(2, 0, 1), WIDEST_OF_PRODUCTS))
     return torch.cat(parts)
 
 

@@ -6,7 +6,7 @@ from tapwise.engine.kernels.loops.jobs import jit
 from tapwise.engine.kernels.loops.memory import copy, size_of
 from tapwise.engine.kernels.loops.vectors import VECTOR
 from tapwise.engine.kernels.program.maps import map_of
-from tapwise.engine.kernels.program.packing import WIDEST
+from tapwise.engine.kernels.program.packing import WIDEST, WIDEST_OF_PRODUCTS
 from tapwise.engine.kernels.program.tiles import make_depthwise, make_dot, make_product
 
 _IS_AVX512 = VECTOR == 64
@@ -49,7 +49,7 @@ if _FEW_REGISTERS:  # panels of 3 and 4 vectors serve recurrences, of a few rows
 _panel_1, _panel_2, _panel_3, _panel_4 = (_make_panel(n, _SIZES[n]) for n in (1, 2, 3, 4))
 _half_of_4 = _make_panel(2, _SIZES[2], 4)
 _depthwise_8, _depthwise_1 = make_depthwise(8), make_depthwise(1)
-_dot_8, _dot_1 = make_dot(8), make_dot(1)
+_dot_8, _dot_4, _dot_1 = make_dot(8), make_dot(4), make_dot(1)
 
 
 @jit
@@ -84,7 +84,7 @@ def product(x, x_row, taps, tap, inputs, weight, bias, y, y_row, columns, count,
     lanes = VECTOR // size
     vectors = (columns + lanes - 1) // lanes
     while vectors > 0:
-        n = panel_vectors(vectors)
+        n = vectors if vectors <= WIDEST_OF_PRODUCTS else panel_vectors(vectors)
         own = min(columns, n * lanes) - (n - 1) * lanes
         product_of_panel(n, x, x_row, taps, tap, inputs, weight, bias, y, y_row, own, count, item)
         weight += taps * inputs * n * VECTOR
@@ -95,14 +95,42 @@ def product(x, x_row, taps, tap, inputs, weight, bias, y, y_row, columns, count,
 
 
 @jit
+def _dots(x, x_row, taps, tap, inputs, weight, bias, y, y_row, columns, count, item):
+    """Columns one by one, each of which has its weights side by side."""
+    size = size_of(item)
+    for _ in range(columns):
+        r = 0
+        while r + 8 <= count:
+            _dot_8(x + r * x_row, x_row, taps, tap, inputs, weight, bias, y + r * y_row, y_row, item)
+            r += 8
+        if r + 4 <= count:
+            _dot_4(x + r * x_row, x_row, taps, tap, inputs, weight, bias, y + r * y_row, y_row, item)
+            r += 4
+        while r < count:
+            _dot_1(x + r * x_row, x_row, taps, tap, inputs, weight, bias, y + r * y_row, y_row, item)
+            r += 1
+        weight += taps * inputs * size
+        bias += size
+        y += size
+
+
+@jit
 def grouped_product(i, x, y, count, c0, c1, item):
-    """The columns [c0, c1), full panels but for the last; of several groups, all of them."""
+    """The columns [c0, c1), full panels but for the last; of several groups, all of them.
+
+    The last ``i.count`` columns are dot products: see ``packing.dots_of``.
+    """
     size = size_of(item)
     lanes = VECTOR // size
     if i.groups == 1:
         weight = i.weight + c0 * i.taps * i.inputs * size
         y, bias, x_row = y + c0 * size, i.bias + c0 * size, i.x_row * i.stride
-        product(x, x_row, i.taps, i.tap, i.inputs, weight, bias, y, i.y_row, c1 - c0, count, item)
+        dots = i.count if c1 == i.columns else 0
+        full = c1 - c0 - dots
+        product(x, x_row, i.taps, i.tap, i.inputs, weight, bias, y, i.y_row, full, count, item)
+        weight += full * i.taps * i.inputs * size
+        bias, y = bias + full * size, y + full * size
+        _dots(x, x_row, i.taps, i.tap, i.inputs, weight, bias, y, i.y_row, dots, count, item)
         return
     columns = i.columns // i.groups
     padded = (columns + lanes - 1) // lanes * lanes
@@ -142,22 +170,8 @@ def depthwise(i, x, y, count, item):
 
 @jit
 def few_outputs(i, x, y, count, item):
-    size, x_row = size_of(item), i.x_row * i.stride
-    for o in range(i.columns):
-        weight, bias = i.weight + o * i.taps * i.inputs * size, i.bias + o * size
-        r = 0
-        while r + 8 <= count:
-            _dot_8(
-                x + r * x_row, x_row, i.taps, i.tap, i.inputs, weight, bias,
-                y + o * size + r * i.y_row, i.y_row, item,
-            )  # fmt: skip
-            r += 8
-        while r < count:
-            _dot_1(
-                x + r * x_row, x_row, i.taps, i.tap, i.inputs, weight, bias,
-                y + o * size + r * i.y_row, i.y_row, item,
-            )  # fmt: skip
-            r += 1
+    x_row = i.x_row * i.stride
+    _dots(x, x_row, i.taps, i.tap, i.inputs, i.weight, i.bias, y, i.y_row, i.columns, count, item)
 
 
 @jit

@@ -38,6 +38,7 @@ ABSOLUTE, SCRATCH, ARENA, STATE = range(4)
 _OPERANDS = [(f"{name}{part}", "i8") for name in "xzy" for part in ("", "_row", "_batch", "_space")]
 # ``x``, ``z``, ``y``: operands; ``third``: the address of a vector, w of a map, or of zeros at which end they stand.
 # Of a recurrence ``third`` is where in scratch its sums are, ``count`` its signals, and ``groups`` its gates.
+# Of products ``count`` is how many of the last columns are dot products: see ``packing.dots_of``.
 # Of KEEP ``z`` is the bytes by which rows may move on.
 # Of Winograd's filtering ``third`` is zeros and the transformed weight, from ``z_row`` bytes on; ``z_batch``: rows at once.
 # ``tap``: bytes from a tap's rows to the next tap's; of what is imported or exported, from channel to channel.
@@ -63,4 +64,6 @@ def _no_ranges(job: Any, tasks: int, bits: int) -> Iterator[Range]:
 
 # Groups that run one after the other: ``jobs`` holds the addresses of their records, ``loop`` is the address of the
 # loop that runs one, ``start`` the pool's function, or 0.
-SequenceJob = job_type("SequenceJob", "jobs count loop start pool_next pool_end threads arena state offsets", _no_ranges)
+SequenceJob = job_type(
+    "SequenceJob", "jobs count loop start pool_next pool_end threads arena state offsets", _no_ranges
+)

@@ -106,6 +106,49 @@ def test_a_causal_network_has_one_program_for_all_steps(make, chunk):
     assert planned == of_steps()
 
 
+class WithGroups(nn.Module):
+    """torch runs the grouped transposed layer, between compiled ones that keep histories."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = tw.CausalConv1d(2, 4, 3), tw.CausalConv1d(4, 4, 9, dilation=3)
+        self.up = nn.ConvTranspose1d(4, 4, 3, padding=1, groups=2)
+
+    def forward(self, x):
+        y = self.first(x)
+        return self.last(self.up(y)) + self.last(y)
+
+
+@pytest.mark.parametrize("make", [causal, Recurrent, WithGroups])
+def test_histories_move_on_and_are_moved_back(make):
+    """Chunks of several lengths, and what is saved and forked on the way, find rows wherever they have moved to."""
+    torch.manual_seed(0)
+    frozen, x = tw.freeze(make().eval(), torch.randn(3, 2, 300)), torch.randn(3, 2, 1000)
+    live, branch, dice = tw.stream(frozen), tw.stream(frozen), random.Random(0)
+    time, parts, offsets, begin = live.time_axes[1], [], [], 0
+    while begin < x.shape[-1]:
+        chunk = x[..., begin : begin + dice.choice([1, 2, 3, 7, 40])]
+        saved = dice.random() < 0.1
+        if saved:
+            branch.load_state(live.state)
+            fork = live.fork()
+        parts.append(live.step(chunk))
+        if saved:
+            assert torch.equal(branch.step(chunk), parts[-1])
+            assert torch.equal(fork.step(chunk), parts[-1])
+        (group,) = live._at.groups
+        offsets.append(group.machine.state.offsets.tolist())
+        begin += chunk.shape[-1]
+    y = torch.cat([*parts, live.flush()], time)
+    if make is WithGroups:
+        torch.testing.assert_close(y, frozen(x))
+    else:
+        assert torch.equal(y, frozen(x))
+    pairs = list(zip(offsets, offsets[1:], strict=False))
+    assert any(after > before for one, other in pairs for before, after in zip(one, other, strict=False))
+    assert any(after == 0 < before for one, other in pairs for before, after in zip(one, other, strict=False))
+
+
 def test_early_steps_of_what_looks_ahead_or_copies_rows_differ():
     """Programs of early steps are their own as long as outputs are missing, or padding copies rows."""
     torch.manual_seed(0)

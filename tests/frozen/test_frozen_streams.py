@@ -1,5 +1,6 @@
 """Streams of frozen networks: the same programs, chunk by chunk."""
 
+import itertools
 import pickle
 import random
 
@@ -144,7 +145,7 @@ def test_histories_move_on_and_are_moved_back(make):
         torch.testing.assert_close(y, frozen(x))
     else:
         assert torch.equal(y, frozen(x))
-    pairs = list(zip(offsets, offsets[1:], strict=False))
+    pairs = list(itertools.pairwise(offsets))
     assert any(after > before for one, other in pairs for before, after in zip(one, other, strict=False))
     assert any(after == 0 < before for one, other in pairs for before, after in zip(one, other, strict=False))
 

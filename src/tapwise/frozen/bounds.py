@@ -23,13 +23,13 @@ _NAMES = {number: name for name, number in record.CODES.items()} | {
 }
 
 
-def check(job: Any, table: Any, batch: int, sizes: dict[int, int], rooms: dict[int, int]) -> None:
+def check(job: Any, table: Any, batch: int, sizes: dict[int, int], slacks: dict[int, int]) -> None:
     """Refuse a group whose instructions would leave their memory.
 
     Arguments:
         batch: signals.
         sizes: by space, its bytes; those of all histories together.
-        rooms: by space, the bytes by which its rows may move on.
+        slacks: by space of a history, the bytes by which its rows may move on.
 
     Raises:
         AssertionError: naming the instruction and the operand.
@@ -38,8 +38,8 @@ def check(job: Any, table: Any, batch: int, sizes: dict[int, int], rooms: dict[i
         if i["code"] in record.GATES:
             _check_sums(i, sizes[record.SCRATCH])
         for name, low, high in _rows(job, i):
-            number, row = int(i[name + "_space"]), int(i[name + "_row"])
-            space = min(number, record.STATE)
+            own_space, row = int(i[name + "_space"]), int(i[name + "_row"])
+            space = min(own_space, record.STATE)
             if space not in sizes or low >= high:
                 continue
             width = int(i["columns"]) * SIZE
@@ -53,7 +53,7 @@ def check(job: Any, table: Any, batch: int, sizes: dict[int, int], rooms: dict[i
             start = int(i[name]) + first * row
             stop = int(i[name]) + (last - 1) * row + width
             stop += 0 if space == record.SCRATCH else (batch - 1) * int(i[name + "_batch"])
-            stop += rooms.get(number, 0) if space == record.STATE else 0
+            stop += slacks[own_space] if space == record.STATE else 0
             if not 0 <= start < stop <= sizes[space]:
                 # Raised, not asserted: it must hold under -O too.
                 raise AssertionError(

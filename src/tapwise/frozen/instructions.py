@@ -7,14 +7,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from tapwise.engine.kernels.program import packing, record
+from tapwise.engine.kernels.program import record
 from tapwise.engine.kernels.program.record import INSTRUCTION
 from tapwise.frozen import filtering
 from tapwise.frozen.memory import SIZE, Place
 from tapwise.frozen.steps import Ref, Step, Steps
 from tapwise.geometry import Geometry
-
-_PRODUCTS = (record.PRODUCT, record.WINOGRAD)
 
 
 class Writer:
@@ -64,10 +62,7 @@ class Writer:
             tensor = getattr(step, name)
             if tensor is not None:
                 i[name] = self.constant(tensor)
-        i["inputs"] = step.inputs
-        if step.code in _PRODUCTS and step.groups == 1:
-            taps = 1 if step.window is None else step.window.kernel_size
-            i["count"] = packing.dots_of(step.columns, step.inputs, taps)
+        i["inputs"], i["count"] = step.inputs, step.dots
         if step.code in filtering.CODES.values():
             i["z_row"] = filtering.zeros_of(step) * SIZE
         if step.window is not None:
@@ -127,5 +122,5 @@ class Writer:
         i = self.blank(record.KEEP)
         self.operand(i, "x", Ref(value), first)
         self.operand(i, "y", Ref(value), first - (after - before))
-        i["count"], i["z"] = after - first, self.places[value].room
+        i["count"], i["z"] = after - first, self.places[value].slack
         return i

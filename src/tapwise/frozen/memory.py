@@ -3,7 +3,7 @@
 # arena     | value 0 ............ | value 3 ... |        values live from the group that gives them to the last that
 #           | value 2 ... | value 4 ............ |        reads them; then their memory serves others
 # scratch   | value 1 | value 5 |                         of one block of rows, on the processor that computes it
-# state     | history, room for chunks | ...              of a stream: rows that later steps read
+# state     | history, chunk, slack | ...                 of a stream: rows that later steps read
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Place:
         row: bytes from row to row.
         batch: bytes from signal to signal.
         rows: which rows are there, padding too.
-        room: bytes by which the rows of a history may move on before they are moved back.
+        slack: bytes by which the rows of a history may move on before they are moved back.
     """
 
     space: int
@@ -43,7 +43,7 @@ class Place:
     row: int
     batch: int
     rows: Range
-    room: int = 0
+    slack: int = 0
 
 
 def _numbers(count: int) -> Tensor:
@@ -76,8 +76,8 @@ class Block:
 class State(Block):
     """The histories of a stream, and by how many bytes the rows of each have moved on since they lay at their places.
 
-    # a value    | room that is used up | history | the chunk | room |      a step leaves its rows where they are;
-    #            | history | the chunk | room ...................... |      they are moved back when no room is left
+    # a value    | history | chunk | slack ................. |      after one step or several:
+    #            | .. offset .. | history | chunk | slack .. |      when the slack is used up, rows are moved back
     """
 
     def __init__(self) -> None:
@@ -168,7 +168,7 @@ def _power_of_two(count: int) -> int:
 class StateLayout:
     """Where histories lie in a stream's memory, for one batch: it grows with what steps need.
 
-    # of a value   | rows before the chunk's first | the chunk's rows | room to move on |
+    # of a value   | rows before the chunk's first | the chunk's rows | slack |
     """
 
     def __init__(self, steps: Steps, batch: int) -> None:
@@ -194,10 +194,10 @@ class StateLayout:
         places, top = {}, 0
         for slot, (value, (before, after)) in enumerate(sorted(grown.items())):
             row = row_bytes(self.steps.values[value].columns)
-            # As much room as history: over time, no more rows are moved than steps add.
-            front, room = lines(before * row), before * row
-            each = front + lines(after * row + room) + LINE
-            places[value] = Place(record.STATE + slot, top + front, row, each, (-before, after), room)
+            # As much slack as history: over time, no more rows are moved than steps add.
+            front, slack = lines(before * row), before * row
+            each = front + lines(after * row + slack) + LINE
+            places[value] = Place(record.STATE + slot, top + front, row, each, (-before, after), slack)
             top += each * self.batch + LINE
         self.places, self.size, self.version = places, top, self.version + 1
 

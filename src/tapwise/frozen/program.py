@@ -194,7 +194,8 @@ class Program:
         )  # fmt: skip
         if memory.IS_CHECKED:
             sizes = {record.SCRATCH: scratch, record.ARENA: self.plan.arena_bytes, record.STATE: self.plan.state_bytes}
-            bounds.check(job, table, self.batch, sizes, {p.space: p.room for p in self.plan.places.values()})
+            slacks = {place.space: place.slack for place in self.plan.places.values()}
+            bounds.check(job, table, self.batch, sizes, slacks)
         self._jobs.append(job)
         self._alive += [table, job]
         return table

@@ -74,6 +74,7 @@ class Step:
         columns: how many it writes.
         out_column: the first of them.
         inputs: channels that a product sums over, of a group.
+        dots: of a product's columns, the last ones that are packed as dot products.
     """
 
     code: int
@@ -93,6 +94,7 @@ class Step:
     columns: int = 0
     out_column: int = 0
     inputs: int = 0
+    dots: int = 0
 
     @property
     def reads(self) -> list[Ref]:

@@ -25,7 +25,8 @@ def _pack(step: Step) -> None:
     assert step.source is not None
     weight, bias = step.source[0].float(), None if step.source[1] is None else step.source[1].float()
     if step.code == record.PRODUCT:
-        step.weight, step.filters = packing.packed_groups(weight, step.groups), weight
+        step.dots = packing.dots_of(*weight.shape) if step.groups == 1 else 0
+        step.weight, step.filters = packing.packed_groups(weight, step.groups, step.dots), weight
         step.bias = packing.packed_bias(bias, step.columns, step.groups)
     elif step.code == record.DEPTHWISE:
         step.weight, step.bias = packing.packed_depthwise(weight), packing.packed_bias(bias, step.columns)

@@ -31,7 +31,7 @@ class Machine:
     """The memory of one group of slots.
 
     A step leaves the histories that it read where they are, and writes rows after them: the group before it can be
-    stepped again. Only when the group after it goes on do rows count as moved on, or are moved back where no room is left.
+    stepped again. Only when the group after it goes on do rows count as moved on, or are moved back where the slack is used up.
 
     Arguments:
         layout: where histories lie.

@@ -68,16 +68,16 @@ def edges(i, y, item):
 
 @jit
 def keep(i, x, y, offset, is_last):
-    """Let the next step find rows where they are, or, where no room is left after them, move them back to the beginning.
+    """Let the next step find rows where they are; once the slack is used up, move them back to the beginning.
 
     Arguments:
         offset: the address of the bytes by which the rows of all signals have moved on.
         is_last: whether no signal comes after this one.
     """
-    before = load(offset, np.int64(0))
-    after = before + x - y
-    if after > i.z:
-        move(y - before, x, i.count * i.x_row)
-        after = 0
+    moved = load(offset, np.int64(0))
+    next_moved = moved + x - y
+    if next_moved > i.z:
+        move(y - moved, x, i.count * i.x_row)
+        next_moved = 0
     if is_last:
-        store(offset, np.int64(after))
+        store(offset, np.int64(next_moved))

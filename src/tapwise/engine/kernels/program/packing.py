@@ -18,8 +18,8 @@ WIDEST = 4 if vector_bytes() == 64 else 2
 WIDEST_OF_PRODUCTS = max(WIDEST, 3)
 
 
-def panels(columns: int, most: int = WIDEST) -> list[int]:
-    """The vectors of each panel of a product of some columns; ``most``: of the last one.
+def panels(columns: int, widest_last: int = WIDEST) -> list[int]:
+    """The vectors of each panel of a product of some columns; ``widest_last``: of the last panel, at most.
 
     Example:
         >>> sum(panels(100)) == -(-100 // LANES)
@@ -27,8 +27,9 @@ def panels(columns: int, most: int = WIDEST) -> list[int]:
     """
     left, found = -(-columns // LANES), []
     while left:
-        n = WIDEST - 1 if left == WIDEST + 1 and WIDEST > 2 else min(left, WIDEST)
-        n = left if left <= most else n
+        n = WIDEST - 1 if left == WIDEST + 1 and WIDEST > 2 else WIDEST
+        if left <= widest_last:
+            n = left
         found.append(n)
         left -= n
     return found
@@ -39,13 +40,13 @@ def padded(columns: int) -> int:
     return -(-columns // LANES) * LANES
 
 
-def packed(weight: Tensor, most: int = WIDEST) -> Tensor:
-    """A weight (K, C_in, C_out) in panels, one after the other; ``most``: vectors of the last."""
+def packed(weight: Tensor, widest_last: int = WIDEST) -> Tensor:
+    """A weight (K, C_in, C_out) in panels, one after the other; ``widest_last``: vectors of the last one, at most."""
     taps, inputs, columns = weight.shape
     wide = weight.new_zeros((taps, inputs, padded(columns)))
     wide[..., :columns] = weight
     parts, start = [], 0
-    for n in panels(columns, most):
+    for n in panels(columns, widest_last):
         parts.append(wide[..., start : start + n * LANES].reshape(-1))
         start += n * LANES
     return torch.cat(parts) if parts else weight.new_zeros(0)
@@ -78,16 +79,11 @@ def dots_of(columns: int, inputs: int, taps: int) -> int:
     return rest if pays else 0
 
 
-def packed_groups(weight: Tensor, groups: int) -> Tensor:
-    """The weight (C_out, C_in / groups, K) of a convolution, packed group by group.
-
-    Of one group, the columns of ``dots_of`` come after the panels, each (K, C_in).
-    """
-    each = weight.shape[0] // groups
-    if groups == 1 and (dots := dots_of(*weight.shape)):
-        full, last = torch.split(weight, [each - dots, dots])
-        return torch.cat([packed(full.permute(2, 1, 0), WIDEST_OF_PRODUCTS), last.permute(0, 2, 1).reshape(-1)])
-    return torch.cat([packed(part.permute(2, 1, 0), WIDEST_OF_PRODUCTS) for part in torch.split(weight, each)])
+def packed_groups(weight: Tensor, groups: int, dots: int) -> Tensor:
+    """The weight (C_out, C_in / groups, K) of a convolution, packed group by group; then ``dots`` columns, each (K, C_in)."""
+    in_panels, last = torch.split(weight, [weight.shape[0] - dots, dots])
+    parts = [packed(part.permute(2, 1, 0), WIDEST_OF_PRODUCTS) for part in torch.chunk(in_panels, groups)]
+    return torch.cat([*parts, last.permute(0, 2, 1).reshape(-1)])
 
 
 def packed_depthwise(weight: Tensor) -> Tensor:

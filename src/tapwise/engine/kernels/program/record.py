@@ -39,7 +39,7 @@ _OPERANDS = [(f"{name}{part}", "i8") for name in "xzy" for part in ("", "_row", 
 # ``x``, ``z``, ``y``: operands; ``third``: the address of a vector, w of a map, or of zeros at which end they stand.
 # Of a recurrence ``third`` is where in scratch its sums are, ``count`` its signals, and ``groups`` its gates.
 # Of products ``count`` is how many of the last columns are dot products: see ``packing.dots_of``.
-# Of KEEP ``z`` is the bytes by which rows may move on.
+# Of KEEP ``z`` is the slack: bytes by which rows may move on.
 # Of Winograd's filtering ``third`` is zeros and the transformed weight, from ``z_row`` bytes on; ``z_batch``: rows at once.
 # ``tap``: bytes from a tap's rows to the next tap's; of what is imported or exported, from channel to channel.
 _INTEGERS = "code columns inputs taps tap stride shift groups weight bias count third"
